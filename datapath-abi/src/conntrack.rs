@@ -1,0 +1,131 @@
+//! Conntrack: one entry per connection, found from both directions under one key.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::addr::Addr;
+
+/// Key of both conntrack tables. The two ends are put in order, so that both directions of a
+/// connection have one key: `addr[0]` is the smaller one by ([`Addr::words`], port).
+///
+/// For ICMP echo both ports are the identifier.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtKey {
+    /// The two addresses, smaller end first.
+    pub addr: [Addr; 2],
+    /// The two ports in host order, in the order of `addr`.
+    pub port: [u16; 2],
+    /// IANA protocol number.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+crate::assert_size!(CtKey, 40);
+
+/// The initiator is `addr[1]` of the key rather than `addr[0]`.
+pub const FLAG_INITIATOR_HIGH: u8 = 1 << 0;
+/// Set up through the host's own stack: deliver through it, not by redirect.
+pub const FLAG_VIA_STACK: u8 = 1 << 1;
+/// The rules were changed and forbid it now: emit no second end event.
+pub const FLAG_REVOKED: u8 = 1 << 2;
+/// Picked up in the middle: the handshake was not seen.
+pub const FLAG_MIDSTREAM: u8 = 1 << 3;
+
+/// State of a connection. Crosses as `u8`. TCP names are RFC 9293's, seen from the middle.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum CtState {
+    /// First packet seen, no answer yet. TCP: SYN, SCTP: INIT, else any packet.
+    #[default]
+    New = 0,
+    /// TCP: SYN and SYN-ACK seen, the last ACK not yet.
+    SynReceived = 1,
+    /// Packets in both directions; TCP and SCTP: handshake done.
+    Established = 2,
+    /// TCP: FIN of one end. SCTP: SHUTDOWN.
+    Closing = 3,
+    /// TCP: FIN of both ends; waits for late packets. SCTP: SHUTDOWN-COMPLETE.
+    TimeWait = 4,
+    /// TCP: RST. SCTP: ABORT.
+    Reset = 5,
+}
+
+impl TryFrom<u8> for CtState {
+    type Error = u8;
+
+    fn try_from(value: u8) -> Result<Self, u8> {
+        Ok(match value {
+            0 => Self::New,
+            1 => Self::SynReceived,
+            2 => Self::Established,
+            3 => Self::Closing,
+            4 => Self::TimeWait,
+            5 => Self::Reset,
+            other => return Err(other),
+        })
+    }
+}
+
+/// Value of both conntrack tables. Where a field is a pair, `[0]` is the initiator's (or the
+/// direction initiator to responder), `[1]` the responder's.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CtEntry {
+    /// [`crate::endpoint::RulesPtr`] bits the verdict was reached under: the initiator's egress
+    /// rules and the responder's ingress rules, 0 for an end that is not local.
+    pub rules: [u64; 2],
+    /// Slots of the ends, [`crate::endpoint::NO_SLOT`] for one that is not local.
+    pub slot: [u32; 2],
+    /// `bpf_jiffies64`, low 32 bits, when the last packet came.
+    pub last_seen: u32,
+    /// A [`CtState`].
+    pub state: u8,
+    /// `FLAG_` bits.
+    pub flags: u8,
+    /// TCP flags seen by direction, as in the TCP header's byte 13.
+    pub tcp_flags: [u8; 2],
+    /// Packets by direction.
+    pub packets: [u64; 2],
+    /// Bytes by direction, from the network header on.
+    pub bytes: [u64; 2],
+    /// Identities of the ends.
+    pub identity: [u32; 2],
+    /// Cookies of the deciding rules: egress of the initiator, ingress of the responder.
+    pub cookie: [u32; 2],
+    /// `bpf_ktime_get_ns` of the first packet.
+    pub created_ns: u64,
+    /// `bpf_ktime_get_ns` of the last report, 0 before the first.
+    pub reported_ns: u64,
+    /// From the first packet to the first answer, microseconds; 0 if unknown.
+    pub rtt_us: u32,
+    /// Zero.
+    pub pad: u32,
+}
+crate::assert_size!(CtEntry, 104);
+
+/// How long an entry lives without a packet, in seconds. Defaults as in the kernel's own
+/// conntrack (Documentation/networking/nf_conntrack-sysctl.rst) unless noted.
+pub mod timeout {
+    /// TCP before the answer (`nf_conntrack_tcp_timeout_syn_sent`).
+    pub const TCP_NEW_S: u32 = 120;
+    /// TCP between SYN-ACK and ACK (`nf_conntrack_tcp_timeout_syn_recv`).
+    pub const TCP_SYN_RECEIVED_S: u32 = 60;
+    /// TCP established: RFC 5382 REQ-5 asks for 2 h 4 min at least; Linux's keepalive is 2 h.
+    pub const TCP_ESTABLISHED_S: u32 = 8000;
+    /// TCP half closed (`nf_conntrack_tcp_timeout_fin_wait`).
+    pub const TCP_CLOSING_S: u32 = 120;
+    /// TCP both closed. Linux keeps TIME_WAIT for 60 s (`TCP_TIMEWAIT_LEN`).
+    pub const TCP_TIME_WAIT_S: u32 = 60;
+    /// TCP after RST (`nf_conntrack_tcp_timeout_close`).
+    pub const TCP_RESET_S: u32 = 10;
+    /// UDP and others without an answer (`nf_conntrack_udp_timeout`).
+    pub const OTHER_NEW_S: u32 = 30;
+    /// UDP and others with packets both ways (`nf_conntrack_udp_timeout_stream`).
+    pub const OTHER_ESTABLISHED_S: u32 = 120;
+    /// ICMP echo (`nf_conntrack_icmp_timeout`).
+    pub const ICMP_S: u32 = 30;
+    /// SCTP established (`nf_conntrack_sctp_timeout_established`, 210 s, heartbeats every 30 s).
+    pub const SCTP_ESTABLISHED_S: u32 = 210;
+    /// SCTP in any other state (`nf_conntrack_sctp_timeout_cookie_wait`).
+    pub const SCTP_OTHER_S: u32 = 10;
+}

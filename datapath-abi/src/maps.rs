@@ -1,0 +1,230 @@
+//! Every map: name, default capacity, who writes, who reads. `docs/abi.md` is made from [`ALL`].
+
+/// Who writes a map.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    /// The daemon.
+    Daemon,
+    /// The programs.
+    Programs,
+    /// Both, different fields.
+    Both,
+}
+
+/// One map, for documentation, sizing and pins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapInfo {
+    /// Name in the object file and of the pin.
+    pub name: &'static str,
+    /// Kernel's map type.
+    pub kind: &'static str,
+    /// Key type.
+    pub key: &'static str,
+    /// Value type.
+    pub value: &'static str,
+    /// Default capacity in entries (bytes for the ring buffer).
+    pub capacity: u32,
+    /// Who writes.
+    pub writer: Writer,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// Conntrack of connections with packets in both directions.
+pub const CONNTRACK: &str = "CONNTRACK";
+/// Conntrack of connections without an answer yet.
+pub const PENDING: &str = "PENDING";
+/// Local endpoints by slot.
+pub const ENDPOINTS: &str = "ENDPOINTS";
+/// Slot of the endpoint behind an interface.
+pub const INTERFACES: &str = "INTERFACES";
+/// Exact addresses.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// Everything else, by longest prefix.
+pub const CIDRS: &str = "CIDRS";
+/// Peers of rule sets.
+pub const PEERS: &str = "PEERS";
+/// Address regions of rule sets.
+pub const REGIONS: &str = "REGIONS";
+/// Port sets.
+pub const PORTS: &str = "PORTS";
+/// Digests of rule sets.
+pub const RULESETS: &str = "RULESETS";
+/// Flow events.
+pub const EVENTS: &str = "EVENTS";
+/// Packets by hook and reason.
+pub const COUNTERS: &str = "COUNTERS";
+/// Single numbers, see [`Scalar`].
+pub const SCALARS: &str = "SCALARS";
+
+/// Every map.
+pub const ALL: &[MapInfo] = &[
+    MapInfo {
+        name: CONNTRACK,
+        kind: "hash",
+        key: "CtKey",
+        value: "CtEntry",
+        capacity: 131_072,
+        writer: Writer::Programs,
+        purpose: "connections with packets in both directions",
+    },
+    MapInfo {
+        name: PENDING,
+        kind: "lru_hash",
+        key: "CtKey",
+        value: "CtEntry",
+        capacity: 16_384,
+        writer: Writer::Programs,
+        purpose: "connections without an answer yet; a flood of them evicts only its like",
+    },
+    MapInfo {
+        name: ENDPOINTS,
+        kind: "array",
+        key: "u32 slot",
+        value: "Endpoint",
+        capacity: 1_024,
+        writer: Writer::Both,
+        purpose: "local endpoints; `rules` is written by the program `swing`, the rest by the daemon",
+    },
+    MapInfo {
+        name: INTERFACES,
+        kind: "hash",
+        key: "u32 ifindex",
+        value: "u32 slot",
+        capacity: 1_024,
+        writer: Writer::Daemon,
+        purpose: "which endpoint is behind an interface",
+    },
+    MapInfo {
+        name: ADDRESSES,
+        kind: "hash",
+        key: "Addr",
+        value: "AddrEntry",
+        capacity: 131_072,
+        writer: Writer::Daemon,
+        purpose: "pods and nodes by exact address",
+    },
+    MapInfo {
+        name: CIDRS,
+        kind: "lpm_trie",
+        key: "Addr",
+        value: "AddrEntry",
+        capacity: 16_384,
+        writer: Writer::Daemon,
+        purpose: "identities of address ranges; what is in neither is the world",
+    },
+    MapInfo {
+        name: PEERS,
+        kind: "hash",
+        key: "PeerKey",
+        value: "PeerEntry",
+        capacity: 131_072,
+        writer: Writer::Daemon,
+        purpose: "who may talk, by rule set and identity or class",
+    },
+    MapInfo {
+        name: REGIONS,
+        kind: "lpm_trie",
+        key: "RegionKey",
+        value: "PeerEntry",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "who may talk, by rule set and address (ipBlock)",
+    },
+    MapInfo {
+        name: PORTS,
+        kind: "hash",
+        key: "PortKey",
+        value: "Decision",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "verdicts by port set, protocol and port prefix",
+    },
+    MapInfo {
+        name: RULESETS,
+        kind: "hash",
+        key: "u32 rule set",
+        value: "RulesetInfo",
+        capacity: 16_384,
+        writer: Writer::Daemon,
+        purpose: "what each rule set is made of, for a restarted daemon",
+    },
+    MapInfo {
+        name: EVENTS,
+        kind: "ringbuf",
+        key: "",
+        value: "FlowEvent",
+        capacity: 4 << 20,
+        writer: Writer::Programs,
+        purpose: "flow events",
+    },
+    MapInfo {
+        name: COUNTERS,
+        kind: "percpu_array",
+        key: "u32 hook * REASONS + reason",
+        value: "Counter",
+        capacity: crate::event::HOOKS * crate::reason::REASONS,
+        writer: Writer::Programs,
+        purpose: "packets and bytes by hook and reason, reason 0 for what passed",
+    },
+    MapInfo {
+        name: SCALARS,
+        kind: "percpu_array",
+        key: "u32 Scalar",
+        value: "u64",
+        capacity: Scalar::COUNT,
+        writer: Writer::Programs,
+        purpose: "counters that belong to no packet reason",
+    },
+];
+
+/// Value of COUNTERS.
+#[repr(C)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Debug,
+    Default,
+    zerocopy::FromBytes,
+    zerocopy::IntoBytes,
+    zerocopy::Immutable,
+    zerocopy::KnownLayout,
+)]
+pub struct Counter {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the network header on.
+    pub bytes: u64,
+}
+crate::assert_size!(Counter, 16);
+
+/// Index into SCALARS.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Scalar {
+    /// Events that found the ring buffer full.
+    EventsLost = 0,
+    /// Connections that got an answer but found CONNTRACK full; they stay in PENDING.
+    ConntrackFull = 1,
+    /// New connections that PENDING refused.
+    PendingFull = 2,
+    /// Events that were written.
+    EventsWritten = 3,
+    /// Connections decided anew because rules had changed.
+    Redecided = 4,
+}
+
+impl Scalar {
+    /// How many there are.
+    pub const COUNT: u32 = 5;
+    /// Every one, with the name its metric bears.
+    pub const ALL: &'static [(Scalar, &'static str)] = &[
+        (Scalar::EventsLost, "events_lost"),
+        (Scalar::ConntrackFull, "conntrack_full"),
+        (Scalar::PendingFull, "pending_full"),
+        (Scalar::EventsWritten, "events_written"),
+        (Scalar::Redecided, "redecided"),
+    ];
+}

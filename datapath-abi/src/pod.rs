@@ -1,0 +1,34 @@
+//! Tells aya that these types are plain bytes. The crate's only unsafe.
+#![allow(unsafe_code)]
+
+use crate::{addr, conntrack, endpoint, event, maps, policy};
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => {
+        $(
+            // SAFETY: the type is `repr(C)`, `Copy` and `'static`, accepts every bit pattern and
+            // has no padding: it derives zerocopy's `FromBytes` and `IntoBytes`, and `plain`
+            // below does not compile for one that does not.
+            unsafe impl aya::Pod for $type {}
+            const _: fn() = plain::<$type>;
+        )*
+    };
+}
+
+fn plain<T: zerocopy::FromBytes + zerocopy::IntoBytes>() {}
+
+pod!(
+    addr::Addr,
+    addr::AddrEntry,
+    conntrack::CtEntry,
+    conntrack::CtKey,
+    endpoint::Endpoint,
+    event::FlowEvent,
+    maps::Counter,
+    policy::Decision,
+    policy::PeerEntry,
+    policy::PeerKey,
+    policy::PortKey,
+    policy::RegionKey,
+    policy::RulesetInfo,
+);
