@@ -12,4 +12,11 @@ pub mod bulkhead {
             include!("generated/bulkhead.admin.v1.rs");
         }
     }
+    /// What the runtime's plugin asks the daemon.
+    pub mod cni {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            include!("generated/bulkhead.cni.v1.rs");
+        }
+    }
 }
