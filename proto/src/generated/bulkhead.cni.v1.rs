@@ -169,10 +169,20 @@ pub struct CheckReply {
 pub struct GcRequest {
     #[prost(message, optional, tag = "1")]
     pub network: ::core::option::Option<Network>,
-    /// The attachments of this network that are in use; all others of this network go. Empty: all go.
-    /// (The plugin refuses a configuration that lacks the list, so that empty is always meant.)
-    #[prost(message, repeated, tag = "2")]
-    pub valid_attachments: ::prost::alloc::vec::Vec<AttachmentId>,
+    /// The attachments of this network that are in use; all others of this network go.
+    ///
+    /// Unset: the runtime gave no list. libcni leaves it out when its caller passed no arguments
+    /// (cnitool gc). That is no order to remove everything: the daemon removes only what it can see
+    /// to be dead by itself, attachments whose network namespace is gone.
+    #[prost(message, optional, tag = "2")]
+    pub valid_attachments: ::core::option::Option<AttachmentList>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttachmentList {
+    /// May be empty: none is in use.
+    #[prost(message, repeated, tag = "1")]
+    pub ids: ::prost::alloc::vec::Vec<AttachmentId>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
