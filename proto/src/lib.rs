@@ -19,4 +19,40 @@ pub mod bulkhead {
             include!("generated/bulkhead.cni.v1.rs");
         }
     }
+    /// What our flows say beyond the Hubble API.
+    pub mod flow {
+        pub mod v1 {
+            include!("generated/bulkhead.flow.v1.rs");
+        }
+    }
+}
+
+/// Flows and filters of the Hubble API.
+pub mod flow {
+    include!("generated/flow.rs");
+}
+
+/// The observer of the Hubble API: asks for flows.
+pub mod observer {
+    include!("generated/observer.rs");
+}
+
+/// How a relay learns which nodes there are.
+pub mod peer {
+    include!("generated/peer.rs");
+}
+
+/// What a relay tells about the nodes it asks.
+pub mod relay {
+    include!("generated/relay.rs");
+}
+
+/// Packages that gRPC itself defines.
+pub mod grpc {
+    /// Is a service ready?
+    pub mod health {
+        pub mod v1 {
+            include!("generated/grpc.health.v1.rs");
+        }
+    }
 }
