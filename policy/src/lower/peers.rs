@@ -1,0 +1,146 @@
+//! PEERS: who may talk, by identity or class.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER};
+
+use super::error::{Budget, LowerError, What};
+use super::ports::{Flatten, Peer, Resolved, Voice};
+use super::universe::{Identity, PodAddress, Universe};
+use crate::compile::{PodMatch, RuleTable, TableNamespaces, TablePeers, TablePorts};
+use crate::model::IpBlock;
+
+/// Voices by address: named egress ports that the pods of one identity resolve differently.
+pub(super) type Split = BTreeMap<std::net::IpAddr, Vec<Voice>>;
+
+/// The entries, and what has to be said by address instead.
+pub(super) fn peers(
+    table: &RuleTable,
+    universe: &Universe,
+    flatten: &mut Flatten<'_>,
+    limit: usize,
+) -> Result<(BTreeMap<u32, Peer>, Split), LowerError> {
+    let mut entries = BTreeMap::new();
+    let any = flatten.peer(wildcards(table, |peers| matches!(peers, TablePeers::Anyone)))?;
+    let cluster = flatten.peer(wildcards(table, speaks_to_every_pod))?;
+    let mut budget = Budget::new(What::Peers, limit);
+    let mut split = Split::new();
+    for (number, identity) in candidates(table, universe) {
+        let voices = voices(table, identity, &mut split);
+        let rules: Vec<usize> = voices.iter().map(|voice| voice.rule).collect();
+        let peer = flatten.peer(voices)?;
+        if peer != cluster {
+            budget.take(table, rules)?;
+            entries.insert(number, peer);
+        }
+    }
+    if cluster != any {
+        entries.insert(CLASS_CLUSTER, cluster);
+    }
+    if !any.is_empty() {
+        entries.insert(CLASS_ANY, any);
+    }
+    Ok((entries, split))
+}
+
+/// The rules that a class hears: those whose peers need no look at an identity.
+fn wildcards(table: &RuleTable, hears: impl Fn(&TablePeers) -> bool) -> Vec<Voice> {
+    let rules = table.rules.iter().enumerate().filter(|(_, rule)| hears(&rule.peers));
+    rules.map(|(place, _)| Voice::plain(place)).collect()
+}
+
+fn speaks_to_every_pod(peers: &TablePeers) -> bool {
+    match peers {
+        TablePeers::Anyone => true,
+        TablePeers::These { pods, blocks: _ } => pods.iter().any(PodMatch::is_every_pod),
+    }
+}
+
+/// The identities that may need an entry of their own.
+fn candidates<'a>(table: &RuleTable, universe: &'a Universe) -> Vec<(u32, &'a Identity)> {
+    let mut namespaces = BTreeSet::new();
+    for rule in &table.rules {
+        let named = rule.ports.has_names();
+        let TablePeers::These { pods, blocks: _ } = &rule.peers else {
+            if named {
+                return universe.iter().collect();
+            }
+            continue;
+        };
+        for pods in pods.iter().filter(|pods| named || !pods.is_every_pod()) {
+            match &pods.namespaces {
+                TableNamespaces::Named(name) => namespaces.insert(name.as_str()),
+                TableNamespaces::Matching(_) => return universe.iter().collect(),
+            };
+        }
+    }
+    namespaces.into_iter().flat_map(|namespace| universe.in_namespace(namespace)).collect()
+}
+
+/// The rules that speak to an identity. Where its pods understand a rule's port names
+/// differently, what each of them understands goes to `split`.
+fn voices(table: &RuleTable, identity: &Identity, split: &mut Split) -> Vec<Voice> {
+    let mut voices = Vec::new();
+    for (place, rule) in table.rules.iter().enumerate() {
+        let hears = match &rule.peers {
+            TablePeers::Anyone => true,
+            TablePeers::These { pods, blocks: _ } => pods.iter().any(|pods| pods.matches(identity.key())),
+        };
+        if !hears {
+            continue;
+        }
+        let mut voice = Voice::plain(place);
+        if rule.ports.has_names() {
+            let mut answers = identity.pods().values().map(|pod| resolve(&rule.ports, pod));
+            let first = answers.next().unwrap_or_default();
+            if answers.all(|answer| answer == first) {
+                voice.named = first;
+            } else {
+                for pod in identity.pods().values() {
+                    speak_by_address(split, place, &rule.ports, pod, |_| true);
+                }
+            }
+        }
+        voices.push(voice);
+    }
+    voices
+}
+
+/// Named egress ports of rules with blocks, for the pods whose addresses lie in the blocks.
+pub(super) fn named_in_blocks(table: &RuleTable, universe: &Universe, split: &mut Split) {
+    for (place, rule) in table.rules.iter().enumerate() {
+        let TablePeers::These { pods: _, blocks } = &rule.peers else { continue };
+        if blocks.is_empty() || !rule.ports.has_names() {
+            continue;
+        }
+        for pod in universe.iter().flat_map(|(_, identity)| identity.pods().values()) {
+            let inside = |ip| blocks.iter().any(|block: &IpBlock| block.contains(ip));
+            speak_by_address(split, place, &rule.ports, pod, inside);
+        }
+    }
+}
+
+fn speak_by_address(
+    split: &mut Split,
+    rule: usize,
+    ports: &TablePorts,
+    pod: &PodAddress,
+    to: impl Fn(std::net::IpAddr) -> bool,
+) {
+    let named = resolve(ports, pod);
+    if named.is_empty() {
+        return;
+    }
+    for ip in pod.ips.iter().filter(|ip| to(**ip)) {
+        let voices = split.entry(*ip).or_default();
+        voices.push(Voice { rule, named: named.clone(), named_only: true });
+    }
+}
+
+/// What a rule's port names stand for on a pod.
+fn resolve(ports: &TablePorts, pod: &PodAddress) -> Resolved {
+    let TablePorts::These { ranges: _, named } = ports else { return Resolved::new() };
+    let numbers =
+        named.iter().flat_map(|(protocol, name)| pod.named_port(*protocol, name).map(move |port| (*protocol, port)));
+    numbers.collect()
+}

@@ -1,0 +1,188 @@
+//! `networking.k8s.io/v1` NetworkPolicy, parsed and defaulted.
+//!
+//! Where the API tells "missing" from "empty", or an unset field means something, there is an
+//! enum that says which. Defaulting of `policyTypes` has been done: a direction is `Some` if the
+//! policy isolates in it.
+
+use std::fmt;
+
+use datapath_abi::policy::Direction;
+
+use super::{IpBlock, PodKey, PolicyRef, PortRange, Protocol};
+use crate::selector::Selector;
+
+/// What a rule does with the traffic it matches.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Action {
+    /// Let it pass.
+    Allow,
+    /// Drop it.
+    Deny,
+}
+
+/// Standing of a rule: of two rules that match, the one with the greater precedence decides.
+/// Rules of equal precedence are additive.
+///
+/// Room is left above for the Admin tier and below for the Baseline tier of ClusterNetworkPolicy,
+/// whose priorities a compiler will rank into these numbers. 0 is no precedence.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Precedence(pub u16);
+
+impl Precedence {
+    /// Every rule of every NetworkPolicy.
+    pub const NETWORK_POLICY: Self = Self(0x8000);
+}
+
+/// A network policy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NetworkPolicy {
+    /// Namespace: it selects pods of this one only.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The pods it applies to.
+    pub pod_selector: Selector,
+    /// `Some`: isolates the selected pods for ingress and allows what these rules match. `None`:
+    /// says nothing about ingress.
+    pub ingress: Option<Vec<Rule>>,
+    /// The same for egress.
+    pub egress: Option<Vec<Rule>>,
+}
+
+impl NetworkPolicy {
+    /// What names it.
+    pub fn policy_ref(&self) -> PolicyRef {
+        PolicyRef::network_policy(&self.namespace, &self.name)
+    }
+
+    /// Its rules for a direction, `None` if it does not isolate in it.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+
+    /// Whether it applies to a pod: same namespace, selected by its labels, and not hostNetwork.
+    pub fn selects(&self, pod: &super::Pod) -> bool {
+        let PodKey { namespace, name: _ } = &pod.key;
+        *namespace == self.namespace && !pod.host_network && self.pod_selector.matches(&pod.labels)
+    }
+
+    /// Every selector over pods in it: its subject and its peers.
+    pub fn pod_selectors(&self) -> impl Iterator<Item = &Selector> {
+        let peers = [&self.ingress, &self.egress].into_iter().flatten().flatten().flat_map(|rule| match &rule.peers {
+            Peers::Anyone => [].iter(),
+            Peers::These(peers) => peers.iter(),
+        });
+        let selectors = peers.filter_map(|peer| match peer {
+            Peer::Pods { namespaces: _, pods } => Some(pods),
+            Peer::Block(_) => None,
+        });
+        std::iter::once(&self.pod_selector).chain(selectors)
+    }
+}
+
+/// One rule of one direction: traffic with one of the peers *and* on one of the ports.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// `from` or `to`.
+    pub peers: Peers,
+    /// `ports`.
+    pub ports: Ports,
+}
+
+/// `from` or `to` of a rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peers {
+    /// Missing or empty: everybody, outside the cluster too.
+    Anyone,
+    /// One of these; none if there are none, which the API cannot write.
+    These(Vec<Peer>),
+}
+
+impl From<Vec<Peer>> for Peers {
+    /// As the API reads a list: an empty one is everybody.
+    fn from(peers: Vec<Peer>) -> Self {
+        if peers.is_empty() { Self::Anyone } else { Self::These(peers) }
+    }
+}
+
+/// One peer of a rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Peer {
+    /// Pods, by their labels and the labels of their namespace. A missing podSelector beside a
+    /// namespaceSelector is the empty selector.
+    Pods {
+        /// Where.
+        namespaces: NamespaceScope,
+        /// Which there.
+        pods: Selector,
+    },
+    /// Addresses, be they of pods or not.
+    Block(IpBlock),
+}
+
+/// Namespaces of a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NamespaceScope {
+    /// No namespaceSelector: the policy's own namespace.
+    Own,
+    /// Namespaces whose labels match; the empty selector is all of them.
+    Matching(Selector),
+}
+
+/// `ports` of a rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ports {
+    /// Missing or empty: every port of every protocol, also of those without ports.
+    All,
+    /// One of these.
+    These(Vec<Port>),
+}
+
+impl From<Vec<Port>> for Ports {
+    /// As the API reads a list: an empty one is everything.
+    fn from(ports: Vec<Port>) -> Self {
+        if ports.is_empty() { Self::All } else { Self::These(ports) }
+    }
+}
+
+/// One entry of `ports`. Prints as `TCP/80`, `UDP/1000-2000`, `TCP/http`, `SCTP/*`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Port {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Which ports of it.
+    pub port: PortSpec,
+}
+
+/// Which ports of a protocol.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PortSpec {
+    /// By number; [`PortRange::ALL`] if the rule names only a protocol.
+    Numbers(PortRange),
+    /// By a name that the destination pod gives to a container port.
+    Named(String),
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.port {
+            PortSpec::Numbers(range) => write!(f, "{}/{range}", self.protocol),
+            PortSpec::Named(name) => write!(f, "{}/{name}", self.protocol),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pods { namespaces: NamespaceScope::Own, pods } => write!(f, "pods {pods} of its own namespace"),
+            Self::Pods { namespaces: NamespaceScope::Matching(namespaces), pods } => {
+                write!(f, "pods {pods} of namespaces {namespaces}")
+            }
+            Self::Block(block) => write!(f, "addresses {block}"),
+        }
+    }
+}
