@@ -256,7 +256,7 @@ impl Index {
 
 /// Whether rules, and whether identity, addresses or named ports, of two versions of a pod may differ.
 fn difference(old: &Pod, new: &Pod) -> (bool, bool) {
-    let Pod { key: _, uid, labels, service_account, ips, ports, host_network, finished } = old;
+    let Pod { key: _, uid, labels, service_account, ips, ports, host_network, finished, workload: _ } = old;
     let another = *uid != new.uid;
     let both = another || *labels != new.labels || *ports != new.ports || *host_network != new.host_network;
     let identity = *service_account != new.service_account || *ips != new.ips || *finished != new.finished;

@@ -81,6 +81,22 @@ pub struct ContainerPort {
     pub port: u16,
 }
 
+/// What runs a pod: a Deployment, a StatefulSet, a Job. Policy does not look at it; flow records
+/// and previews name pods by it. Prints as `Deployment web`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Workload {
+    /// Kind, as the API writes it.
+    pub kind: String,
+    /// Name, in the namespace of the pod.
+    pub name: String,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
 /// A pod.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pod {
@@ -103,6 +119,8 @@ pub struct Pod {
     /// Phase Succeeded or Failed: its addresses may belong to another pod already, so it is no
     /// longer a peer.
     pub finished: bool,
+    /// What runs it; `None` if it stands for itself.
+    pub workload: Option<Workload>,
 }
 
 impl Pod {
@@ -118,6 +136,7 @@ impl Pod {
             ports: BTreeSet::new(),
             host_network: false,
             finished: false,
+            workload: None,
         }
     }
 

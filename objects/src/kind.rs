@@ -1,0 +1,150 @@
+//! What an `apiVersion` and a `kind` name: an object for us, a list of objects, or something
+//! that others look after.
+
+use policy::model::{ObjectKey, PodKey, PolicyRef};
+
+use crate::error::ObjectName;
+use crate::metadata::DEFAULT_NAMESPACE;
+use crate::nearest::nearest;
+use crate::path::Quoted;
+use crate::syntax;
+
+/// A kind of object that is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Namespace,
+    Pod,
+    NetworkPolicy,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Namespace, Self::Pod, Self::NetworkPolicy];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    pub(crate) const fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::Pod => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
+    /// What names an object of this kind, if its name and namespace are well-formed.
+    pub(crate) fn key(self, name: &ObjectName) -> Option<ObjectKey> {
+        let namespace = name.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
+        syntax::dns_label(namespace).ok()?;
+        let name = name.name.as_deref().filter(|name| syntax::dns_subdomain(name).is_ok())?;
+        Some(match self {
+            Self::Namespace => ObjectKey::Namespace(name.to_owned()),
+            Self::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
+            Self::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
+        })
+    }
+}
+
+/// What a document is by its `apiVersion` and `kind`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Recognised {
+    Object(Kind),
+    /// `items` are objects; of this kind where they do not say so themselves.
+    List(Option<Kind>),
+    /// None of our business.
+    Foreign,
+    /// Almost certainly meant for us, but not so written. `field` is the one to mend.
+    Mistaken {
+        kind: Option<Kind>,
+        field: &'static str,
+        what: String,
+        fix: String,
+    },
+}
+
+/// Both must have been written as text. What is not well-formed as an `apiVersion` is `Mistaken`.
+pub(crate) fn recognise(api_version: &str, kind: &str) -> Recognised {
+    let mistaken = |kind, field, what, fix| Recognised::Mistaken { kind, field, what, fix };
+    if api_version.is_empty() || api_version.split('/').count() > 2 || api_version.split('/').any(str::is_empty) {
+        let meant = Kind::ALL.into_iter().find(|ours| ours.as_str() == kind);
+        let fix = meant.map_or("write group/version, or v1", Kind::api_version);
+        return mistaken(
+            meant,
+            "apiVersion",
+            format!("{} is not an API version", Quoted(api_version)),
+            format!("use {fix}"),
+        );
+    }
+    for ours in Kind::ALL {
+        let list_of = kind.strip_suffix("List") == Some(ours.as_str());
+        if kind != ours.as_str() && !list_of {
+            continue;
+        }
+        if api_version == ours.api_version() {
+            return if list_of { Recognised::List(Some(ours)) } else { Recognised::Object(ours) };
+        }
+        // Groups of others have a dot in their name; only Kubernetes' own oldest ones have none.
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        if !group.contains('.') || group == "networking.k8s.io" {
+            let what = format!("{kind} is read in version {}, not {}", ours.api_version(), Quoted(api_version));
+            return mistaken(Some(ours), "apiVersion", what, format!("use {}", ours.api_version()));
+        }
+        return Recognised::Foreign;
+    }
+    if api_version == "v1" && kind == "List" {
+        return Recognised::List(None);
+    }
+    let here = Kind::ALL.into_iter().filter(|ours| ours.api_version() == api_version);
+    if let Some(meant) = nearest(kind, here.map(Kind::as_str)) {
+        let what = format!("{api_version} has no kind {}", Quoted(kind));
+        return mistaken(None, "kind", what, format!("did you mean {meant}?"));
+    }
+    Recognised::Foreign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_certainly_of_others_is_passed_over() {
+        for (api_version, kind, ours) in [
+            ("v1", "Pod", Kind::Pod),
+            ("v1", "Namespace", Kind::Namespace),
+            ("networking.k8s.io/v1", "NetworkPolicy", Kind::NetworkPolicy),
+        ] {
+            assert_eq!(recognise(api_version, kind), Recognised::Object(ours));
+            assert_eq!(recognise(api_version, &format!("{kind}List")), Recognised::List(Some(ours)));
+        }
+        assert_eq!(recognise("v1", "List"), Recognised::List(None));
+        for (api_version, kind) in [
+            ("v1", "Service"),
+            ("v1", "Node"),
+            ("apps/v1", "Deployment"),
+            ("networking.k8s.io/v1", "Ingress"),
+            ("projectcalico.org/v3", "NetworkPolicy"),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+            ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ] {
+            assert_eq!(recognise(api_version, kind), Recognised::Foreign, "{api_version} {kind}");
+        }
+        for (api_version, kind) in [
+            ("v1", "NetworkPolicy"),
+            ("extensions/v1beta1", "NetworkPolicy"),
+            ("networking.k8s.io/v2", "NetworkPolicy"),
+            ("networking.k8s.io/v1", "Networkpolicy"),
+            ("networking.k8s.io/v1", "NetworkPolcy"),
+            ("apps/v1", "Pod"),
+            ("v1", "pod"),
+            ("v1", "Namespaces"),
+            ("", "Pod"),
+            ("v1/", "Pod"),
+            ("a/b/c", "Thing"),
+        ] {
+            assert!(matches!(recognise(api_version, kind), Recognised::Mistaken { .. }), "{api_version} {kind}");
+        }
+    }
+}

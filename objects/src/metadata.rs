@@ -1,0 +1,80 @@
+//! `metadata` of any object: name, namespace and labels.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use policy::model::Labels;
+
+use crate::findings::Findings;
+use crate::path::{FieldPath, Quoted};
+use crate::syntax::{self, Malformed};
+
+/// The namespace of an object that names none, as for `kubectl` without a context.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Bytes that keys and values of all annotations may have together (apimachinery,
+/// `TotalAnnotationSizeLimitB`).
+const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// `metadata.name`.
+pub(crate) fn name(
+    meta: &ObjectMeta,
+    form: fn(&str) -> Result<(), Malformed>,
+    findings: &mut Findings,
+) -> Option<String> {
+    let path = FieldPath::of(&["metadata", "name"]);
+    match meta.name.as_deref().unwrap_or_default() {
+        "" if meta.generate_name.is_some() => {
+            findings.add(&path, "there is only a generateName, which only an API server can complete", "write a name");
+            None
+        }
+        "" => {
+            findings.add(&path, "there is no name", "write one");
+            None
+        }
+        name => findings.check(&path, name, form(name)).map(|()| name.to_owned()),
+    }
+}
+
+/// `metadata.namespace`.
+pub(crate) fn namespace(meta: &ObjectMeta, findings: &mut Findings) -> Option<String> {
+    match meta.namespace.as_deref() {
+        None | Some("") => Some(DEFAULT_NAMESPACE.to_owned()),
+        Some(namespace) => {
+            let path = FieldPath::of(&["metadata", "namespace"]);
+            findings.check(&path, namespace, syntax::dns_label(namespace)).map(|()| namespace.to_owned())
+        }
+    }
+}
+
+/// `metadata.labels`, and on the way `metadata.annotations`, which only have to be well-formed.
+pub(crate) fn labels(meta: &ObjectMeta, findings: &mut Findings) -> Labels {
+    annotations(meta, findings);
+    let labels = meta.labels.as_ref();
+    check_labels(&FieldPath::of(&["metadata", "labels"]), labels, findings);
+    labels.cloned().map(Labels::from).unwrap_or_default()
+}
+
+/// Keys and values of labels, be it an object's or a selector's.
+pub(crate) fn check_labels(path: &FieldPath, labels: Option<&BTreeMap<String, String>>, findings: &mut Findings) {
+    for (key, value) in labels.into_iter().flatten() {
+        let path = path.key(key);
+        findings.check(&path, key, syntax::label_key(key));
+        findings.check(&path, value, syntax::label_value(value));
+    }
+}
+
+fn annotations(meta: &ObjectMeta, findings: &mut Findings) {
+    let path = FieldPath::of(&["metadata", "annotations"]);
+    let mut bytes = 0_usize;
+    for (key, value) in meta.annotations.iter().flatten() {
+        bytes += key.len() + value.len();
+        // The API server is content with upper-case letters in the prefix of an annotation.
+        if let Err(Malformed { fix, .. }) = syntax::label_key(&key.to_lowercase()) {
+            findings.add(&path.key(key), format!("{} is not an annotation key", Quoted(key)), fix);
+        }
+    }
+    if bytes > MAX_ANNOTATION_BYTES {
+        findings.add(&path, format!("{bytes} bytes of annotations"), format!("keep below {MAX_ANNOTATION_BYTES}"));
+    }
+}
