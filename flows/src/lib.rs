@@ -1,1 +1,32 @@
-//! Placeholder.
+//! Flow records: from an event of the kernel to what a person or a SIEM reads.
+//!
+//! ```text
+//!  FlowEvent (ring buffer)            what the cluster knows (Context)
+//!        |                                     |
+//!        v                                     v
+//!  Pipeline::batch().push() ------> enrich::enrich() --> FlowRecord
+//!        |                                                   |
+//!     Ledger: observed = kept + dropped{reason}              v
+//!                                                          Ring (last N, many readers)
+//!                                                            |
+//!                              filter::FilterSet ---> observer::Observer --> clients
+//!                                                     (convert: record -> proto)
+//! ```
+//!
+//! Nothing here touches the kernel, the network stack or the Kubernetes API: events come in as
+//! values, clients come in through whatever listener the daemon mounts the services on.
+
+pub mod enrich;
+pub mod filter;
+pub mod ledger;
+pub mod observer;
+pub mod pipeline;
+pub mod record;
+pub mod ring;
+mod uuid;
+
+pub use observer::{Observer, ObserverConfig};
+pub use pipeline::Pipeline;
+pub use record::FlowRecord;
+pub use ring::Ring;
+pub use uuid::{ParseUuidError, Uuid};

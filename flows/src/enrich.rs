@@ -1,0 +1,269 @@
+//! Joins an event with what the cluster knows. Pure: what is known comes through [`Context`],
+//! the time through [`WallClock`]. No strings are made here, so that a busy node affords it.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+    sync::Arc,
+};
+
+use datapath_abi::{
+    addr::Addr,
+    endpoint::{NO_SLOT, RulesPtr},
+    event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent, Hook},
+    policy::Direction,
+    reason::DropReason,
+};
+
+use crate::record::{
+    End, FlowRecord, Icmp, IdentityInfo, Node, PodInfo, PolicyInfo, RuleInfo, RuleRef, Ruling, ServiceInfo, Traffic,
+    protocol,
+};
+
+/// What the cluster knows. The daemon implements it with snapshots in which retired entries
+/// stay for a while, because an event may be older than the change that retired them.
+pub trait Context {
+    /// What an identity number stands for; `None` for reserved and unknown numbers.
+    fn identity(&self, number: u32) -> Option<Arc<IdentityInfo>>;
+
+    /// The pod that had `addr` at `time_ns` (CLOCK_MONOTONIC). An implementation that keeps no
+    /// past owners may ignore the time.
+    fn pod_by_addr(&self, addr: IpAddr, time_ns: u64) -> Option<Arc<PodInfo>>;
+
+    /// The rule behind a cookie.
+    fn rule(&self, cookie: u32) -> Option<Arc<RuleInfo>>;
+
+    /// The policies that isolate whoever has these rules. The generation in `rules` is unique on
+    /// the node, its rule set may be shared by several endpoints.
+    fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>>;
+
+    /// The service that is reached under this address and port.
+    fn service(&self, _addr: IpAddr, _port: u16, _protocol: u8) -> Option<Arc<ServiceInfo>> {
+        None
+    }
+
+    /// DNS names under which the pods of this node have resolved `addr`.
+    fn dns_names(&self, _addr: IpAddr) -> Option<Arc<[String]>> {
+        None
+    }
+}
+
+/// Turns the kernel's monotonic time into time of day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WallClock {
+    offset_ns: i64,
+}
+
+impl WallClock {
+    /// From one reading of both clocks at the same moment.
+    pub fn new(monotonic_ns: u64, unix_ns: u64) -> Self {
+        Self { offset_ns: unix_ns.wrapping_sub(monotonic_ns) as i64 }
+    }
+
+    /// Time of day, nanoseconds since 1970, of a monotonic time.
+    pub fn unix_ns(self, monotonic_ns: u64) -> u64 {
+        monotonic_ns.saturating_add_signed(self.offset_ns)
+    }
+}
+
+/// The event does not follow the contract of `datapath_abi::event`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Wrong size.
+    #[error("event of {0} bytes, want {size}", size = size_of::<FlowEvent>())]
+    Size(usize),
+    /// Unknown kind.
+    #[error("unknown event kind {0}")]
+    Kind(u8),
+    /// A drop without a known reason.
+    #[error("unknown drop reason {0}")]
+    Reason(u8),
+    /// Unknown end.
+    #[error("unknown end reason {0}")]
+    End(u8),
+    /// Unknown direction.
+    #[error("unknown direction {0}")]
+    Direction(u8),
+    /// Unknown hook.
+    #[error("unknown hook {0}")]
+    Hook(u8),
+}
+
+/// Makes the record of an event.
+///
+/// # Errors
+/// A number in the event that the contract does not know.
+pub fn enrich<C: Context + ?Sized>(
+    event: &FlowEvent,
+    sequence: u64,
+    node: &Arc<Node>,
+    clock: WallClock,
+    context: &C,
+) -> Result<FlowRecord, Malformed> {
+    let FlowEvent {
+        time_ns,
+        addr: [source_addr, destination_addr],
+        rules: [egress_rules, ingress_rules],
+        packets,
+        bytes,
+        identity,
+        slot,
+        cookie,
+        created_ns,
+        rtt_us,
+        ifindex,
+        port,
+        proto,
+        kind,
+        reason,
+        end,
+        direction,
+        hook,
+        tcp_flags,
+        pad: _,
+    } = *event;
+    let kind = EventKind::try_from(kind).map_err(Malformed::Kind)?;
+    let drop_reason = match kind {
+        EventKind::Dropped => Some(DropReason::try_from(reason).map_err(Malformed::Reason)?),
+        EventKind::Opened | EventKind::Closed | EventKind::Active => None,
+    };
+    let end_reason = match (kind, end) {
+        (EventKind::Closed, end) => Some(EndReason::try_from(end).map_err(Malformed::End)?),
+        (EventKind::Opened | EventKind::Dropped | EventKind::Active, _) => None,
+    };
+    let denied_in = match direction {
+        DIRECTION_NONE => None,
+        other => Some(direction_of(other).ok_or(Malformed::Direction(other))?),
+    };
+    let hook = match hook {
+        0 => Hook::FromPod,
+        1 => Hook::ToPod,
+        other => return Err(Malformed::Hook(other)),
+    };
+    let icmp =
+        matches!(proto, protocol::ICMP | protocol::ICMPV6).then_some(Icmp { kind: port[0] as u8, code: port[1] as u8 });
+    let ports = if icmp.is_some() { [0, 0] } else { port };
+
+    // The owner of an address when the connection began is its owner all along.
+    let alive_ns = if created_ns == 0 { time_ns } else { created_ns };
+    let join = |addr: Addr, side: usize| {
+        let ip = ip(addr);
+        let known_as = context.identity(identity[side]);
+        let pod = context.pod_by_addr(ip, alive_ns).filter(|pod| {
+            // An address that has gone to another namespace names the wrong pod.
+            pod.identity == identity[side] || known_as.as_ref().is_some_and(|known| known.namespace == pod.namespace)
+        });
+        End {
+            ip,
+            port: ports[side],
+            identity: identity[side],
+            slot: slot[side],
+            service: context.service(ip, ports[side], proto),
+            dns_names: if pod.is_none() { context.dns_names(ip) } else { None },
+            pod,
+            known_as,
+        }
+    };
+    let ruling = |direction: Direction, rules: u64| {
+        let side = direction as usize;
+        let asked = Asked {
+            rules: RulesPtr(rules),
+            cookie: cookie[side],
+            local: slot[side] != NO_SLOT,
+            denied: denied_in == Some(direction),
+            drop_reason,
+        };
+        ruling(asked, context)
+    };
+
+    Ok(FlowRecord {
+        sequence,
+        time_unix_ns: clock.unix_ns(time_ns),
+        opened_unix_ns: (created_ns != 0).then(|| clock.unix_ns(created_ns)),
+        node: node.clone(),
+        kind,
+        source: join(source_addr, 0),
+        destination: join(destination_addr, 1),
+        protocol: proto,
+        icmp,
+        drop_reason,
+        denied_in,
+        end_reason,
+        hook,
+        ifindex,
+        forward: Traffic { packets: packets[0], bytes: bytes[0], tcp_flags: tcp_flags[0] },
+        reverse: Traffic { packets: packets[1], bytes: bytes[1], tcp_flags: tcp_flags[1] },
+        rtt_us: NonZeroU32::new(rtt_us),
+        egress: ruling(Direction::Egress, egress_rules),
+        ingress: ruling(Direction::Ingress, ingress_rules),
+    })
+}
+
+/// What an event says about one end's policies.
+struct Asked {
+    rules: RulesPtr,
+    cookie: u32,
+    local: bool,
+    /// These are the ones that denied the packet.
+    denied: bool,
+    drop_reason: Option<DropReason>,
+}
+
+/// What one end's policies said.
+fn ruling<C: Context + ?Sized>(asked: Asked, context: &C) -> Ruling {
+    let Asked { rules, cookie, local, denied, drop_reason } = asked;
+    let rule = || RuleRef { cookie, info: context.rule(cookie) };
+    let isolated = || Ruling::Isolated(context.isolating(rules).unwrap_or_default());
+    match drop_reason {
+        Some(DropReason::DefaultDeny) if denied => isolated(),
+        Some(_) if denied && cookie != 0 => Ruling::Denied(rule()),
+        Some(_) if denied => isolated(),
+        _ if cookie != 0 => Ruling::Allowed(rule()),
+        _ if !local => Ruling::NotAsked,
+        // A drop may come before this end's policies were asked.
+        Some(_) if rules.0 == 0 => Ruling::NotAsked,
+        _ if !rules.has(RulesPtr::ISOLATED) => Ruling::Open,
+        Some(reason) if needs_isolation(reason) => isolated(),
+        Some(_) => Ruling::NotAsked,
+        None => Ruling::Exempt,
+    }
+}
+
+/// Whether the datapath drops for this reason only if an end is isolated.
+fn needs_isolation(reason: DropReason) -> bool {
+    match reason {
+        DropReason::Fragment
+        | DropReason::ExtensionHeader
+        | DropReason::ConntrackFull
+        | DropReason::UnrelatedIcmpError
+        | DropReason::Multicast => true,
+        // Policy verdicts name their direction; the rest bites whoever sends it.
+        DropReason::DefaultDeny
+        | DropReason::DenyRule
+        | DropReason::PolicyChange
+        | DropReason::InvalidSourceIp
+        | DropReason::InvalidSourceMac
+        | DropReason::TruncatedHeader
+        | DropReason::UnsupportedL3
+        | DropReason::ForgedNeighbourDiscovery
+        | DropReason::NoEndpoint
+        | DropReason::Invalid
+        | DropReason::Martian => false,
+    }
+}
+
+fn direction_of(number: u8) -> Option<Direction> {
+    match number {
+        0 => Some(Direction::Egress),
+        1 => Some(Direction::Ingress),
+        _ => None,
+    }
+}
+
+/// An address in its own family.
+fn ip(addr: Addr) -> IpAddr {
+    Ipv6Addr::from(addr.octets()).to_canonical()
+}
+
+#[cfg(test)]
+mod tests;

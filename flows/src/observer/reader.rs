@@ -1,0 +1,136 @@
+//! One client's way through the ring. It is pulled: when the client does not read, nothing here
+//! runs, the ring turns on, and the client is told later how much it has missed.
+
+use std::sync::Arc;
+
+use proto::{
+    flow::{LostEvent, LostEventSource},
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
+};
+
+use crate::{
+    ledger::Ledger,
+    record::{FlowRecord, Node},
+    ring::{Cursor, Entry, Lost, Next, Ring},
+};
+
+use super::{convert, now_unix_ns, position, request::Query};
+
+/// Entries passed over before other tasks get their turn.
+const TURN: u64 = 256;
+
+/// The right to read flows, given back on drop.
+#[derive(Debug)]
+pub(super) struct Pass {
+    ledger: Arc<Ledger>,
+}
+
+impl Pass {
+    /// `None` if there are `most` readers already.
+    pub(super) fn take(ledger: &Arc<Ledger>, most: u64) -> Option<Self> {
+        ledger.reader_came(most).then(|| Self { ledger: ledger.clone() })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.ledger.reader_left();
+    }
+}
+
+/// What happens to a record on its way to the client.
+enum Fate {
+    Sent,
+    LeftOut,
+    /// It is too new: the stream ends before it.
+    Ends,
+}
+
+/// The state of one GetFlows stream.
+#[derive(Debug)]
+pub(super) struct Reader {
+    cursor: Cursor,
+    /// Position where it ends, if it does not follow.
+    end: Option<u64>,
+    /// How many records may still be sent.
+    left: Option<u64>,
+    query: Query,
+    node: Arc<Node>,
+    pass: Pass,
+    done: bool,
+}
+
+impl Reader {
+    /// At the place where the request starts.
+    pub(super) async fn start(ring: &Arc<Ring>, node: Arc<Node>, query: Query, pass: Pass) -> Self {
+        // First the end, so that what comes while the start is searched for is not left out.
+        let end = (!query.range.follow).then(|| ring.head());
+        let position = position::start(ring, &query).await;
+        let left = (!query.range.follow && query.range.number > 0).then_some(query.range.number);
+        Self { cursor: Cursor::new(ring.clone(), position), end, left, query, node, pass, done: false }
+    }
+
+    /// The next message; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<GetFlowsResponse> {
+        let mut steps = 0u64;
+        while !self.done && self.left != Some(0) && self.end.is_none_or(|end| self.cursor.position() < end) {
+            steps += 1;
+            if steps.is_multiple_of(TURN) {
+                tokio::task::yield_now().await;
+            }
+            match self.cursor.advance() {
+                Next::Entry(Entry::Flow(record)) => match self.fate(&record) {
+                    Fate::Sent => {
+                        self.pass.ledger.read(1, 1, 0, 0);
+                        self.left = self.left.map(|left| left - 1);
+                        return Some(self.flow(&record));
+                    }
+                    Fate::LeftOut => self.pass.ledger.read(1, 0, 1, 0),
+                    Fate::Ends => self.done = true,
+                },
+                Next::Entry(Entry::Lost(Lost { count, cpu, time_unix_ns })) => {
+                    let cpu = cpu.and_then(|cpu| i32::try_from(cpu).ok());
+                    return Some(self.lost(LostEventSource::PerfEventRingBuffer, count, cpu, time_unix_ns));
+                }
+                Next::Overrun(count) => {
+                    self.pass.ledger.read(count, 0, 0, count);
+                    return Some(self.lost(LostEventSource::HubbleRingBuffer, count, None, now_unix_ns()));
+                }
+                Next::End => {
+                    let ring = self.cursor.ring().clone();
+                    let changed = ring.changed();
+                    if ring.head() == self.cursor.position() {
+                        changed.await;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn fate(&self, record: &FlowRecord) -> Fate {
+        let range = &self.query.range;
+        if range.until_unix_ns.is_some_and(|until| record.time_unix_ns > until) {
+            return Fate::Ends;
+        }
+        let too_old = range.since_unix_ns.is_some_and(|since| record.time_unix_ns < since);
+        if too_old || !self.query.filters.matches(record) { Fate::LeftOut } else { Fate::Sent }
+    }
+
+    fn flow(&self, record: &FlowRecord) -> GetFlowsResponse {
+        GetFlowsResponse {
+            node_name: convert::node_name(&record.node),
+            time: Some(convert::timestamp(record.time_unix_ns)),
+            response_types: Some(ResponseTypes::Flow(convert::masked_flow(record, &self.query.mask))),
+        }
+    }
+
+    fn lost(&self, source: LostEventSource, count: u64, cpu: Option<i32>, time_unix_ns: u64) -> GetFlowsResponse {
+        let event = LostEvent { source: source as i32, num_events_lost: count, cpu, first: None, last: None };
+        GetFlowsResponse {
+            node_name: convert::node_name(&self.node),
+            time: Some(convert::timestamp(time_unix_ns)),
+            response_types: Some(ResponseTypes::LostEvents(event)),
+        }
+    }
+}
