@@ -1,1 +1,2 @@
-//! Placeholder.
+//! The node agent.
+pub mod datapath;

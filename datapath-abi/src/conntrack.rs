@@ -26,8 +26,11 @@ crate::assert_size!(CtKey, 40);
 pub const FLAG_INITIATOR_HIGH: u8 = 1 << 0;
 /// Set up through the host's own stack: deliver through it, not by redirect.
 pub const FLAG_VIA_STACK: u8 = 1 << 1;
-/// The rules were changed and forbid it now: emit no second end event.
+/// The rules were changed and forbid it now: dropped in both directions, until they change
+/// again or a packet opens the connection anew.
 pub const FLAG_REVOKED: u8 = 1 << 2;
+/// Its end has been reported.
+pub const FLAG_REPORTED: u8 = 1 << 4;
 /// Picked up in the middle: the handshake was not seen.
 pub const FLAG_MIDSTREAM: u8 = 1 << 3;
 
@@ -66,16 +69,32 @@ impl TryFrom<u8> for CtState {
     }
 }
 
+/// The two ends of a connection (initiator, responder) or of a packet (source, destination).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ends {
+    /// [`crate::endpoint::RulesPtr`] bits the verdict was reached under: the initiator's egress
+    /// rules and the responder's ingress rules, 0 for an end that is not local.
+    pub rules: [u64; 2],
+    /// Slots, [`crate::endpoint::NO_SLOT`] for an end that is not local.
+    pub slot: [u32; 2],
+    /// Interfaces, 0 for an end that is not local. With the slot they name an endpoint: the
+    /// kernel does not hand out an interface index again.
+    pub ifindex: [u32; 2],
+    /// Identities, see [`crate::identity`].
+    pub identity: [u32; 2],
+    /// Cookies of the deciding rules: egress of the initiator, ingress of the responder.
+    pub cookie: [u32; 2],
+}
+crate::assert_size!(Ends, 48);
+
 /// Value of both conntrack tables. Where a field is a pair, `[0]` is the initiator's (or the
 /// direction initiator to responder), `[1]` the responder's.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtEntry {
-    /// [`crate::endpoint::RulesPtr`] bits the verdict was reached under: the initiator's egress
-    /// rules and the responder's ingress rules, 0 for an end that is not local.
-    pub rules: [u64; 2],
-    /// Slots of the ends, [`crate::endpoint::NO_SLOT`] for one that is not local.
-    pub slot: [u32; 2],
+    /// The two ends, and what their rules said.
+    pub ends: Ends,
     /// `bpf_jiffies64`, low 32 bits, when the last packet came.
     pub last_seen: u32,
     /// A [`CtState`].
@@ -88,10 +107,6 @@ pub struct CtEntry {
     pub packets: [u64; 2],
     /// Bytes by direction, from the network header on.
     pub bytes: [u64; 2],
-    /// Identities of the ends.
-    pub identity: [u32; 2],
-    /// Cookies of the deciding rules: egress of the initiator, ingress of the responder.
-    pub cookie: [u32; 2],
     /// `bpf_ktime_get_ns` of the first packet.
     pub created_ns: u64,
     /// `bpf_ktime_get_ns` of the last report, 0 before the first.
@@ -101,7 +116,7 @@ pub struct CtEntry {
     /// Zero.
     pub pad: u32,
 }
-crate::assert_size!(CtEntry, 104);
+crate::assert_size!(CtEntry, 112);
 
 /// How long an entry lives without a packet, in seconds. Defaults as in the kernel's own
 /// conntrack (Documentation/networking/nf_conntrack-sysctl.rst) unless noted.

@@ -96,3 +96,7 @@ pub struct Swing {
     pub pad: u32,
 }
 crate::assert_size!(Swing, 24);
+
+/// MAC address of the host side of every veth. Locally administered (bit 1 of the first octet,
+/// IEEE 802-2014, section 8.2); the same on all of them, as each is a link of its own.
+pub const HOST_MAC: [u8; 6] = [0x02, 0xb0, 0x1c, 0x4e, 0xad, 0x01];

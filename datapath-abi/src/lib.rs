@@ -18,6 +18,7 @@
 
 pub mod addr;
 pub mod conntrack;
+pub mod control;
 pub mod endpoint;
 pub mod event;
 pub mod identity;

@@ -1,0 +1,411 @@
+//! Conntrack in the maps: the fast path of established connections, and everything slower.
+
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use datapath_abi::{
+    conntrack::{
+        CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REPORTED, FLAG_REVOKED, FLAG_VIA_STACK,
+    },
+    endpoint::NO_SLOT,
+    event::{EndReason, Hook},
+    identity,
+    maps::Scalar,
+    reason::DropReason,
+};
+use datapath_ebpf::{
+    ct::{self, From},
+    parse::{Kind, proto, tcp},
+};
+
+use crate::{
+    Outcome, Seen,
+    bpf::{
+        event,
+        maps::{self, EntryRef},
+        policy::{self, Judgement},
+        steps,
+    },
+};
+
+/// Low half of the jiffies counter; the verifier turns the helper into one load.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(crate) fn jiffies() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// A packet of a connection in CONNTRACK. `None`: not a case for the fast path.
+#[inline(always)]
+pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
+    let flags = entry.flags();
+    let responder = seen.greater != (flags & FLAG_INITIATOR_HIGH != 0);
+    let slot = entry.slot();
+    let rules = entry.rules();
+    let initiator_end = maps::endpoint(slot[0])?;
+    let responder_end = maps::endpoint(slot[1])?;
+    if initiator_end.egress_rules() != rules[0] || responder_end.ingress_rules() != rules[1] {
+        return None;
+    }
+    let (source, target) = if responder { (responder_end, initiator_end) } else { (initiator_end, responder_end) };
+    match seen.hook {
+        Hook::FromPod => {
+            if source.ifindex() != seen.ifindex || source.mac() != seen.mac {
+                return None;
+            }
+        }
+        Hook::ToPod => {
+            if target.ifindex() != seen.ifindex || seen.ingress_ifindex != 0 && source.ifindex() != 0 {
+                return None;
+            }
+        }
+    }
+    if flags & FLAG_REVOKED != 0 || ct::notable(&seen.packet) || entry.state() != CtState::Established as u8 {
+        return None;
+    }
+    entry.account(responder, seen.bytes, jiffies());
+    if seen.hook as u8 == Hook::FromPod as u8 && target.ifindex() != 0 && flags & FLAG_VIA_STACK == 0 {
+        return Some(Outcome::Deliver(target));
+    }
+    Some(Outcome::Stack)
+}
+
+/// A packet whose key is in a table but is no case for the fast path. [`Slow::Unknown`] and
+/// [`Slow::Stranger`] ask the caller to go on with [`first`] or [`untracked`]: not from here,
+/// as the kernel's stack of 512 bytes is that of all calls together.
+#[inline(always)]
+pub(crate) fn known(seen: &Seen) -> u64 {
+    if let Some(entry) = maps::established(&seen.key) {
+        found(seen, entry, Table::Established).pack()
+    } else if let Some(entry) = maps::pending(&seen.key) {
+        found(seen, entry, Table::Pending).pack()
+    } else {
+        Slow::Unknown.pack()
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Table {
+    Established,
+    Pending,
+}
+
+/// What a step of the slow path has found. Crosses as one number.
+#[derive(Clone, Copy)]
+pub(crate) enum Slow {
+    /// To the host's stack.
+    Stack,
+    /// To the endpoint in this slot.
+    Deliver(u32),
+    /// Dropped and reported; the number of a reason.
+    Dropped(u8),
+    /// In no table, or what was there has nothing to do with it and is gone.
+    Unknown,
+    /// Has the key of a connection that is not its own.
+    Stranger,
+}
+
+impl Slow {
+    #[inline(always)]
+    pub(crate) fn pack(self) -> u64 {
+        match self {
+            Slow::Stack => 0,
+            Slow::Deliver(slot) => 1 << 32 | slot as u64,
+            Slow::Dropped(reason) => 2 << 32 | reason as u64,
+            Slow::Unknown => 3 << 32,
+            Slow::Stranger => 4 << 32,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn unpack(packed: u64) -> Self {
+        match packed >> 32 {
+            0 => Slow::Stack,
+            1 => Slow::Deliver(packed as u32),
+            2 => Slow::Dropped(packed as u8),
+            3 => Slow::Unknown,
+            _ => Slow::Stranger,
+        }
+    }
+}
+
+#[inline(always)]
+fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
+    let flags = entry.flags();
+    let responder = seen.greater != (flags & FLAG_INITIATOR_HIGH != 0);
+    let slot = entry.slot();
+    let ifindex = entry.ifindex();
+    let state = entry.state();
+
+    // The ends must still be who they were when the connection began.
+    let Some(initiator_end) = maps::endpoint(slot[0]) else { return Slow::Dropped(DropReason::Invalid as u8) };
+    let Some(responder_end) = maps::endpoint(slot[1]) else { return Slow::Dropped(DropReason::Invalid as u8) };
+    if initiator_end.ifindex() != ifindex[0] || responder_end.ifindex() != ifindex[1] {
+        return end(seen, entry, EndReason::EndpointGone);
+    }
+    // A new connection with the addresses and ports of one that is over.
+    if state >= CtState::Closing as u8 && ct::opens(&seen.packet) {
+        return end(seen, entry, EndReason::Replaced);
+    }
+    let source = if responder { responder_end } else { initiator_end };
+    let target_ifindex = if responder { ifindex[0] } else { ifindex[1] };
+    let genuine = match seen.hook {
+        Hook::FromPod => source.ifindex() == seen.ifindex && source.mac() == seen.mac,
+        Hook::ToPod => {
+            let from_host = entry.identity()[responder as usize] == identity::HOST;
+            target_ifindex == seen.ifindex
+                && if seen.ingress_ifindex == 0 {
+                    true
+                } else {
+                    !from_host && (source.ifindex() == 0 || source.ifindex() == seen.ingress_ifindex)
+                }
+        }
+    };
+    if !genuine {
+        // The full path finds the reason and names the sender.
+        return Slow::Stranger;
+    }
+
+    let mut rules = entry.rules();
+    let mut revoked = flags & FLAG_REVOKED != 0;
+    if initiator_end.egress_rules() != rules[0] || responder_end.ingress_rules() != rules[1] {
+        rules = [initiator_end.egress_rules(), responder_end.ingress_rules()];
+        revoked = !redecide(seen, entry, rules, responder, revoked);
+    } else if revoked {
+        if ct::opens(&seen.packet) && seen.packet.proto == proto::TCP {
+            maps::remove(&seen.key);
+            return Slow::Unknown;
+        }
+        let ends = ends_of(entry, responder);
+        steps::report_packet(seen, &ends, Judgement::invalid(DropReason::PolicyChange), event::now_ns());
+    }
+    if revoked {
+        return Slow::Dropped(DropReason::PolicyChange as u8);
+    }
+
+    progress(seen, entry, table, responder, state);
+    let target = if responder { slot[0] } else { slot[1] };
+    if seen.hook as u8 == Hook::FromPod as u8 && target != NO_SLOT && entry.flags() & FLAG_VIA_STACK == 0 {
+        Slow::Deliver(target)
+    } else {
+        Slow::Stack
+    }
+}
+
+/// Moves the state on, counts the packet, promotes the connection when its handshake is done.
+#[inline(always)]
+fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: u8) {
+    let from = if responder { From::Responder } else { From::Initiator };
+    let before = CtState::try_from(state).unwrap_or(CtState::Established);
+    if seen.packet.proto == proto::TCP {
+        let seen_flags = entry.tcp_flags();
+        let fins = (seen_flags[0] & tcp::FIN) | (seen_flags[1] & tcp::FIN) << 1;
+        let after = ct::next(before, &seen.packet, from, fins);
+        entry.add_tcp_flags(responder, seen.packet.flags);
+        entry.set_state(after as u8);
+    } else {
+        entry.set_state(ct::next(before, &seen.packet, from, 0) as u8);
+    }
+    if responder && before as u8 == CtState::New as u8 {
+        let rtt_us = event::now_ns().wrapping_sub(entry.created_ns()) / 1000;
+        entry.set_rtt_us(if rtt_us > u32::MAX as u64 { u32::MAX } else { rtt_us as u32 });
+    }
+    entry.account(responder, seen.bytes, jiffies());
+    if table == Table::Pending && entry.state() == CtState::Established as u8 {
+        if maps::promote(&seen.key, entry) {
+            maps::remove_pending(&seen.key);
+        } else {
+            maps::bump(Scalar::ConntrackFull);
+        }
+    }
+}
+
+/// The rules of an end have changed: asks them again, for the connection as it was opened.
+/// True if it may go on.
+#[inline(always)]
+fn redecide(seen: &Seen, entry: EntryRef, rules: [u64; 2], responder: bool, was_revoked: bool) -> bool {
+    maps::bump(Scalar::Redecided);
+    let high = entry.flags() & FLAG_INITIATOR_HIGH != 0;
+    let addr = if high { [seen.key.addr[1], seen.key.addr[0]] } else { seen.key.addr };
+    let port = if high { seen.key.port[0] } else { seen.key.port[1] };
+    let mut ends =
+        Ends { slot: entry.slot(), ifindex: entry.ifindex(), identity: entry.identity(), rules, cookie: [0; 2] };
+    // Identities may have changed since; only this node's own processes are known by how they
+    // came, not by address.
+    if ends.identity[0] != identity::HOST {
+        ends.identity[0] = now_identity(&addr[0]);
+    }
+    ends.identity[1] = match maps::address(&addr[1]) {
+        Some(found) => found.identity,
+        None => identity::WORLD,
+    };
+    let judgement = steps::judge(&mut ends, seen, &addr, port);
+    entry.set_verdict(rules, ends.identity, ends.cookie);
+    if judgement.passes() {
+        if was_revoked {
+            entry.set_flags(entry.flags() & !(FLAG_REVOKED | FLAG_REPORTED));
+        }
+        return true;
+    }
+    let now_ns = event::now_ns();
+    if !was_revoked {
+        steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, now_ns);
+        entry.set_flags(entry.flags() | FLAG_REVOKED | FLAG_REPORTED);
+    }
+    if responder {
+        ends = turned(ends);
+    }
+    steps::report_packet(seen, &ends, judgement.because(DropReason::PolicyChange), now_ns);
+    false
+}
+
+#[inline(always)]
+fn now_identity(addr: &datapath_abi::addr::Addr) -> u32 {
+    match maps::address(addr) {
+        // Not the host's own process, or the entry would say so: see policy::ends.
+        Some(found) if found.identity != identity::HOST => found.identity,
+        _ => identity::WORLD,
+    }
+}
+
+/// The ends of an entry in the order source, destination of the packet.
+#[inline(always)]
+fn ends_of(entry: EntryRef, responder: bool) -> Ends {
+    let ends = Ends {
+        rules: entry.rules(),
+        slot: entry.slot(),
+        ifindex: entry.ifindex(),
+        identity: entry.identity(),
+        cookie: entry.cookie(),
+    };
+    if responder { turned(ends) } else { ends }
+}
+
+/// Source and destination exchanged. The rules stay those of the connection's own directions,
+/// which do not apply to the packet's: they are left out.
+#[inline(always)]
+fn turned(ends: Ends) -> Ends {
+    Ends {
+        slot: [ends.slot[1], ends.slot[0]],
+        ifindex: [ends.ifindex[1], ends.ifindex[0]],
+        identity: [ends.identity[1], ends.identity[0]],
+        rules: [ends.rules[1], ends.rules[0]],
+        cookie: [ends.cookie[1], ends.cookie[0]],
+    }
+}
+
+/// Reports the end of a connection and forgets it.
+#[inline(always)]
+fn end(seen: &Seen, entry: EntryRef, why: EndReason) -> Slow {
+    if entry.flags() & FLAG_REPORTED == 0 {
+        let why = match (why, entry.state()) {
+            (EndReason::Replaced, state) if state == CtState::Reset as u8 => EndReason::Rst,
+            (EndReason::Replaced, state) if state == CtState::TimeWait as u8 => EndReason::Fin,
+            (other, _) => other,
+        };
+        steps::report_connection(&seen.key, entry, why as u32, event::now_ns());
+    }
+    maps::remove(&seen.key);
+    Slow::Unknown
+}
+
+/// The first packet of a connection, or one from the middle of a connection that we have not
+/// seen begin: both are decided by the rules for their own direction.
+#[inline(always)]
+pub(crate) fn first(seen: &Seen) -> Slow {
+    let now_ns = event::now_ns();
+    let is_tcp = seen.packet.proto == proto::TCP;
+    let mut entry = CtEntry {
+        ends: NOBODY,
+        last_seen: jiffies(),
+        state: CtState::New as u8,
+        flags: if seen.greater { FLAG_INITIATOR_HIGH } else { 0 },
+        tcp_flags: [if is_tcp { seen.packet.flags } else { 0 }, 0],
+        packets: [1, 0],
+        bytes: [seen.bytes as u64, 0],
+        created_ns: now_ns,
+        reported_ns: 0,
+        rtt_us: 0,
+        pad: 0,
+    };
+    let judgement = judged(seen, &mut entry.ends);
+    if !judgement.passes() {
+        return refuse(seen, &entry.ends, judgement, now_ns);
+    }
+    if seen.hook as u8 == Hook::ToPod as u8 {
+        entry.flags |= FLAG_VIA_STACK;
+    }
+    if !ct::opens(&seen.packet) {
+        entry.flags |= FLAG_MIDSTREAM;
+    }
+    // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
+    let reset = is_tcp && seen.packet.flags & tcp::RST != 0;
+    if !reset && !maps::put_pending(&seen.key, &entry) {
+        maps::bump(Scalar::PendingFull);
+        // Without an entry the answer would be judged on its own: only between ends that have
+        // no rules does that make no difference.
+        if entry.ends.rules[0] as u32 | entry.ends.rules[1] as u32 != 0 {
+            return refuse(seen, &entry.ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
+        }
+    }
+    steps::report_packet(seen, &entry.ends, Judgement::PASS, now_ns);
+    onward(seen, &entry.ends)
+}
+
+/// A packet that has no entry, or must not touch it.
+#[inline(always)]
+pub(crate) fn untracked(seen: &Seen) -> Slow {
+    let mut ends = NOBODY;
+    let judgement = judged(seen, &mut ends);
+    if !judgement.passes() {
+        return refuse(seen, &ends, judgement, event::now_ns());
+    }
+    onward(seen, &ends)
+}
+
+/// Neighbour discovery is between a pod and its node, on one link.
+#[inline(always)]
+pub(crate) fn neighbour(seen: &Seen) -> Slow {
+    let allowed = match seen.hook {
+        // A pod is no router.
+        Hook::FromPod => seen.packet.kind as u8 == Kind::Neighbour as u8,
+        // What was forwarded is not from this link.
+        Hook::ToPod => seen.ingress_ifindex == 0,
+    };
+    let mut ends = NOBODY;
+    let refused = match policy::ends(seen, &mut ends) {
+        Ok(()) if allowed => return Slow::Stack,
+        Ok(()) => DropReason::ForgedNeighbourDiscovery,
+        Err(reason) => reason,
+    };
+    refuse(seen, &ends, Judgement::invalid(refused), event::now_ns())
+}
+
+/// Who is at the ends, and what their rules say.
+#[inline(always)]
+fn judged(seen: &Seen, ends: &mut Ends) -> Judgement {
+    match policy::ends(seen, ends) {
+        Ok(()) => steps::judge(ends, seen, &seen.packet.addr, seen.packet.port[1]),
+        Err(reason) => Judgement::invalid(reason),
+    }
+}
+
+/// Where a packet goes that may go.
+#[inline(always)]
+fn onward(seen: &Seen, ends: &Ends) -> Slow {
+    if seen.hook as u8 == Hook::FromPod as u8 && ends.slot[1] != NO_SLOT {
+        Slow::Deliver(ends.slot[1])
+    } else {
+        Slow::Stack
+    }
+}
+
+/// Reports a packet that is dropped.
+#[inline(always)]
+fn refuse(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64) -> Slow {
+    steps::report_packet(seen, ends, judgement, now_ns);
+    Slow::Dropped(judgement.reason())
+}
+
+/// Nobody is known yet.
+pub(crate) const NOBODY: Ends =
+    Ends { rules: [0; 2], slot: [NO_SLOT; 2], ifindex: [0; 2], identity: [identity::UNKNOWN; 2], cookie: [0; 2] };

@@ -1,0 +1,89 @@
+//! Flow events: what is in them.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use datapath_abi::{
+    conntrack::{CtEntry, CtKey, Ends, FLAG_INITIATOR_HIGH},
+    event::{DIRECTION_NONE, EventKind},
+};
+use datapath_ebpf::parse::proto;
+
+use crate::{
+    Seen,
+    bpf::{maps, policy::Judgement},
+};
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+#[allow(unsafe_code)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The first packet of a connection was let through, or a packet was dropped.
+#[inline(always)]
+pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64) {
+    let p = &seen.packet;
+    let icmp = p.proto == proto::ICMP || p.proto == proto::ICMPV6;
+    let (kind, direction) = if judgement.passes() {
+        (EventKind::Opened, DIRECTION_NONE)
+    } else {
+        (EventKind::Dropped, judgement.direction())
+    };
+    maps::emit(|event| {
+        event.time_ns = now_ns;
+        event.addr = p.addr;
+        event.rules = ends.rules;
+        event.packets = [1, 0];
+        event.bytes = [seen.bytes as u64, 0];
+        event.identity = ends.identity;
+        event.slot = ends.slot;
+        event.cookie = ends.cookie;
+        event.created_ns = now_ns;
+        event.rtt_us = 0;
+        event.ifindex = seen.ifindex;
+        event.port = if icmp { [p.icmp[0] as u16, p.icmp[1] as u16] } else { p.port };
+        event.proto = p.proto;
+        event.kind = kind as u8;
+        event.reason = judgement.reason();
+        event.end = 0;
+        event.direction = direction;
+        event.hook = seen.hook as u8;
+        event.tcp_flags = [if p.proto == proto::TCP { p.flags } else { 0 }, 0];
+        event.pad = [0; 4];
+    });
+}
+
+/// A connection lives on.
+pub(crate) const LIVES: u32 = 0;
+
+/// A connection ended (`end` is an [`datapath_abi::event::EndReason`]), or lives on ([`LIVES`]).
+#[inline(always)]
+pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
+    let icmp = key.proto == proto::ICMP || key.proto == proto::ICMPV6;
+    let high = entry.flags & FLAG_INITIATOR_HIGH != 0;
+    let (addr, port) =
+        if high { ([key.addr[1], key.addr[0]], [key.port[1], key.port[0]]) } else { (key.addr, key.port) };
+    maps::emit(|event| {
+        event.time_ns = now_ns;
+        event.addr = addr;
+        event.rules = entry.ends.rules;
+        event.packets = entry.packets;
+        event.bytes = entry.bytes;
+        event.identity = entry.ends.identity;
+        event.slot = entry.ends.slot;
+        event.cookie = entry.ends.cookie;
+        event.created_ns = entry.created_ns;
+        event.rtt_us = entry.rtt_us;
+        event.ifindex = if entry.ends.ifindex[0] != 0 { entry.ends.ifindex[0] } else { entry.ends.ifindex[1] };
+        event.port = if icmp { [if key.proto == proto::ICMP { 8 } else { 128 }, 0] } else { port };
+        event.proto = key.proto;
+        event.kind = if end != LIVES { EventKind::Closed as u8 } else { EventKind::Active as u8 };
+        event.reason = 0;
+        event.end = end as u8;
+        event.direction = DIRECTION_NONE;
+        event.hook = 0;
+        event.tcp_flags = entry.tcp_flags;
+        event.pad = [0; 4];
+    });
+}

@@ -1,0 +1,374 @@
+//! The maps, in the order of `datapath_abi::maps`, and safe ways to read and write them.
+//!
+//! Capacities here are only the defaults; the loader sets the configured ones. Values are read
+//! and written field by field through volatile accesses: other CPUs and the daemon do the same
+//! at the same time, and each field is one machine word at most.
+#![allow(unsafe_code)]
+
+// `AtomicU64::fetch_add` does not exist for this target; the instruction does.
+use core::{
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    ptr::{addr_of, addr_of_mut, read_volatile, write_volatile},
+};
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    macros::btf_map,
+};
+use datapath_abi::{
+    addr::{Addr, AddrEntry},
+    conntrack::{CtEntry, CtKey},
+    endpoint::Endpoint,
+    event::{FlowEvent, HOOKS, Hook},
+    maps::{Counter, Scalar},
+    policy::{Decision, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
+    reason::REASONS,
+};
+
+const LAZY: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+pub(crate) static CONNTRACK: HashMap<CtKey, CtEntry, 131_072> = HashMap::new();
+#[btf_map]
+pub(crate) static PENDING: LruHashMap<CtKey, CtEntry, 16_384> = LruHashMap::new();
+#[btf_map]
+static ENDPOINTS: Array<Endpoint, 1_024> = Array::new();
+#[btf_map]
+static INTERFACES: HashMap<u32, u32, 1_024> = HashMap::new();
+#[btf_map]
+static ADDRESSES: HashMap<Addr, AddrEntry, 131_072, LAZY> = HashMap::new();
+#[btf_map]
+static CIDRS: LpmTrie<[u8; 16], AddrEntry, 16_384> = LpmTrie::new();
+#[btf_map]
+static PEERS: HashMap<PeerKey, PeerEntry, 131_072, LAZY> = HashMap::new();
+#[btf_map]
+static REGIONS: LpmTrie<RegionKey, PeerEntry, 65_536> = LpmTrie::new();
+#[btf_map]
+static PORTS: HashMap<PortKey, Decision, 65_536, LAZY> = HashMap::new();
+/// Never read here: lets a restarted daemon recognise what it finds.
+#[btf_map]
+static RULESETS: HashMap<u32, RulesetInfo, 16_384, LAZY> = HashMap::new();
+#[btf_map]
+static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
+#[btf_map]
+static COUNTERS: PerCpuArray<Counter, { (HOOKS * REASONS) as usize }> = PerCpuArray::new();
+#[btf_map]
+static SCALARS: PerCpuArray<u64, { Scalar::COUNT as usize }> = PerCpuArray::new();
+
+/// Counts a packet. `reason` 0 is "passed".
+#[inline(always)]
+pub(crate) fn count(hook: Hook, reason: u8, bytes: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(hook as u32 * REASONS + reason as u32) {
+        // SAFETY: a per-CPU value; programs are not preempted by others of their kind.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes as u64;
+        }
+    }
+}
+
+/// Adds one to a scalar.
+#[inline(always)]
+pub(crate) fn bump(scalar: Scalar) {
+    if let Some(value) = SCALARS.get_ptr_mut(scalar as u32) {
+        // SAFETY: as above.
+        unsafe { *value += 1 }
+    }
+}
+
+/// Reserves an event, has it filled, submits it; counts it if there is no room.
+///
+/// `fill` must write every field: the place holds what was there before. No event wakes the
+/// reader, who looks by the clock: a wake-up costs more than everything else about an event.
+#[inline(always)]
+pub(crate) fn emit(fill: impl FnOnce(&mut FlowEvent)) {
+    match EVENTS.reserve(0) {
+        Some(mut place) => {
+            // SAFETY: the kernel's memory is there, aligned to 8 bytes, and any bit pattern is
+            // a `FlowEvent`.
+            fill(unsafe { place.assume_init_mut() });
+            place.submit(BPF_RB_NO_WAKEUP as u64);
+            bump(Scalar::EventsWritten);
+        }
+        None => bump(Scalar::EventsLost),
+    }
+}
+
+/// A local endpoint. Slot 0 gives the entry of nobody: zeroes.
+#[derive(Clone, Copy)]
+pub(crate) struct EndpointRef(*mut Endpoint);
+
+#[inline(always)]
+pub(crate) fn endpoint(slot: u32) -> Option<EndpointRef> {
+    ENDPOINTS.get_ptr_mut(slot).map(EndpointRef)
+}
+
+#[inline(always)]
+pub(crate) fn slot_of(ifindex: u32) -> Option<u32> {
+    // SAFETY: a word, copied at once.
+    INTERFACES.get_ptr(ifindex).map(|slot| unsafe { read_volatile(slot) })
+}
+
+macro_rules! load {
+    ($pointer:expr, $($field:tt)+) => {
+        // SAFETY: the pointer is a map value, which the verifier knows; fields are words.
+        unsafe { read_volatile(addr_of!((*$pointer).$($field)+)) }
+    };
+}
+
+macro_rules! store {
+    ($pointer:expr, $value:expr, $($field:tt)+) => {
+        // SAFETY: as for `load!`.
+        unsafe { write_volatile(addr_of_mut!((*$pointer).$($field)+), $value) }
+    };
+}
+
+impl EndpointRef {
+    #[inline(always)]
+    pub(crate) fn egress_rules(self) -> u64 {
+        load!(self.0, rules[0])
+    }
+
+    #[inline(always)]
+    pub(crate) fn ingress_rules(self) -> u64 {
+        load!(self.0, rules[1])
+    }
+
+    /// One store per direction: a packet sees the old word or the new one.
+    #[inline(always)]
+    pub(crate) fn swing(self, rules: [u64; 2]) {
+        store!(self.0, rules[0], rules[0]);
+        store!(self.0, rules[1], rules[1]);
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> u32 {
+        load!(self.0, ifindex)
+    }
+
+    #[inline(always)]
+    pub(crate) fn identity(self) -> u32 {
+        load!(self.0, identity)
+    }
+
+    #[inline(always)]
+    pub(crate) fn mac(self) -> [u8; 6] {
+        load!(self.0, mac)
+    }
+
+    /// Whether the endpoint owns `addr`.
+    #[inline(always)]
+    pub(crate) fn owns(self, addr: Addr) -> bool {
+        let (a, b) = (load!(self.0, addr4.words[0]), load!(self.0, addr4.words[1]));
+        let (c, d) = (load!(self.0, addr6.words[0]), load!(self.0, addr6.words[1]));
+        (addr.words[0] == a && addr.words[1] == b && b != 0) || (addr.words[0] == c && addr.words[1] == d && c | d != 0)
+    }
+}
+
+/// Whose address is it? `None`: nobody's we know, so the world's.
+#[inline(always)]
+pub(crate) fn address(addr: &Addr) -> Option<AddrEntry> {
+    if let Some(entry) = ADDRESSES.get_ptr(addr) {
+        return Some(AddrEntry { identity: load!(entry, identity), slot: load!(entry, slot) });
+    }
+    CIDRS.get(&Key::new(128, addr.octets())).copied()
+}
+
+#[inline(always)]
+pub(crate) fn peer(ruleset: u32, identity: u32) -> Option<PeerEntry> {
+    PEERS.get_ptr(PeerKey { ruleset, identity }).map(copy_peer)
+}
+
+#[inline(always)]
+pub(crate) fn region(ruleset: u32, addr: Addr) -> Option<PeerEntry> {
+    REGIONS.get(&Key::new(REGION_RULESET_BITS + 128, RegionKey::new(ruleset, addr))).map(|entry| copy_peer(entry))
+}
+
+#[inline(always)]
+pub(crate) fn port(key: PortKey) -> Option<Decision> {
+    // SAFETY: eight bytes, copied at once.
+    PORTS.get_ptr(key).map(|decision| unsafe { *decision })
+}
+
+#[inline(always)]
+fn copy_peer(entry: *const PeerEntry) -> PeerEntry {
+    // SAFETY: a map value. Entries of a live rule set change by replacement, not in place.
+    unsafe { *entry }
+}
+
+/// A conntrack entry in its map.
+#[derive(Clone, Copy)]
+pub(crate) struct EntryRef(*mut CtEntry);
+
+#[inline(always)]
+pub(crate) fn established(key: &CtKey) -> Option<EntryRef> {
+    CONNTRACK.get_ptr_mut(key).map(EntryRef)
+}
+
+#[inline(always)]
+pub(crate) fn pending(key: &CtKey) -> Option<EntryRef> {
+    PENDING.get_ptr_mut(key).map(EntryRef)
+}
+
+/// Copies an entry of PENDING to CONNTRACK. False: that map is full.
+#[inline(always)]
+pub(crate) fn promote(key: &CtKey, entry: EntryRef) -> bool {
+    // SAFETY: a map value; any bit pattern is an entry.
+    CONNTRACK.insert(key, unsafe { &*entry.0 }, BPF_ANY as u64).is_ok()
+}
+
+/// False: the map refused.
+#[inline(always)]
+pub(crate) fn put_pending(key: &CtKey, entry: &CtEntry) -> bool {
+    PENDING.insert(key, entry, BPF_ANY as u64).is_ok()
+}
+
+/// Removes the key from both tables.
+#[inline(always)]
+pub(crate) fn remove(key: &CtKey) {
+    let _ = CONNTRACK.remove(key);
+    let _ = PENDING.remove(key);
+}
+
+#[inline(always)]
+pub(crate) fn remove_pending(key: &CtKey) {
+    let _ = PENDING.remove(key);
+}
+
+impl EntryRef {
+    /// From the value pointer that `bpf_for_each_map_elem` gives.
+    #[inline(always)]
+    pub(crate) fn from_value(value: *mut CtEntry) -> Self {
+        Self(value)
+    }
+
+    /// The value itself, for a step that reads it whole. Fields may be of different moments.
+    #[inline(always)]
+    pub(crate) fn value(self) -> *const CtEntry {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) fn cookie(self) -> [u32; 2] {
+        [load!(self.0, ends.cookie[0]), load!(self.0, ends.cookie[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn rules(self) -> [u64; 2] {
+        [load!(self.0, ends.rules[0]), load!(self.0, ends.rules[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn slot(self) -> [u32; 2] {
+        [load!(self.0, ends.slot[0]), load!(self.0, ends.slot[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn ifindex(self) -> [u32; 2] {
+        [load!(self.0, ends.ifindex[0]), load!(self.0, ends.ifindex[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn identity(self) -> [u32; 2] {
+        [load!(self.0, ends.identity[0]), load!(self.0, ends.identity[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn flags(self) -> u8 {
+        load!(self.0, flags)
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(self) -> u8 {
+        load!(self.0, state)
+    }
+
+    #[inline(always)]
+    pub(crate) fn tcp_flags(self) -> [u8; 2] {
+        [load!(self.0, tcp_flags[0]), load!(self.0, tcp_flags[1])]
+    }
+
+    #[inline(always)]
+    pub(crate) fn created_ns(self) -> u64 {
+        load!(self.0, created_ns)
+    }
+
+    #[inline(always)]
+    pub(crate) fn reported_ns(self) -> u64 {
+        load!(self.0, reported_ns)
+    }
+
+    #[inline(always)]
+    pub(crate) fn last_seen(self) -> u32 {
+        load!(self.0, last_seen)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_state(self, state: u8) {
+        store!(self.0, state, state);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_flags(self, flags: u8) {
+        store!(self.0, flags, flags);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_reported_ns(self, now_ns: u64) {
+        store!(self.0, now_ns, reported_ns);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_rtt_us(self, rtt_us: u32) {
+        store!(self.0, rtt_us, rtt_us);
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_verdict(self, rules: [u64; 2], identity: [u32; 2], cookie: [u32; 2]) {
+        store!(self.0, identity[0], ends.identity[0]);
+        store!(self.0, identity[1], ends.identity[1]);
+        store!(self.0, cookie[0], ends.cookie[0]);
+        store!(self.0, cookie[1], ends.cookie[1]);
+        store!(self.0, rules[0], ends.rules[0]);
+        store!(self.0, rules[1], ends.rules[1]);
+    }
+
+    /// Adds TCP flags to those seen from the initiator (`responder` false) or the responder.
+    #[inline(always)]
+    pub(crate) fn add_tcp_flags(self, responder: bool, flags: u8) {
+        if responder {
+            let old = load!(self.0, tcp_flags[1]);
+            store!(self.0, old | flags, tcp_flags[1]);
+        } else {
+            let old = load!(self.0, tcp_flags[0]);
+            store!(self.0, old | flags, tcp_flags[0]);
+        }
+    }
+
+    /// Counts a packet and notes when it came.
+    #[inline(always)]
+    pub(crate) fn account(self, responder: bool, bytes: u32, now: u32) {
+        // A cache line that does not change need not travel between CPUs.
+        if load!(self.0, last_seen) != now {
+            store!(self.0, now, last_seen);
+        }
+        if responder {
+            self.add(1, bytes);
+        } else {
+            self.add(0, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, direction: usize, bytes: u32) {
+        // SAFETY: a map value, aligned; both directions and several queues may count at once.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*self.0).packets[direction]), 1);
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(
+                addr_of_mut!((*self.0).bytes[direction]),
+                bytes as u64,
+            );
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What only runs in the kernel: packet pointers, maps, helpers.
+
+pub(crate) mod conntrack;
+pub(crate) mod control;
+pub(crate) mod count;
+pub(crate) mod event;
+pub(crate) mod forward;
+pub(crate) mod maps;
+pub(crate) mod packet;
+pub(crate) mod policy;
+pub(crate) mod steps;

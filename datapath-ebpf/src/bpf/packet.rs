@@ -1,0 +1,133 @@
+//! The packet behind a `__sk_buff`: every packet pointer of the programs lives here.
+//!
+//! Soundness of the reads and writes rests on the kernel's verifier: it refuses a program in
+//! which a packet pointer is used beyond what was compared with `data_end`.
+#![allow(unsafe_code)]
+
+use aya_ebpf::programs::TcContext;
+use datapath_abi::event::Hook;
+use datapath_ebpf::parse::{Bytes, ETH_LEN, View};
+
+/// Longest stretch of headers that the parser looks at in the usual case: Ethernet, IPv6, TCP.
+const USUAL_HEADERS: usize = ETH_LEN + 40 + 20;
+/// Most bytes worth making linear: Ethernet, IPv4 with all options or IPv6, TCP.
+const MOST_HEADERS: u32 = (ETH_LEN + 60 + 20) as u32;
+
+/// One packet at one hook.
+#[derive(Clone, Copy)]
+pub(crate) struct Skb<'a> {
+    context: &'a TcContext,
+    pub(crate) hook: Hook,
+}
+
+impl<'a> Skb<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a TcContext, hook: Hook) -> Self {
+        let skb = Self { context, hook };
+        if context.data() + USUAL_HEADERS > context.data_end() && context.len() > (skb.linear() as u32) {
+            let length = if context.len() < MOST_HEADERS { context.len() } else { MOST_HEADERS };
+            // What it can't make linear stays out of reach, and the parser says "truncated".
+            let _ = context.pull_data(length);
+        }
+        skb
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> usize {
+        self.context.data_end() - self.context.data()
+    }
+
+    /// Interface whose hook this is.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the context pointer is valid for the run of the program.
+        unsafe { (*self.context.skb.skb).ifindex }
+    }
+
+    /// Interface it came in by; 0 when a process of this host has sent it.
+    #[inline(always)]
+    pub(crate) fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.context.skb.skb).ingress_ifindex }
+    }
+
+    /// Bytes from the network header on.
+    #[inline(always)]
+    pub(crate) fn network_bytes(&self) -> u32 {
+        self.context.len().wrapping_sub(ETH_LEN as u32)
+    }
+
+    /// Writes the Ethernet addresses, counts the TTL or hop limit down. False if the header is
+    /// out of reach, which no packet is that was parsed.
+    #[inline(always)]
+    pub(crate) fn route(&self, dst: [u8; 6], src: [u8; 6], v4: bool, ttl: u8) -> bool {
+        let data = self.context.data();
+        if data + ETH_LEN + 20 > self.context.data_end() {
+            return false;
+        }
+        let [a, b, c, d, e, f] = dst;
+        let [g, h, i, j, k, l] = src;
+        // SAFETY: the range has just been compared with data_end.
+        unsafe {
+            *(data as *mut u32) = u32::from_ne_bytes([a, b, c, d]);
+            *((data + 4) as *mut u32) = u32::from_ne_bytes([e, f, g, h]);
+            *((data + 8) as *mut u32) = u32::from_ne_bytes([i, j, k, l]);
+            if v4 {
+                *((data + ETH_LEN + 8) as *mut u8) = ttl.wrapping_sub(1);
+                let checksum = (data + ETH_LEN + 10) as *mut u16;
+                *checksum = datapath_ebpf::csum::after_ttl_decrement(u16::from_be(*checksum)).to_be();
+            } else {
+                *((data + ETH_LEN + 7) as *mut u8) = ttl.wrapping_sub(1);
+            }
+        }
+        true
+    }
+}
+
+impl Bytes for Skb<'_> {
+    type View = Pointer;
+
+    #[inline(always)]
+    fn view(&self, offset: usize, length: usize) -> Option<Pointer> {
+        let start = self.context.data() + offset;
+        if start + length > self.context.data_end() {
+            return None;
+        }
+        Some(Pointer(start))
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.context.len()
+    }
+}
+
+/// A packet pointer that was compared with `data_end`.
+#[derive(Clone, Copy)]
+pub(crate) struct Pointer(usize);
+
+impl View for Pointer {
+    #[inline(always)]
+    fn u8(self, at: usize) -> u8 {
+        // SAFETY: `view` compared; the verifier checks that `at` is within.
+        unsafe { *((self.0 + at) as *const u8) }
+    }
+
+    #[inline(always)]
+    fn u16(self, at: usize) -> u16 {
+        // SAFETY: as above. The kernel allows unaligned packet loads on the machines we build for.
+        u16::from_be(unsafe { *((self.0 + at) as *const u16) })
+    }
+
+    #[inline(always)]
+    fn u32(self, at: usize) -> u32 {
+        // SAFETY: as above.
+        unsafe { *((self.0 + at) as *const u32) }
+    }
+
+    #[inline(always)]
+    fn u64(self, at: usize) -> u64 {
+        // SAFETY: as above.
+        unsafe { *((self.0 + at) as *const u64) }
+    }
+}

@@ -1,0 +1,220 @@
+//! Who is at the two ends of a packet, and what the rules of both say.
+
+use datapath_abi::{
+    addr::Addr,
+    conntrack::Ends,
+    endpoint::{NO_SLOT, RulesPtr},
+    event::{DIRECTION_NONE, Hook},
+    identity,
+    policy::{Decision, Direction, PeerEntry, PortKey},
+    reason::DropReason,
+};
+use datapath_ebpf::{
+    decide::{self, Rules},
+    parse::{Kind, Packet},
+};
+
+use crate::{
+    Seen,
+    bpf::{maps, steps},
+};
+
+/// What the rules say of a packet, in one register: 0 is "it may pass", else a [`DropReason`] in
+/// the low byte and, above it, the policy direction that refused (or [`DIRECTION_NONE`]). A
+/// richer type would cross a function call in several registers, some of them undefined, which
+/// the verifier refuses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Judgement(u32);
+
+impl Judgement {
+    /// It may pass.
+    pub(crate) const PASS: Judgement = Judgement(0);
+
+    /// Refused by a policy direction.
+    #[inline(always)]
+    pub(crate) const fn refused(reason: DropReason, direction: u8) -> Self {
+        Self(reason as u32 | (direction as u32) << 8)
+    }
+
+    /// Refused for a reason that is no policy.
+    #[inline(always)]
+    pub(crate) const fn invalid(reason: DropReason) -> Self {
+        Self::refused(reason, DIRECTION_NONE)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn passes(self) -> bool {
+        self.0 == 0
+    }
+
+    /// As a plain number, and back.
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// A reason's number, 0 if it passes.
+    #[inline(always)]
+    pub(crate) const fn reason(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    pub(crate) const fn direction(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// The same, for another reason.
+    #[inline(always)]
+    pub(crate) const fn because(self, reason: DropReason) -> Self {
+        Self::refused(reason, self.direction())
+    }
+}
+
+/// Finds out who is at the ends, and that the source is who it says it is. Written into `ends`,
+/// which must be zero; on an error it holds what was found so far.
+#[inline(always)]
+pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    match seen.hook {
+        Hook::FromPod => ends_from_pod(seen, ends),
+        Hook::ToPod => ends_to_pod(seen, ends),
+    }
+}
+
+#[inline(always)]
+fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    let slot = maps::slot_of(seen.ifindex).ok_or(DropReason::NoEndpoint)?;
+    let source = maps::endpoint(slot).ok_or(DropReason::NoEndpoint)?;
+    ends.slot[0] = slot;
+    ends.ifindex[0] = seen.ifindex;
+    ends.identity[0] = source.identity();
+    ends.rules[0] = source.egress_rules();
+    if source.mac() != seen.mac {
+        return Err(DropReason::InvalidSourceMac);
+    }
+    let src = seen.packet.addr[0];
+    if !source.owns(src) && !(seen.packet.kind as u8 == Kind::Neighbour as u8 && on_link(src)) {
+        return Err(DropReason::InvalidSourceIp);
+    }
+    ends.identity[1] = identity::WORLD;
+    if let Some(entry) = maps::address(&seen.packet.addr[1]) {
+        ends.identity[1] = entry.identity;
+        if let Some(endpoint) = local(entry.slot) {
+            ends.slot[1] = entry.slot;
+            ends.ifindex[1] = endpoint.ifindex();
+            ends.rules[1] = endpoint.ingress_rules();
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    let slot = maps::slot_of(seen.ifindex).ok_or(DropReason::NoEndpoint)?;
+    let target = maps::endpoint(slot).ok_or(DropReason::NoEndpoint)?;
+    ends.slot[1] = slot;
+    ends.ifindex[1] = seen.ifindex;
+    ends.identity[1] = target.identity();
+    ends.rules[1] = target.ingress_rules();
+    // A process of this node, whatever address it uses: promise 8, no table asked.
+    if seen.ingress_ifindex == 0 {
+        ends.identity[0] = identity::HOST;
+        return Ok(());
+    }
+    ends.identity[0] = identity::WORLD;
+    if let Some(entry) = maps::address(&seen.packet.addr[0]) {
+        if let Some(endpoint) = local(entry.slot) {
+            if endpoint.ifindex() != seen.ingress_ifindex {
+                return Err(DropReason::Martian);
+            }
+        }
+        // The node's own address on a packet that came in from somewhere is somebody else,
+        // masqueraded: it gets no privilege of the node.
+        if entry.identity != identity::HOST {
+            ends.identity[0] = entry.identity;
+        }
+    }
+    Ok(())
+}
+
+/// The endpoint in a slot, if somebody lives there.
+#[inline(always)]
+fn local(slot: u32) -> Option<maps::EndpointRef> {
+    if slot == NO_SLOT {
+        return None;
+    }
+    let endpoint = maps::endpoint(slot)?;
+    if endpoint.ifindex() == 0 { None } else { Some(endpoint) }
+}
+
+/// `::` or fe80::/10: what neighbour discovery may come from besides the pod's own address.
+#[inline(always)]
+fn on_link(addr: Addr) -> bool {
+    let [a, b, ..] = addr.octets();
+    (a == 0xfe && b & 0xc0 == 0x80) || addr == Addr::ZERO
+}
+
+/// Asks both ends' rules, notes the cookies. `addr` and `port` are the ends' in the order of
+/// `ends`; what is not tracked is let through only between ends that no rule set isolates.
+#[inline(always)]
+pub(crate) fn judge(ends: &mut Ends, packet: &Packet, addr: &[Addr; 2], port: u16) -> Judgement {
+    let egress = RulesPtr(ends.rules[0]);
+    let ingress = if ends.identity[0] == identity::HOST { RulesPtr(0) } else { RulesPtr(ends.rules[1]) };
+    if egress.flags() | ingress.flags() == 0 {
+        return Judgement::PASS;
+    }
+    match packet.kind {
+        Kind::Fragment => return Judgement::invalid(DropReason::Fragment),
+        Kind::Extension => return Judgement::invalid(DropReason::ExtensionHeader),
+        Kind::Multicast => return Judgement::invalid(DropReason::Multicast),
+        Kind::IcmpError => return Judgement::invalid(DropReason::UnrelatedIcmpError),
+        Kind::Tracked | Kind::IcmpOther | Kind::Neighbour | Kind::Router => {}
+    }
+    if egress.flags() != 0 {
+        let decision = steps::ask(egress, ends.identity[1], &addr[1], packet.proto, port);
+        ends.cookie[0] = decision.cookie;
+        if let Err(reason) = decide::verdict(egress, decision) {
+            return Judgement::refused(reason, Direction::Egress as u8);
+        }
+    }
+    if ingress.flags() != 0 {
+        let decision = steps::ask(ingress, ends.identity[0], &addr[0], packet.proto, port);
+        ends.cookie[1] = decision.cookie;
+        if let Err(reason) = decide::verdict(ingress, decision) {
+            return Judgement::refused(reason, Direction::Ingress as u8);
+        }
+    }
+    Judgement::PASS
+}
+
+struct Maps<'a> {
+    addr: &'a Addr,
+}
+
+impl Rules for Maps<'_> {
+    #[inline(always)]
+    fn peer(&self, ruleset: u32, identity: u32) -> Option<PeerEntry> {
+        maps::peer(ruleset, identity)
+    }
+
+    #[inline(always)]
+    fn region(&self, ruleset: u32) -> Option<PeerEntry> {
+        maps::region(ruleset, *self.addr)
+    }
+
+    #[inline(always)]
+    fn port(&self, key: PortKey) -> Option<Decision> {
+        maps::port(key)
+    }
+}
+
+#[inline(always)]
+pub(crate) fn ask(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
+    decide::ask(&Maps { addr }, ptr, identity, proto, port)
+}

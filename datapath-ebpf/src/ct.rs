@@ -1,0 +1,135 @@
+//! Conntrack: which key a packet has, and (state, packet, direction) to the next state.
+
+use datapath_abi::conntrack::{CtKey, CtState, timeout};
+
+use crate::parse::{Packet, proto, sctp, tcp};
+
+/// Which end of a connection a packet comes from.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum From {
+    /// The end that sent the first packet.
+    Initiator = 0,
+    /// The other one.
+    Responder = 1,
+}
+
+/// Writes a packet's key, and says whether the packet's source is the greater end (`addr[1]`).
+#[inline(always)]
+pub fn key(packet: &Packet, key: &mut CtKey) -> bool {
+    let (src, dst) = (packet.addr[0].words, packet.addr[1].words);
+    // For IPv4 the first words are equal, and one comparison of the second ones decides.
+    let greater = if src[0] != dst[0] {
+        src[0] > dst[0]
+    } else if src[1] != dst[1] {
+        src[1] > dst[1]
+    } else {
+        packet.port[0] > packet.port[1]
+    };
+    if greater {
+        key.addr = [packet.addr[1], packet.addr[0]];
+        key.port = [packet.port[1], packet.port[0]];
+    } else {
+        key.addr = packet.addr;
+        key.port = packet.port;
+    }
+    key.proto = packet.proto;
+    key.pad = [0; 3];
+    greater
+}
+
+/// Whether a packet can be the first of a connection, as opposed to one from its middle.
+#[inline(always)]
+pub fn opens(packet: &Packet) -> bool {
+    match packet.proto {
+        proto::TCP => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN,
+        proto::SCTP => packet.flags == sctp::INIT,
+        proto::ICMP => packet.icmp[0] == 8,
+        proto::ICMPV6 => packet.icmp[0] == 128,
+        _ => true,
+    }
+}
+
+/// Whether a packet must be looked at for a change of state although its connection is
+/// established. For all others the fast path has nothing to do.
+#[inline(always)]
+pub fn notable(packet: &Packet) -> bool {
+    match packet.proto {
+        proto::TCP => packet.flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0,
+        proto::SCTP => matches!(packet.flags, sctp::INIT | sctp::ABORT | sctp::SHUTDOWN | sctp::SHUTDOWN_COMPLETE),
+        _ => false,
+    }
+}
+
+/// The next state, seen from the middle. `fins` has bit 0 set when the initiator has sent its
+/// FIN before, bit 1 for the responder.
+#[inline(always)]
+pub fn next(state: CtState, packet: &Packet, from: From, fins: u8) -> CtState {
+    match packet.proto {
+        proto::TCP => next_tcp(state, packet.flags, from, fins),
+        proto::SCTP => match packet.flags {
+            sctp::ABORT => CtState::Reset,
+            sctp::SHUTDOWN_COMPLETE => CtState::TimeWait,
+            sctp::SHUTDOWN if state == CtState::Established => CtState::Closing,
+            _ => answered(state, from),
+        },
+        _ => answered(state, from),
+    }
+}
+
+#[inline(always)]
+fn next_tcp(state: CtState, flags: u8, from: From, fins: u8) -> CtState {
+    if flags & tcp::RST != 0 {
+        return CtState::Reset;
+    }
+    if flags & tcp::FIN != 0 {
+        let mine = 1 << from as u8;
+        return if fins | mine == 0b11 { CtState::TimeWait } else { CtState::Closing };
+    }
+    match state {
+        // The answer to a SYN: SYN-ACK, or a SYN that crossed (RFC 9293, section 3.5).
+        CtState::New if from as u8 == From::Responder as u8 => CtState::SynReceived,
+        CtState::SynReceived if from as u8 == From::Initiator as u8 && flags & tcp::ACK != 0 => CtState::Established,
+        other => other,
+    }
+}
+
+/// Protocols without a handshake that we know: an answer, then a packet of the initiator again.
+/// The same rule puts a connection into the big table, so that a flood of requests, answered
+/// or not, stays in the small one.
+#[inline(always)]
+fn answered(state: CtState, from: From) -> CtState {
+    match (state, from) {
+        (CtState::New, From::Responder) => CtState::SynReceived,
+        (CtState::SynReceived, From::Initiator) => CtState::Established,
+        (other, _) => other,
+    }
+}
+
+/// Seconds without a packet after which an entry is dropped.
+#[inline(always)]
+pub const fn timeout_s(proto: u8, state: CtState) -> u32 {
+    match proto {
+        proto::TCP => match state {
+            CtState::New => timeout::TCP_NEW_S,
+            CtState::SynReceived => timeout::TCP_SYN_RECEIVED_S,
+            CtState::Established => timeout::TCP_ESTABLISHED_S,
+            CtState::Closing => timeout::TCP_CLOSING_S,
+            CtState::TimeWait => timeout::TCP_TIME_WAIT_S,
+            CtState::Reset => timeout::TCP_RESET_S,
+        },
+        proto::SCTP => match state {
+            CtState::Established => timeout::SCTP_ESTABLISHED_S,
+            _ => timeout::SCTP_OTHER_S,
+        },
+        proto::ICMP | proto::ICMPV6 => timeout::ICMP_S,
+        _ => match state {
+            CtState::Established => timeout::OTHER_ESTABLISHED_S,
+            CtState::SynReceived => timeout::OTHER_NEW_S,
+            _ => timeout::OTHER_NEW_S,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;
