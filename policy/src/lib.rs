@@ -22,11 +22,15 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+#[cfg(feature = "test-util")]
+pub mod fixture;
 pub mod identity;
 pub mod index;
 pub mod lower;
 pub mod map_model;
 pub mod model;
+#[cfg(feature = "test-util")]
+pub mod oracle;
 pub mod selector;
 pub mod world;
 

@@ -152,11 +152,11 @@ impl<'a> World<'a> {
     ///
     /// When one of the rule sets is too large to be lowered.
     pub fn verdict(&self, flow: &Flow) -> Result<FlowVerdict, LowerError> {
-        if let (End::Pod(source, _), End::Pod(destination, _)) = (&flow.source, &flow.destination) {
+        if let (End::Pod(source, _), End::Pod(destination, _)) = (&flow.source, &flow.destination)
+            && source == destination
+        {
             // A pod cannot block access to itself: such packets never leave its namespace.
-            if source == destination {
-                return Ok(FlowVerdict { egress: Side::Exempt, ingress: Side::Exempt });
-            }
+            return Ok(FlowVerdict { egress: Side::Exempt, ingress: Side::Exempt });
         }
         Ok(FlowVerdict {
             egress: self.side(Direction::Egress, &flow.source, &flow.destination, flow)?,

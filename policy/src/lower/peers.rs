@@ -133,7 +133,7 @@ fn speak_by_address(
     }
     for ip in pod.ips.iter().filter(|ip| to(**ip)) {
         let voices = split.entry(*ip).or_default();
-        voices.push(Voice { rule, named: named.clone(), named_only: true });
+        voices.push(Voice { rule, named: named.clone() });
     }
 }
 

@@ -3,6 +3,7 @@
 //! A port range becomes the fewest prefixes that cover it; of the rules that cover a prefix the
 //! first in the table's order decides there.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath_abi::policy::Decision;
@@ -96,9 +97,10 @@ pub fn prefixes(protocol: Protocol, range: PortRange) -> impl Iterator<Item = Po
             let prefix = PortPrefix::around(proto, from, *length);
             prefix.port == from && prefix.last() <= range.to()
         };
+        // None fits once `from` lies behind the range.
         let length = (0..=PORT_BITS).find(fits)?;
         let prefix = PortPrefix::around(proto, from, length);
-        next = prefix.last().checked_add(1).filter(|port| *port <= range.to());
+        next = prefix.last().checked_add(1);
         Some(prefix)
     })
 }
@@ -113,13 +115,11 @@ pub(super) struct Voice {
     pub(super) rule: usize,
     /// What its named ports stand for here.
     pub(super) named: Resolved,
-    /// Whether it speaks by its named ports only, because the rest of it is said elsewhere.
-    pub(super) named_only: bool,
 }
 
 impl Voice {
     pub(super) fn plain(rule: usize) -> Self {
-        Self { rule, named: Resolved::new(), named_only: false }
+        Self { rule, named: Resolved::new() }
     }
 }
 
@@ -152,41 +152,36 @@ impl<'a> Flatten<'a> {
         let mut otherwise = None;
         let mut first: BTreeMap<PortPrefix, usize> = BTreeMap::new();
         let mut budget = Budget::new(What::Ports, self.limit);
-        for Voice { rule, named, named_only } in voices {
+        for Voice { rule, named } in voices {
             let TablePorts::These { ranges, named: _ } = &self.table.rules[*rule].ports else {
-                if *named_only {
-                    continue;
-                }
                 // Whatever comes after this rule in the order has nothing left to decide.
                 otherwise = Some(*rule);
                 break;
             };
-            let ranges = ranges.iter().copied().filter(|_| !named_only);
             let named = named.iter().map(|(protocol, port)| (*protocol, PortRange::single(*port)));
-            for prefix in ranges.chain(named).flat_map(|(protocol, range)| prefixes(protocol, range)) {
-                if let std::collections::btree_map::Entry::Vacant(vacant) = first.entry(prefix) {
+            for prefix in ranges.iter().copied().chain(named).flat_map(|(protocol, range)| prefixes(protocol, range)) {
+                if let Entry::Vacant(vacant) = first.entry(prefix) {
                     vacant.insert(*rule);
                     budget.take(self.table, [*rule])?;
                 }
             }
         }
         Ok(Peer {
-            ports: self.port_set(&first, otherwise),
+            ports: self.port_set(&first),
             otherwise: otherwise.map_or(Decision::default(), |rule| self.decisions[rule]),
         })
     }
 
     /// Lets every prefix also say what the shorter ones around it say, and leaves out those that
-    /// then say nothing of their own.
-    fn port_set(&self, first: &BTreeMap<PortPrefix, usize>, otherwise: Option<usize>) -> PortSet {
+    /// then say nothing of their own. `otherwise` needs no look: its rule comes after all of these.
+    fn port_set(&self, first: &BTreeMap<PortPrefix, usize>) -> PortSet {
         let mut decided: BTreeMap<PortPrefix, usize> = BTreeMap::new();
         let mut set = PortSet::default();
         for (prefix, rule) in first {
             let shorter = (0..prefix.length).rev();
             let around = shorter
                 .map(|length| PortPrefix::around(prefix.proto, prefix.port, length))
-                .find_map(|it| decided.get(&it).copied())
-                .or(otherwise);
+                .find_map(|it| decided.get(&it).copied());
             let rule = around.map_or(*rule, |around| around.min(*rule));
             decided.insert(*prefix, rule);
             if around != Some(rule) {

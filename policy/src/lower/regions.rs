@@ -30,8 +30,8 @@ pub fn region_key(network: IpNetwork) -> (Addr, u8) {
 struct Cut {
     /// Blocks that are exactly this prefix: number of the block, rule it belongs to.
     begin: Vec<(usize, usize)>,
-    /// Blocks of which this prefix is an exception.
-    except: Vec<usize>,
+    /// Blocks of which this prefix is an exception: the same.
+    except: Vec<(usize, usize)>,
     /// What is said to this one address.
     voices: Vec<Voice>,
 }
@@ -63,13 +63,14 @@ pub(super) fn regions(
         }
         let same_family = |frame: &&Frame| frame.network.is_ipv4() == network.is_ipv4();
         let mut blocks = stack.last().filter(same_family).map(|frame| frame.blocks.clone()).unwrap_or_default();
-        blocks.retain(|(block, _)| !cut.except.contains(block));
+        blocks.retain(|block| !cut.except.contains(block));
         blocks.extend(cut.begin);
         let rules: BTreeSet<usize> = blocks.iter().map(|(_, rule)| *rule).collect();
         let mut voices: Vec<Voice> = rules.into_iter().map(Voice::plain).chain(cut.voices).collect();
         voices.sort_unstable();
         voices.dedup();
-        let involved: Vec<usize> = voices.iter().map(|voice| voice.rule).collect();
+        let holes = cut.except.iter().map(|(_, rule)| *rule);
+        let involved: BTreeSet<usize> = voices.iter().map(|voice| voice.rule).chain(holes).collect();
         let peer = flatten.peer(voices)?;
         let silent = Peer::default();
         if peer != *stack.last().map_or(&silent, |frame| &frame.peer) {
@@ -90,7 +91,7 @@ fn cuts(table: &RuleTable, split: Split) -> Vec<(IpNetwork, Cut)> {
         for block in blocks {
             cuts.entry(block.cidr()).or_default().begin.push((number, place));
             for hole in block.except() {
-                cuts.entry(*hole).or_default().except.push(number);
+                cuts.entry(*hole).or_default().except.push((number, place));
             }
             number += 1;
         }
