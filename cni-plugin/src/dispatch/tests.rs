@@ -2,15 +2,13 @@
 //!
 //! Single bad inputs and their messages are in `testdata/errors.txt`, whose head says how to read it.
 
+mod answers;
+mod requests;
 mod text;
 
-use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, os::unix::ffi::OsStringExt};
 
-use prost::Message;
-use proto::bulkhead::cni::v1::{
-    AddRequest, AttachmentId, CheckRequest, CniError, CniResult, DelRequest, Dns, GcRequest, Interface, Ip, Netns,
-    Network, Pod, StatusRequest, Tombstone,
-};
+use proto::bulkhead::cni::v1::{AttachmentId, Netns, Network};
 use serde_json::{Value, json};
 
 use super::fake::{Asked, Behaviour, Fake, Ran, dispatch, env};

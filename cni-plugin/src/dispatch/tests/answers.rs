@@ -1,7 +1,7 @@
 //! What becomes of the daemon's answer, and of its absence.
 
-use proto::bulkhead::cni::v1::{CniError, CniResult, DelRequest, Pod, Tombstone};
 use prost::Message;
+use proto::bulkhead::cni::v1::{CniError, CniResult, DelRequest, Pod, Tombstone};
 use serde_json::{Value, json};
 
 use super::{
@@ -120,4 +120,3 @@ fn a_chain_is_handed_on() {
     });
     assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap(), expected);
 }
-

@@ -190,4 +190,3 @@ fn status_waits_five_seconds_at_most() {
         }
     }
 }
-
