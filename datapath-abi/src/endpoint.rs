@@ -9,7 +9,7 @@ pub const NO_SLOT: u32 = 0;
 
 /// One local endpoint. Exactly one cache line.
 ///
-/// `rules` is written by the program `swing` alone, one 64-bit store per direction, so that a
+/// `identity` and `rules` are changed by the program `swing` alone, one store each, so that a
 /// packet sees either the old pointer or the new one. Every other field is written once, before
 /// the slot becomes reachable through the interface map.
 #[repr(C)]
@@ -92,8 +92,8 @@ pub struct Swing {
     pub rules: [u64; 2],
     /// Slot of the endpoint.
     pub slot: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Identity it has from now on.
+    pub identity: u32,
 }
 crate::assert_size!(Swing, 24);
 

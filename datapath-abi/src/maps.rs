@@ -54,6 +54,9 @@ pub const RULESETS: &str = "RULESETS";
 pub const EVENTS: &str = "EVENTS";
 /// Packets by hook and reason.
 pub const COUNTERS: &str = "COUNTERS";
+/// The next generation of rules, see [`crate::endpoint::RulesPtr`]. Lives as long as conntrack,
+/// so that none is given out twice.
+pub const GENERATION: &str = "GENERATION";
 /// Single numbers, see [`Scalar`].
 pub const SCALARS: &str = "SCALARS";
 
@@ -148,6 +151,15 @@ pub const ALL: &[MapInfo] = &[
         capacity: 16_384,
         writer: Writer::Daemon,
         purpose: "what each rule set is made of, for a restarted daemon",
+    },
+    MapInfo {
+        name: GENERATION,
+        kind: "array",
+        key: "u32 0",
+        value: "u64",
+        capacity: 1,
+        writer: Writer::Daemon,
+        purpose: "the next generation of rules that has not been given out",
     },
     MapInfo {
         name: EVENTS,

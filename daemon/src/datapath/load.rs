@@ -102,7 +102,7 @@ impl Capacities {
             .iter()
             .find(|info| info.name == map)
             .ok_or_else(|| refuse("there is no such map; `bulkhead status` lists them"))?;
-        if matches!(info.name, maps::COUNTERS | maps::SCALARS) {
+        if matches!(info.name, maps::COUNTERS | maps::SCALARS | maps::GENERATION) {
             return Err(refuse("its size is fixed by the programs"));
         }
         if entries == 0 {
@@ -140,10 +140,6 @@ pub fn load_object(
 ) -> Result<Ebpf, LoadError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
-        VerifierLogLevel::VERBOSE
-    } else {
-        VerifierLogLevel::STATS
-    });
     let pinned: Vec<(&str, PathBuf)> = match pins {
         Some(base) => {
             let dir = pin_dir(base).join("maps");
@@ -156,7 +152,7 @@ pub fn load_object(
         loader.map_pin_path(name, path.as_path());
     }
     for info in maps::ALL {
-        if !matches!(info.name, maps::COUNTERS | maps::SCALARS) {
+        if !matches!(info.name, maps::COUNTERS | maps::SCALARS | maps::GENERATION) {
             loader.map_max_entries(info.name, capacities.of(info.name));
         }
     }

@@ -39,10 +39,10 @@ pub(crate) fn swing(context: &TcContext) -> i32 {
     for i in 0..MAX_ORDERS {
         let Some(order) = at::<Swing>(context, i * core::mem::size_of::<Swing>()) else { break };
         // SAFETY: `at` compared with data_end.
-        let (slot, rules) = unsafe { ((*order).slot, (*order).rules) };
+        let (slot, identity, rules) = unsafe { ((*order).slot, (*order).identity, (*order).rules) };
         if slot != NO_SLOT {
             if let Some(endpoint) = maps::endpoint(slot) {
-                endpoint.swing(rules);
+                endpoint.swing(identity, rules);
                 done += 1;
             }
         }

@@ -49,6 +49,9 @@ static PORTS: HashMap<PortKey, Decision, 65_536, LAZY> = HashMap::new();
 /// Never read here: lets a restarted daemon recognise what it finds.
 #[btf_map]
 static RULESETS: HashMap<u32, RulesetInfo, 16_384, LAZY> = HashMap::new();
+/// Never read here: see `datapath_abi::maps::GENERATION`.
+#[btf_map]
+static GENERATION: Array<u64, 1> = Array::new();
 #[btf_map]
 static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 #[btf_map]
@@ -135,9 +138,11 @@ impl EndpointRef {
         load!(self.0, rules[1])
     }
 
-    /// One store per direction: a packet sees the old word or the new one.
+    /// One store each: a packet sees the old word or the new one. The rules come last, so that
+    /// what is decided under them is decided with the new identity.
     #[inline(always)]
-    pub(crate) fn swing(self, rules: [u64; 2]) {
+    pub(crate) fn swing(self, identity: u32, rules: [u64; 2]) {
+        store!(self.0, identity, identity);
         store!(self.0, rules[0], rules[0]);
         store!(self.0, rules[1], rules[1]);
     }
