@@ -1,0 +1,195 @@
+//! `bulkhead flows`: connections and denials as they were recorded, or as they happen.
+
+mod criteria;
+mod flags;
+
+use std::time::{Duration, SystemTime};
+
+use clap::value_parser;
+use proto::observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes};
+use tokio::time::timeout;
+use tonic::Streaming;
+
+use super::Context;
+use crate::{
+    connect::Connection,
+    failure::{Exit, Failure},
+    parse::Moment,
+    render::{
+        flow_json,
+        flow_table::FlowTable,
+        out::{Format, Out},
+    },
+};
+
+/// How many flows are shown when nothing says how many.
+const DEFAULT_LAST: u64 = 20;
+
+/// A pause in the stream that long means that what is there can be printed.
+const PAUSE: Duration = Duration::from_millis(30);
+
+/// Rows that are aligned together at most.
+const BATCH: usize = 500;
+
+/// Show connections and denials, with the rules that decided
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Without options the last 20 of this node's recorded flows. VERDICT is what happened: ALLOWED (a
+connection began), DENIED (a packet was dropped), CLOSED (it ended), CUT (a policy or label change
+ended it), ACTIVE (a long one lives on), LOST (events that could not be recorded). Times are UTC.
+
+Options for one end (--pod, --ip...) match if either end does; with from- or to- in front, that end.
+Different options must all match; of one option given several times, one. --not turns the next
+option around.
+
+Examples:
+  bulkhead flows --follow                             as they happen
+  bulkhead flows --verdict denied --since 10m         what was denied lately, and why
+  bulkhead flows -n shop --last 100                   the last 100 of a namespace
+  bulkhead flows --to-pod shop/db --port 5432         who talks to the database
+  bulkhead flows --label app=web,tier=front           by label selector
+  bulkhead flows -n shop --not --protocol udp         everything but UDP
+  bulkhead flows --identity world --from-pod shop/    what leaves the cluster from a namespace
+  bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line")]
+pub(crate) struct FlowsArgs {
+    /// Keep going: print flows as they happen
+    #[arg(short, long)]
+    follow: bool,
+
+    /// The last N flows that match; with --follow, that many before going on
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    last: Option<u64>,
+
+    /// The oldest N flows that match
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..), conflicts_with_all = ["last", "follow"])]
+    first: Option<u64>,
+
+    /// Every flow that is recorded
+    #[arg(long, conflicts_with_all = ["last", "first"])]
+    all: bool,
+
+    /// Not older than this: 5m (ago), or 2026-01-02T03:04:05Z
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    since: Option<Moment>,
+
+    /// Not newer than this
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse, conflicts_with = "follow")]
+    until: Option<Moment>,
+
+    #[command(flatten)]
+    flags: flags::Flags,
+}
+
+impl FlowsArgs {
+    /// The request.
+    fn request(&self, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
+        let since = self.since.as_ref().map(|moment| moment.timestamp(now));
+        let until = self.until.as_ref().map(|moment| moment.timestamp(now));
+        if let (Some(since), Some(until)) = (&since, &until)
+            && (since.seconds, since.nanos) > (until.seconds, until.nanos)
+        {
+            return Err(Failure::usage(format_args!("--since ({since}) is later than --until ({until})"), "swap them"));
+        }
+        let anywhere = !self.follow && since.is_none() && until.is_none();
+        let number = match (self.last.or(self.first), self.all) {
+            (Some(number), _) => number,
+            // 0 would mean "start at the newest" to a server that follows.
+            (None, true) => u64::MAX,
+            (None, false) if anywhere => DEFAULT_LAST,
+            (None, false) => 0,
+        };
+        let (whitelist, blacklist) = criteria::filters(self.flags.given())?;
+        Ok(GetFlowsRequest {
+            number,
+            first: self.first.is_some(),
+            follow: self.follow,
+            since,
+            until,
+            whitelist,
+            blacklist,
+            ..GetFlowsRequest::default()
+        })
+    }
+
+    /// Asks and prints, until the end or for ever.
+    pub(crate) async fn run(self, context: &mut Context) -> Result<Exit, Failure> {
+        let request = self.request(SystemTime::now())?;
+        let connection = context.connect().await?;
+        let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
+        let mut printer = Printer { table: FlowTable::default(), rows: 0 };
+        printer.pump(self.follow, &connection, stream, &mut context.out).await?;
+        Ok(Exit::Success)
+    }
+}
+
+/// Prints a stream: aligned in batches, but never keeping back what has come.
+#[derive(Debug)]
+struct Printer {
+    table: FlowTable,
+    rows: usize,
+}
+
+impl Printer {
+    /// Reads until the stream ends or nobody reads us any more.
+    async fn pump(
+        &mut self,
+        follow: bool,
+        connection: &Connection,
+        mut stream: Streaming<GetFlowsResponse>,
+        out: &mut Out,
+    ) -> Result<(), Failure> {
+        while !out.closed() {
+            let soon = timeout(PAUSE, stream.message()).await;
+            let message = match soon {
+                Ok(message) => message.map_err(|status| connection.failure(&status, "flows")),
+                Err(_) => {
+                    self.flush(out)?;
+                    if follow {
+                        stream.message().await.map_err(|status| connection.failure(&status, "flows"))
+                    } else {
+                        connection.next("flows", &mut stream).await
+                    }
+                }
+            };
+            match message {
+                Ok(Some(message)) => self.print(&message, out)?,
+                Ok(None) => break,
+                Err(failure) => {
+                    self.flush(out)?;
+                    return Err(failure);
+                }
+            }
+        }
+        self.flush(out)?;
+        if follow && !out.closed() {
+            return Err(Failure::unavailable(
+                "the daemon has ended the stream",
+                "it was probably restarted: run the command again",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes one message.
+    fn print(&mut self, message: &GetFlowsResponse, out: &mut Out) -> Result<(), Failure> {
+        match out.format() {
+            Format::Json => out.json_line(&flow_json::response(message))?,
+            Format::Table => match &message.response_types {
+                Some(ResponseTypes::Flow(flow)) => self.table.flow(flow),
+                Some(ResponseTypes::LostEvents(lost)) => self.table.lost(lost, message.time.as_ref()),
+                Some(ResponseTypes::NodeStatus(status)) => self.table.node(status, message.time.as_ref()),
+                None => {}
+            },
+        }
+        self.rows += 1;
+        if self.rows >= BATCH { self.flush(out) } else { Ok(()) }
+    }
+
+    /// Hands over what has come.
+    fn flush(&mut self, out: &mut Out) -> Result<(), Failure> {
+        self.rows = 0;
+        let text = self.table.take(out.color());
+        out.raw(&text)?;
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,11 @@
+//! The real binary against a daemon made of canned answers: what is printed (golden files in
+//! `testdata/`, rewritten with UPDATE_GOLDEN=1), what is asked, and how it ends.
+
+mod errors;
+mod fake;
+mod flows;
+mod golden;
+mod pipes;
+mod shop;
+mod shop_explain;
+mod shop_flows;
