@@ -18,6 +18,8 @@
 
 pub mod enrich;
 pub mod filter;
+#[cfg(any(test, feature = "test-util"))]
+pub mod fixture;
 pub mod ledger;
 pub mod observer;
 pub mod pipeline;
