@@ -7,6 +7,7 @@
 //! swing      run by the daemon: points endpoints at other rules
 //! sweep      run by the daemon: ages conntrack, reports ends
 //! clock      run by the daemon: the time in both clocks
+//! probe      attached for a moment to see how one can attach: lets everything pass
 //! ```
 //!
 //! Ingress and egress elsewhere mean policy direction, seen from the pod.
@@ -105,6 +106,11 @@ pub(crate) fn sweep(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn clock(context: TcContext) -> i32 {
     bpf::control::clock(&context)
+}
+
+#[classifier]
+pub(crate) fn probe(_context: TcContext) -> i32 {
+    NEXT
 }
 
 #[inline(always)]

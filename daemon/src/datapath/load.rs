@@ -23,8 +23,10 @@ pub mod program {
     pub const SWEEP: &str = "sweep";
     /// Tells the time.
     pub const CLOCK: &str = "clock";
+    /// Lets everything pass.
+    pub const PROBE: &str = "probe";
     /// All of them.
-    pub const ALL: [&str; 5] = [FROM_POD, TO_POD, SWING, SWEEP, CLOCK];
+    pub const ALL: [&str; 6] = [FROM_POD, TO_POD, SWING, SWEEP, CLOCK, PROBE];
 }
 
 /// What can go wrong while loading.
@@ -86,6 +88,13 @@ pub enum LoadError {
 pub struct Capacities(BTreeMap<String, u32>);
 
 impl Capacities {
+    /// As little as the kernel takes: for programs that are only tried out.
+    pub fn least() -> Self {
+        let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name));
+        let least = |info: &maps::MapInfo| if info.kind == "ringbuf" { 4096 } else { 8 };
+        Self(resizable.map(|info| (info.name.to_owned(), least(info))).collect())
+    }
+
     /// Capacity of one map.
     pub fn of(&self, map: &str) -> u32 {
         self.0
@@ -102,7 +111,7 @@ impl Capacities {
             .iter()
             .find(|info| info.name == map)
             .ok_or_else(|| refuse("there is no such map; `bulkhead status` lists them"))?;
-        if matches!(info.name, maps::COUNTERS | maps::SCALARS | maps::GENERATION) {
+        if is_fixed(info.name) {
             return Err(refuse("its size is fixed by the programs"));
         }
         if entries == 0 {
@@ -114,6 +123,11 @@ impl Capacities {
         self.0.insert(map.to_owned(), entries);
         Ok(())
     }
+}
+
+/// Whether the programs themselves fix a map's size.
+fn is_fixed(map: &str) -> bool {
+    matches!(map, maps::COUNTERS | maps::SCALARS | maps::GENERATION)
 }
 
 /// Where this version's pins are, below `base`.
@@ -129,6 +143,16 @@ pub fn map_pin(base: &Path, map: &str) -> PathBuf {
 /// Loads the programs. Maps are pinned below `pins`, or belong to this process alone if `None`.
 pub fn load(pins: Option<&Path>, capacities: &Capacities) -> Result<Ebpf, LoadError> {
     load_object(OBJECT, pins, capacities, &program::ALL)
+}
+
+/// As [`load`], only some of the programs: several parts of the daemon have one of their own,
+/// on the same pinned maps.
+pub fn load_some(
+    pins: Option<&Path>,
+    capacities: &Capacities,
+    programs: &[&'static str],
+) -> Result<Ebpf, LoadError> {
+    load_object(OBJECT, pins, capacities, programs)
 }
 
 /// As [`load`], from another object: for tests and measurements.
@@ -152,7 +176,7 @@ pub fn load_object(
         loader.map_pin_path(name, path.as_path());
     }
     for info in maps::ALL {
-        if !matches!(info.name, maps::COUNTERS | maps::SCALARS | maps::GENERATION) {
+        if !is_fixed(info.name) {
             loader.map_max_entries(info.name, capacities.of(info.name));
         }
     }

@@ -1,0 +1,134 @@
+//! Numbers for rules and identities.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroU32,
+};
+
+use datapath_abi::identity;
+use policy::{
+    IdentityKey,
+    compile::RuleRef,
+    lower::Cookies,
+};
+
+/// Cookies that depend on nothing but the rule, so that a restarted daemon gives the same ones
+/// and what conntrack remembers keeps its meaning. Two rules with one hash: the later one takes
+/// the next free number.
+#[derive(Clone, Debug, Default)]
+pub struct HashCookies {
+    numbers: HashMap<RuleRef, NonZeroU32>,
+    rules: HashMap<NonZeroU32, RuleRef>,
+}
+
+impl HashCookies {
+    /// The rule behind a cookie.
+    pub fn rule(&self, cookie: u32) -> Option<&RuleRef> {
+        self.rules.get(&NonZeroU32::new(cookie)?)
+    }
+
+    /// Every cookie and its rule.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &RuleRef)> {
+        self.rules.iter().map(|(cookie, rule)| (cookie.get(), rule))
+    }
+}
+
+impl Cookies for HashCookies {
+    fn cookie(&mut self, rule: &RuleRef) -> NonZeroU32 {
+        if let Some(&cookie) = self.numbers.get(rule) {
+            return cookie;
+        }
+        let mut cookie = NonZeroU32::new(fnv1a(&rule.to_string())).unwrap_or(NonZeroU32::MIN);
+        while self.rules.contains_key(&cookie) {
+            cookie = cookie.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        }
+        self.numbers.insert(rule.clone(), cookie);
+        self.rules.insert(cookie, rule.clone());
+        cookie
+    }
+}
+
+/// FNV-1a, 32 bits (draft-eastlake-fnv, section 6).
+fn fnv1a(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Identity numbers of this node. A number is not given to another key before all others have
+/// had their turn, so that what a late packet or record says stays true.
+#[derive(Clone, Debug)]
+pub struct Identities {
+    by_key: BTreeMap<IdentityKey, u32>,
+    by_number: BTreeMap<u32, IdentityKey>,
+    next: u32,
+}
+
+/// Every number is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("all identity numbers from {first} to {last} are in use", first = identity::FIRST_POD, last = identity::MAX)]
+pub struct Exhausted;
+
+impl Default for Identities {
+    fn default() -> Self {
+        Self { by_key: BTreeMap::new(), by_number: BTreeMap::new(), next: identity::FIRST_POD }
+    }
+}
+
+impl Identities {
+    /// With what was written down, and beyond what the kernel holds: a number that is in a map
+    /// but in no list could stand for somebody else.
+    pub fn restore(known: impl IntoIterator<Item = (u32, IdentityKey)>, highest_found: u32) -> Self {
+        let mut identities = Self::default();
+        for (number, key) in known {
+            if (identity::FIRST_POD..=identity::MAX).contains(&number)
+                && !identities.by_key.contains_key(&key)
+                && !identities.by_number.contains_key(&number)
+            {
+                identities.by_key.insert(key.clone(), number);
+                identities.by_number.insert(number, key);
+            }
+        }
+        let highest = identities.by_number.keys().next_back().copied().unwrap_or(0).max(highest_found);
+        identities.next = after(highest.max(identity::FIRST_POD - 1));
+        identities
+    }
+
+    /// The number of a key, a new one if it has none.
+    pub fn number(&mut self, key: &IdentityKey) -> Result<u32, Exhausted> {
+        if let Some(&number) = self.by_key.get(key) {
+            return Ok(number);
+        }
+        let start = self.next;
+        let mut number = start;
+        while self.by_number.contains_key(&number) {
+            number = after(number);
+            if number == start {
+                return Err(Exhausted);
+            }
+        }
+        self.next = after(number);
+        self.by_key.insert(key.clone(), number);
+        self.by_number.insert(number, key.clone());
+        Ok(number)
+    }
+
+    /// Gives a number back.
+    pub fn release(&mut self, number: u32) {
+        if let Some(key) = self.by_number.remove(&number) {
+            self.by_key.remove(&key);
+        }
+    }
+
+    /// What a number stands for.
+    pub fn key(&self, number: u32) -> Option<&IdentityKey> {
+        self.by_number.get(&number)
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &IdentityKey)> {
+        self.by_number.iter().map(|(&number, key)| (number, key))
+    }
+}
+
+const fn after(number: u32) -> u32 {
+    if number >= identity::MAX { identity::FIRST_POD } else { number + 1 }
+}
