@@ -16,12 +16,14 @@
 //! * [`lower`](mod@lower): rules and the known identities -> entries. Knows nothing of Kubernetes.
 //! * [`map_model`]: what the kernel programs do with these entries, in plain code.
 //! * [`world`]: a whole flow between two ends, through the rule sets of both.
+//! * [`explain`](mod@explain): why that flow got that verdict, rule by rule.
 //!
 //! Text in any form is parsed elsewhere (`objects`); numbers for identities, rule sets and port
 //! sets are given by the caller.
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod explain;
 #[cfg(feature = "test-util")]
 pub mod fixture;
 pub mod identity;
@@ -36,6 +38,7 @@ pub mod world;
 
 pub use compile::{RuleTable, compile};
 pub use datapath_abi::policy::Direction;
+pub use explain::{Explanation, explain};
 pub use identity::IdentityKey;
 pub use index::{Index, Touched};
 pub use lower::{RuleSet, Universe, lower};

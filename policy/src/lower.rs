@@ -16,6 +16,7 @@ mod error;
 mod peers;
 mod ports;
 mod regions;
+mod text;
 mod universe;
 
 use std::collections::BTreeMap;

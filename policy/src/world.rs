@@ -3,7 +3,10 @@
 //! A [`World`] is an index with every pod given an identity number, for previews, explanations
 //! and tests. It runs the very compiler the datapath uses and looks entries up as the kernel does.
 
-use std::collections::BTreeMap;
+mod party;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use datapath_abi::identity::{FIRST_POD, HOST, REMOTE_NODE, WORLD};
@@ -13,8 +16,10 @@ use crate::compile::{RuleTable, compile};
 use crate::index::Index;
 use crate::lower::{CookieTable, LowerError, PodAddress, RuleSet, Universe, lower};
 use crate::map_model::MapModel;
-use crate::model::{PodKey, PolicyRef};
+use crate::model::{PodKey, PolicyRef, Protocol};
 use crate::{compile::RuleRef, identity::IdentityKey};
+
+pub use party::{NoFlow, NotAParty, Party};
 
 /// All objects, with numbers.
 #[derive(Clone, Debug)]
@@ -22,6 +27,18 @@ pub struct World<'a> {
     index: &'a Index,
     universe: Universe,
     numbers: BTreeMap<PodKey, u32>,
+    owners: BTreeMap<IpAddr, PodKey>,
+    nodes: Nodes,
+}
+
+/// Addresses of nodes. Rules do not need them (a node is whoever is no pod), but the traffic of
+/// a pod's own node is exempt from ingress rules.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Nodes {
+    /// Of the node that the pods in question run on.
+    pub local: BTreeSet<IpAddr>,
+    /// Of all others.
+    pub others: BTreeSet<IpAddr>,
 }
 
 /// One end of a flow, with the address it uses.
@@ -60,11 +77,21 @@ pub struct Flow {
     pub port: u16,
 }
 
+impl Flow {
+    /// Whose rules count in a direction, and who is the peer there.
+    pub fn seen_from(&self, direction: Direction) -> (&End, &End) {
+        match direction {
+            Direction::Egress => (&self.source, &self.destination),
+            Direction::Ingress => (&self.destination, &self.source),
+        }
+    }
+}
+
 /// What one end's rules say about a flow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Side {
-    /// No rules apply: the end is no pod with rules, or the traffic is exempt from them.
-    Exempt,
+    /// No rules apply.
+    Exempt(Exemption),
     /// No policy isolates the pod in this direction.
     Open,
     /// A rule allows it.
@@ -78,8 +105,22 @@ pub enum Side {
 impl Side {
     /// Whether this end lets it pass.
     pub fn passes(&self) -> bool {
-        matches!(self, Self::Exempt | Self::Open | Self::Allowed(_))
+        matches!(self, Self::Exempt(_) | Self::Open | Self::Allowed(_))
     }
+}
+
+/// Why no rules apply to one end of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Exemption {
+    /// It is no pod.
+    NoPod,
+    /// It is a hostNetwork pod, whose traffic is its node's.
+    HostNetwork,
+    /// It talks to itself: a pod cannot block access to itself, and such packets never leave it.
+    Itself,
+    /// The traffic comes from the pod's own node, which the datapath lets in before it looks at
+    /// rules, as the API asks for.
+    OwnNode,
 }
 
 /// What both ends say.
@@ -104,6 +145,7 @@ impl<'a> World<'a> {
         let mut by_key: BTreeMap<IdentityKey, u32> = BTreeMap::new();
         let mut universe = Universe::default();
         let mut numbers = BTreeMap::new();
+        let mut owners = BTreeMap::new();
         for pod in index.pods() {
             let Some(key) = index.identity_key(&pod.key) else { continue };
             let next = FIRST_POD + u32::try_from(by_key.len()).unwrap_or(u32::MAX - FIRST_POD);
@@ -111,9 +153,16 @@ impl<'a> World<'a> {
             if universe.insert(number, key).is_ok() {
                 universe.put_pod(number, pod.key.clone(), PodAddress::from(pod));
                 numbers.insert(pod.key.clone(), number);
+                owners.extend(pod.ips.iter().map(|ip| (*ip, pod.key.clone())));
             }
         }
-        Self { index, universe, numbers }
+        Self { index, universe, numbers, owners, nodes: Nodes::default() }
+    }
+
+    /// The same, knowing nodes by their addresses.
+    #[must_use]
+    pub fn with_nodes(self, nodes: Nodes) -> Self {
+        Self { nodes, ..self }
     }
 
     /// The objects.
@@ -140,10 +189,14 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Who is behind an address: the pod that has it, else somebody outside.
+    /// Who is behind an address: the pod that has it, a node, or somebody outside.
     pub fn end(&self, ip: IpAddr) -> End {
-        let owner = self.index.pods().find(|pod| pod.is_peer() && pod.ips.contains(&ip));
-        owner.map_or(End::Outside(ip), |pod| End::Pod(pod.key.clone(), ip))
+        match self.owners.get(&ip) {
+            Some(key) => End::Pod(key.clone(), ip),
+            None if self.nodes.local.contains(&ip) => End::LocalNode(ip),
+            None if self.nodes.others.contains(&ip) => End::Node(ip),
+            None => End::Outside(ip),
+        }
     }
 
     /// What both ends' rules say about a flow.
@@ -152,26 +205,25 @@ impl<'a> World<'a> {
     ///
     /// When one of the rule sets is too large to be lowered.
     pub fn verdict(&self, flow: &Flow) -> Result<FlowVerdict, LowerError> {
-        if let (End::Pod(source, _), End::Pod(destination, _)) = (&flow.source, &flow.destination)
-            && source == destination
-        {
-            // A pod cannot block access to itself: such packets never leave its namespace.
-            return Ok(FlowVerdict { egress: Side::Exempt, ingress: Side::Exempt });
-        }
-        Ok(FlowVerdict {
-            egress: self.side(Direction::Egress, &flow.source, &flow.destination, flow)?,
-            ingress: self.side(Direction::Ingress, &flow.destination, &flow.source, flow)?,
-        })
+        Ok(FlowVerdict { egress: self.side(Direction::Egress, flow)?, ingress: self.side(Direction::Ingress, flow)? })
     }
 
-    fn side(&self, direction: Direction, subject: &End, peer: &End, flow: &Flow) -> Result<Side, LowerError> {
-        let End::Pod(key, _) = subject else { return Ok(Side::Exempt) };
+    /// What the rules of one end say: of the source for egress, of the destination for ingress.
+    ///
+    /// # Errors
+    ///
+    /// When the rule set is too large to be lowered.
+    pub fn side(&self, direction: Direction, flow: &Flow) -> Result<Side, LowerError> {
+        let (subject, peer) = flow.seen_from(direction);
+        let End::Pod(key, _) = subject else { return Ok(Side::Exempt(Exemption::NoPod)) };
         if self.index.pod(key).is_some_and(|pod| pod.host_network) {
-            return Ok(Side::Exempt);
+            return Ok(Side::Exempt(Exemption::HostNetwork));
         }
-        // The datapath lets in what comes from the pod's own node, before it looks at rules.
+        if matches!(peer, End::Pod(other, _) if other == key) {
+            return Ok(Side::Exempt(Exemption::Itself));
+        }
         if direction == Direction::Ingress && matches!(peer, End::LocalNode(_)) {
-            return Ok(Side::Exempt);
+            return Ok(Side::Exempt(Exemption::OwnNode));
         }
         let table = compile(self.index, key, direction);
         let mut cookies = CookieTable::default();
@@ -191,6 +243,55 @@ impl<'a> World<'a> {
             Some(rule) if passes => Side::Allowed(rule.clone()),
             Some(rule) => Side::Denied(rule.clone()),
             None => Side::Isolated(table.isolated_by.clone()),
+        }
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(key, ip) => write!(f, "{key} ({ip})"),
+            Self::LocalNode(ip) => write!(f, "{ip} (the pod's own node)"),
+            Self::Node(ip) => write!(f, "{ip} (a node)"),
+            Self::Outside(ip) => write!(f, "{ip}"),
+        }
+    }
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {} ", self.source, self.destination)?;
+        match (Protocol::from_number(self.proto), self.proto) {
+            (Some(protocol), _) => write!(f, "{protocol}/{}", self.port),
+            (None, 1) => f.write_str("ICMP"),
+            (None, 58) => f.write_str("ICMPv6"),
+            (None, other) => write!(f, "protocol {other}"),
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exempt(Exemption::NoPod) => f.write_str("no pod, so no policy applies"),
+            Self::Exempt(Exemption::HostNetwork) => f.write_str("a hostNetwork pod, so no policy applies"),
+            Self::Exempt(Exemption::Itself) => f.write_str("a pod can always reach itself"),
+            Self::Exempt(Exemption::OwnNode) => f.write_str("a pod's own node can always reach it"),
+            Self::Open => f.write_str("no policy isolates it"),
+            Self::Allowed(rule) => write!(f, "allowed by {rule}"),
+            Self::Denied(rule) => write!(f, "denied by {rule}"),
+            Self::Isolated(policies) => {
+                f.write_str("isolated by ")?;
+                for (position, policy) in policies.iter().enumerate() {
+                    let separator = match position {
+                        0 => "",
+                        _ if position + 1 == policies.len() => " and ",
+                        _ => ", ",
+                    };
+                    write!(f, "{separator}{policy}")?;
+                }
+                f.write_str(", nothing allowed it")
+            }
         }
     }
 }

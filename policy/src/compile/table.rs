@@ -205,10 +205,6 @@ impl fmt::Display for RuleTable {
         let names: Vec<String> = self.isolated_by.iter().map(ToString::to_string).collect();
         writeln!(f, "isolated by {}", names.join(", "))?;
         for TableRule { rule, precedence: _, action, peers, ports } in &self.rules {
-            let action = match action {
-                Action::Allow => "allow",
-                Action::Deny => "deny",
-            };
             writeln!(f, "{rule}: {action} {peers}; {ports}")?;
         }
         Ok(())

@@ -175,6 +175,15 @@ impl fmt::Display for Port {
     }
 }
 
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        })
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -184,5 +193,21 @@ impl fmt::Display for Peer {
             }
             Self::Block(block) => write!(f, "addresses {block}"),
         }
+    }
+}
+
+impl fmt::Display for Peers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::These(peers) = self else { return f.write_str("anyone") };
+        let list: Vec<String> = peers.iter().map(ToString::to_string).collect();
+        f.write_str(&list.join(" or "))
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::These(ports) = self else { return f.write_str("every port") };
+        let list: Vec<String> = ports.iter().map(ToString::to_string).collect();
+        f.write_str(&list.join(", "))
     }
 }
