@@ -6,8 +6,9 @@ mod flags;
 use std::time::{Duration, SystemTime};
 
 use clap::value_parser;
+use prost_types::FieldMask;
 use proto::observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
 use super::Context;
@@ -17,8 +18,8 @@ use crate::{
     parse::Moment,
     render::{
         flow_json,
-        flow_table::FlowTable,
-        out::{Format, Out},
+        flow_table::{self, FlowTable},
+        out::{Format, Out, ReaderGone},
     },
 };
 
@@ -27,6 +28,9 @@ const DEFAULT_LAST: u64 = 20;
 
 /// A pause in the stream that long means that what is there can be printed.
 const PAUSE: Duration = Duration::from_millis(30);
+
+/// Nor is anything kept back for longer than that when there is no pause.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Rows that are aligned together at most.
 const BATCH: usize = 500;
@@ -81,8 +85,8 @@ pub(crate) struct FlowsArgs {
 }
 
 impl FlowsArgs {
-    /// The request.
-    fn request(&self, now: SystemTime) -> Result<GetFlowsRequest, Failure> {
+    /// The request. `fields`: what the rendering reads.
+    fn request(&self, now: SystemTime, fields: &[&str]) -> Result<GetFlowsRequest, Failure> {
         let since = self.since.as_ref().map(|moment| moment.timestamp(now));
         let until = self.until.as_ref().map(|moment| moment.timestamp(now));
         if let (Some(since), Some(until)) = (&since, &until)
@@ -107,26 +111,32 @@ impl FlowsArgs {
             until,
             whitelist,
             blacklist,
+            field_mask: Some(FieldMask { paths: fields.iter().map(|field| (*field).to_owned()).collect() }),
             ..GetFlowsRequest::default()
         })
     }
 
     /// Asks and prints, until the end or for ever.
     pub(crate) async fn run(self, context: &mut Context) -> Result<Exit, Failure> {
-        let request = self.request(SystemTime::now())?;
+        let fields = match context.out.format() {
+            Format::Table => flow_table::FIELDS,
+            Format::Json => flow_json::FIELDS,
+        };
+        let request = self.request(SystemTime::now(), fields)?;
         let connection = context.connect().await?;
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
-        let mut printer = Printer { table: FlowTable::default(), rows: 0 };
-        printer.pump(self.follow, &connection, stream, &mut context.out).await?;
+        Printer::default().pump(self.follow, &connection, stream, &mut context.out).await?;
         Ok(Exit::Success)
     }
 }
 
 /// Prints a stream: aligned in batches, but never keeping back what has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Printer {
     table: FlowTable,
     rows: usize,
+    /// When the rows that wait have to be printed at the latest.
+    due: Option<Instant>,
 }
 
 impl Printer {
@@ -138,18 +148,27 @@ impl Printer {
         mut stream: Streaming<GetFlowsResponse>,
         out: &mut Out,
     ) -> Result<(), Failure> {
+        let mut reader_gone = follow.then(ReaderGone::watch);
         while !out.closed() {
-            let soon = timeout(PAUSE, stream.message()).await;
-            let message = match soon {
-                Ok(message) => message.map_err(|status| connection.failure(&status, "flows")),
-                Err(_) => {
-                    self.flush(out)?;
-                    if follow {
-                        stream.message().await.map_err(|status| connection.failure(&status, "flows"))
-                    } else {
-                        connection.next("flows", &mut stream).await
+            let message = match self.due {
+                Some(due) => {
+                    let patience = PAUSE.min(due.saturating_duration_since(Instant::now()));
+                    match timeout(patience, stream.message()).await {
+                        Ok(message) => message.map_err(|status| connection.failure(&status, "flows")),
+                        Err(_) => {
+                            self.flush(out)?;
+                            continue;
+                        }
                     }
                 }
+                // While following silence is normal, and the reader may go meanwhile.
+                None => match &mut reader_gone {
+                    Some(gone) => tokio::select! {
+                        message = stream.message() => message.map_err(|status| connection.failure(&status, "flows")),
+                        () = gone.happened() => return Ok(()),
+                    },
+                    None => connection.next("flows", &mut stream).await,
+                },
             };
             match message {
                 Ok(Some(message)) => self.print(&message, out)?,
@@ -182,12 +201,14 @@ impl Printer {
             },
         }
         self.rows += 1;
-        if self.rows >= BATCH { self.flush(out) } else { Ok(()) }
+        let now = Instant::now();
+        let due = *self.due.get_or_insert(now + PATIENCE);
+        if self.rows >= BATCH || due <= now { self.flush(out) } else { Ok(()) }
     }
 
     /// Hands over what has come.
     fn flush(&mut self, out: &mut Out) -> Result<(), Failure> {
-        self.rows = 0;
+        (self.rows, self.due) = (0, None);
         let text = self.table.take(out.color());
         out.raw(&text)?;
         Ok(out.flush()?)

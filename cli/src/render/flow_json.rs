@@ -17,6 +17,56 @@ use super::proto_json::Object;
 /// Type of our extension inside [`Any`].
 pub(crate) const EXTENSION_TYPE: &str = "bulkhead.flow.v1.FlowExtension";
 
+/// Every field of a flow, as a field mask names them. Asked for by name, because a server may keep
+/// `extensions` from clients that do not: other clients of the API cannot print a type they do not know.
+pub(crate) const FIELDS: &[&str] = &[
+    "time",
+    "uuid",
+    "emitter",
+    "verdict",
+    "drop_reason",
+    "auth_type",
+    "ethernet",
+    "IP",
+    "l4",
+    "tunnel",
+    "source",
+    "destination",
+    "Type",
+    "node_name",
+    "node_labels",
+    "source_names",
+    "destination_names",
+    "l7",
+    "reply",
+    "event_type",
+    "source_service",
+    "destination_service",
+    "traffic_direction",
+    "policy_match_type",
+    "trace_observation_point",
+    "trace_reason",
+    "file",
+    "ip_trace_id",
+    "drop_reason_desc",
+    "is_reply",
+    "debug_capture_point",
+    "interface",
+    "proxy_port",
+    "trace_context",
+    "sock_xlate_point",
+    "socket_cookie",
+    "cgroup_id",
+    "Summary",
+    "extensions",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+    "policy_log",
+    "aggregate",
+];
+
 /// The extension inside a flow, if there is one and it is ours.
 pub(crate) fn extension(any: Option<&Any>) -> Option<ext::FlowExtension> {
     let any = any?;
@@ -337,3 +387,6 @@ fn ext_policy(ext::Policy { kind, namespace, name, uid }: &ext::Policy) -> Objec
 fn end(ext::End { service_account, pod_uid }: &ext::End) -> Object {
     Object::new().text("service_account", service_account).text("pod_uid", pod_uid)
 }
+
+#[cfg(test)]
+mod tests;

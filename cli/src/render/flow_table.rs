@@ -15,6 +15,24 @@ use super::{
     text::{count, or_dash},
 };
 
+/// What the lines are made from, as a field mask names it.
+pub(crate) const FIELDS: &[&str] = &[
+    "time",
+    "verdict",
+    "IP",
+    "l4",
+    "source",
+    "destination",
+    "source_names",
+    "destination_names",
+    "drop_reason_desc",
+    "extensions",
+    "egress_allowed_by",
+    "ingress_allowed_by",
+    "egress_denied_by",
+    "ingress_denied_by",
+];
+
 /// Titles of the columns.
 const HEADER: [&str; 5] = ["TIME (UTC)", "VERDICT", "FLOW", "PROTO", "WHY"];
 

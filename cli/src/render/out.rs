@@ -2,10 +2,18 @@
 //! enough (`| head`) is no error: what is written after that goes nowhere, and the command ends
 //! with the exit code it would have had.
 
-use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::{
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    thread,
+};
 
 use clap::ValueEnum;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use serde::Serialize;
+use tokio::sync::oneshot;
 
 use super::{
     table::{Table, Tone, paint},
@@ -48,6 +56,42 @@ impl ColorChoice {
                     && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
             }
         }
+    }
+}
+
+/// Waits for the reader of our stdout to close it, so that a stream in which nothing happens ends
+/// with its reader: `bulkhead flows --follow | grep -m1 DENIED`.
+#[derive(Debug)]
+pub(crate) struct ReaderGone(Option<oneshot::Receiver<()>>);
+
+impl ReaderGone {
+    /// Begins to watch, on a thread of its own that ends with the program.
+    pub(crate) fn watch() -> Self {
+        let (tell, told) = oneshot::channel();
+        thread::spawn(move || {
+            let stdout = io::stdout();
+            // Errors and hang-ups are reported without being asked for (poll(2)); a file never has any.
+            let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+            while let Err(Errno::INTR) = poll(&mut watched, None) {}
+            let gone = watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+            if gone {
+                // Nobody waits any more when the stream has ended meanwhile.
+                let _ = tell.send(());
+            }
+        });
+        Self(Some(told))
+    }
+
+    /// Returns when it has happened.
+    pub(crate) async fn happened(&mut self) {
+        if let Some(told) = &mut self.0
+            && told.await.is_ok()
+        {
+            return;
+        }
+        // Watching is not possible here: then the next line finds out.
+        self.0 = None;
+        std::future::pending().await
     }
 }
 

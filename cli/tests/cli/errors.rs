@@ -91,8 +91,6 @@ fn something_else_that_listens() {
 fn a_socket_that_is_not_ours() {
     let fake = Fake::start(Answers::default());
     let socket = fake.socket();
-    fs::set_permissions(socket.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
     let us = fs::metadata("/proc/self").unwrap().uid();
     // Root may use every socket, so the test has to be somebody else then: nobody, with a copy of
     // the binary that nobody may read.
@@ -101,14 +99,21 @@ fn a_socket_that_is_not_ours() {
     let binary = public.path().join("bulkhead");
     fs::copy(env!("CARGO_BIN_EXE_bulkhead"), &binary).unwrap();
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = bulkhead_at(&binary, &socket, &["status"]);
-    let somebody = if us == 0 {
-        command.uid(65_534).gid(65_534);
-        65_534
-    } else {
-        us
+    let somebody = if us == 0 { 65_534 } else { us };
+    let status = || {
+        let mut command = bulkhead_at(&binary, &socket, &["status"]);
+        if us == 0 {
+            command.uid(somebody).gid(somebody);
+        }
+        finish(command, &socket)
     };
-    let ended = finish(command, &socket);
+    let folder = socket.parent().unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+    let ended = status();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_fails(&ended, DENIED, &["the socket SOCKET is not ours to use: its folder is closed to us", "sudo"]);
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
+    let ended = status();
     let who = format!("belongs to user {us} with mode 0000, we are user {somebody}");
     assert_fails(&ended, DENIED, &["the socket SOCKET is not ours to use", &who, "fix: run it with sudo"]);
 }

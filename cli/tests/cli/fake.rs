@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use proto::{
@@ -40,6 +41,8 @@ pub(crate) struct Answers {
     pub(crate) counters: CountersResponse,
     pub(crate) maps: Vec<MapEntry>,
     pub(crate) flows: Vec<GetFlowsResponse>,
+    /// Between one flow and the next.
+    pub(crate) pace: Duration,
     /// Comes behind the flows, as an error in the stream.
     pub(crate) flows_end: Option<Status>,
     /// Instead of any answer.
@@ -133,6 +136,11 @@ impl Observer for Service {
         }
         let end = self.answers.flows_end.clone().map(Err);
         let flows = tokio_stream::iter(self.answers.flows.clone().into_iter().map(Ok).chain(end));
+        let pace = self.answers.pace;
+        let flows = flows.then(move |flow| async move {
+            tokio::time::sleep(pace).await;
+            flow
+        });
         Ok(Response::new(if follow { Box::pin(flows.chain(tokio_stream::pending())) } else { Box::pin(flows) }))
     }
     async fn get_agent_events(

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use proto::{flow::FlowFilter, observer::GetFlowsRequest};
@@ -12,6 +12,21 @@ use crate::{
     fake::{Answers, Fake, assert_golden, bulkhead},
     shop_flows,
 };
+
+/// Takes the field mask out of a request, which must ask for our extension.
+fn without_mask(mut request: GetFlowsRequest) -> GetFlowsRequest {
+    let mask = request.field_mask.take().expect("a field mask");
+    assert!(mask.paths.iter().any(|path| path == "extensions"), "{mask:?}");
+    request
+}
+
+/// What was asked, without field masks.
+fn asked(fake: &Fake) -> Vec<GetFlowsRequest> {
+    fake.asked.flows.lock().unwrap().iter().cloned().map(without_mask).collect()
+}
+
+/// Between two flows of a busy stream; shorter than any pause.
+const PACE: Duration = Duration::from_millis(10);
 
 fn shop() -> Fake {
     Fake::start(Answers { flows: shop_flows::all(), ..Answers::default() })
@@ -75,7 +90,7 @@ fn how_many_and_from_when() {
         GetFlowsRequest { since: second(0, 0), ..base() },
         GetFlowsRequest { number: 9, since: second(0, 0), until: second(1, 500_000_000), ..base() },
     ];
-    assert_eq!(*fake.asked.flows.lock().unwrap(), expected);
+    assert_eq!(asked(&fake), expected);
 }
 
 #[test]
@@ -83,14 +98,13 @@ fn options_become_filters() {
     let fake = shop();
     let line = "flows -n shop --to-pod db --port 5432 --verdict denied --not --protocol udp";
     assert_eq!(fake.run(&line.split(' ').collect::<Vec<_>>()).code, Some(0));
-    let asked = fake.asked.flows.lock().unwrap().clone();
     let base = FlowFilter { destination_pod: vec!["shop/db".into()], verdict: vec![2], ..FlowFilter::default() };
     let port = vec!["5432".to_owned()];
     let source = FlowFilter { source_port: port.clone(), ..base.clone() };
     let destination = FlowFilter { destination_port: port, ..base };
     let udp = FlowFilter { protocol: vec!["udp".into()], ..FlowFilter::default() };
     assert_eq!(
-        asked,
+        asked(&fake),
         [GetFlowsRequest {
             number: 20,
             whitelist: vec![source, destination],
@@ -117,7 +131,7 @@ fn followed_flows_come_at_once_and_the_end_of_the_daemon_is_told() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.next().unwrap().unwrap().starts_with("TIME (UTC)"));
     assert!(lines.next().unwrap().unwrap().contains("ALLOWED"));
-    assert_eq!(fake.asked.flows.lock().unwrap()[0], GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
+    assert_eq!(asked(&fake)[0], GetFlowsRequest { follow: true, ..GetFlowsRequest::default() });
     // The stream is silent now, and the command waits; longer than its deadline for answers would be wrong.
     std::thread::sleep(Duration::from_millis(100));
     assert!(child.try_wait().unwrap().is_none());
@@ -138,4 +152,18 @@ fn silence_while_following_is_no_error() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(ended.is_none(), "{ended:?}");
+}
+
+#[test]
+fn a_stream_without_pauses_is_not_kept_back() {
+    // 100 flows in the second, evenly: never a pause long enough to flush for its sake.
+    let mut fake = Fake::start(Answers { flows: vec![shop_flows::allowed(); 400], pace: PACE, ..Answers::default() });
+    let mut child = bulkhead(&fake.socket(), &["flows", "--follow"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let begin = Instant::now();
+    assert!(lines.next().unwrap().unwrap().starts_with("TIME (UTC)"));
+    let waited = begin.elapsed();
+    fake.kill();
+    child.wait().unwrap();
+    assert!(waited < PACE * 200, "the first line came after {waited:?}");
 }

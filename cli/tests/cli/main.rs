@@ -6,6 +6,7 @@ mod fake;
 mod flows;
 mod golden;
 mod pipes;
+mod real_flows;
 mod shop;
 mod shop_explain;
 mod shop_flows;

@@ -39,6 +39,12 @@ fn head_ends_a_stream_quietly() {
 }
 
 #[test]
+fn head_ends_a_silent_stream_as_well() {
+    let fake = Fake::start(Answers { flows: vec![shop_flows::allowed()], ..Answers::default() });
+    assert_eq!(head(&fake, &["flows", "--follow"]), (Some(0), String::new()));
+}
+
+#[test]
 fn a_closed_pipe_does_not_change_the_answer() {
     let fake = Fake::start(shop::answers());
     let mut child = bulkhead(&fake.socket(), &["explain", "shop/cache-0", "shop/db-0:5432"]).spawn().unwrap();
