@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Tools for everything that needs a kernel, a network namespace or a container runtime. The
+//! tests themselves are in `tests/`.
+//!
+//! ```text
+//! packet   builds packets, compares them, writes pcap       no kernel
+//! netns    throwaway network namespaces
+//! prog     loads the programs, runs them on one packet
+//! count    counters, and that a change is exactly the expected one
+//! rules    rule sets as the compiler would write them
+//! host     who takes part
+//! lab      all of these together: a node in miniature
+//! seen     what a program did with a packet, and what it should have done
+//! ```
+
+pub mod count;
+pub mod host;
+pub mod lab;
+pub mod netns;
+pub mod packet;
+pub mod prog;
+pub mod rules;
+pub mod seen;
