@@ -24,7 +24,7 @@ use std::num::NonZeroU32;
 
 use datapath_abi::addr::Addr;
 use datapath_abi::endpoint::RulesPtr;
-use datapath_abi::identity::{CLASS_ANY, FIRST_POD, MAX};
+use datapath_abi::identity::CLASS_ANY;
 use datapath_abi::policy::{Decision, Verdict};
 
 use crate::compile::{RuleRef, RuleTable};
@@ -47,6 +47,21 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Of an isolated pod.
+    fn new(peers: BTreeMap<u32, Peer>, regions: BTreeMap<(Addr, u8), Peer>) -> Self {
+        let mut flags = RulesPtr::ISOLATED;
+        if peers::identities(&peers) > 0 {
+            flags |= RulesPtr::HAS_PEERS;
+        }
+        if peers.range(CLASS_ANY..).next().is_some() {
+            flags |= RulesPtr::HAS_CLASSES;
+        }
+        if !regions.is_empty() {
+            flags |= RulesPtr::HAS_REGIONS;
+        }
+        Self { flags, peers, regions }
+    }
+
     /// Number of entries in PEERS and REGIONS.
     pub fn entries(&self) -> usize {
         self.peers.len() + self.regions.len()
@@ -128,6 +143,46 @@ pub fn lower_within(
     if !table.is_isolated() {
         return Ok(RuleSet::default());
     }
+    let mut flatten = flatten(table, cookies, limits);
+    let (peers, split) = peers::peers(table, universe, &mut flatten, limits.peers)?;
+    let regions = regions::regions(table, universe, split, &mut flatten, limits.regions)?;
+    Ok(RuleSet::new(peers, regions))
+}
+
+/// What [`lower_within`] gives now, made from what it gave before and the numbers of the identities that
+/// came, went, or changed their pods in between. Costs as much as these identities, not as all.
+///
+/// # Errors
+///
+/// As [`lower_within`]. `old` is the caller's to keep then.
+pub fn lower_again(
+    old: &RuleSet,
+    table: &RuleTable,
+    universe: &Universe,
+    changed: impl IntoIterator<Item = u32>,
+    cookies: &mut impl Cookies,
+    limits: &Limits,
+) -> Result<RuleSet, LowerError> {
+    // A name may mean other addresses for whoever changed, and those may lie in any block.
+    if !table.is_isolated() || table.rules.iter().any(|rule| rule.ports.has_names()) {
+        return lower_within(table, universe, cookies, limits);
+    }
+    let mut flatten = flatten(table, cookies, limits);
+    let RuleSet { flags: _, mut peers, regions } = old.clone();
+    for number in changed {
+        match peers::peer(table, universe, number, &mut flatten)? {
+            Some(peer) => peers.insert(number, peer),
+            None => peers.remove(&number),
+        };
+    }
+    if peers::identities(&peers) > limits.peers {
+        // Lowering all of it fails with an error that says who takes how much.
+        return lower_within(table, universe, cookies, limits);
+    }
+    Ok(RuleSet::new(peers, regions))
+}
+
+fn flatten<'a>(table: &'a RuleTable, cookies: &mut impl Cookies, limits: &Limits) -> ports::Flatten<'a> {
     let decisions = table.rules.iter().map(|rule| Decision {
         cookie: cookies.cookie(&rule.rule).get(),
         precedence: rule.precedence.0,
@@ -137,18 +192,5 @@ pub fn lower_within(
         } as u8,
         pad: 0,
     });
-    let mut flatten = ports::Flatten::new(table, decisions.collect(), limits.ports);
-    let (peers, split) = peers::peers(table, universe, &mut flatten, limits.peers)?;
-    let regions = regions::regions(table, universe, split, &mut flatten, limits.regions)?;
-    let mut flags = RulesPtr::ISOLATED;
-    if peers.range(FIRST_POD..=MAX).next().is_some() {
-        flags |= RulesPtr::HAS_PEERS;
-    }
-    if peers.range(CLASS_ANY..).next().is_some() {
-        flags |= RulesPtr::HAS_CLASSES;
-    }
-    if !regions.is_empty() {
-        flags |= RulesPtr::HAS_REGIONS;
-    }
-    Ok(RuleSet { flags, peers, regions })
+    ports::Flatten::new(table, decisions.collect(), limits.ports)
 }

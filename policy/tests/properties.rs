@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use arbitrary::{flows, network_policy, object, objects, pod};
 use datapath_abi::policy::Direction;
 use policy::compile::{RuleTable, compile};
+use policy::explain::explain;
 use policy::identity::{Config, IdentityKey};
 use policy::index::Index;
 use policy::lower::{CookieTable, PodAddress, RuleSet, Universe, lower};
@@ -87,6 +88,33 @@ proptest! {
             prop_assert_eq!(egress.passes() && ingress.passes(), oracle.allows(flow), "{:?}", flow);
             for side in [&egress, &ingress] {
                 prop_assert!(!matches!(side, Side::Denied(_)), "NetworkPolicy has no rule that denies");
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_never_contradict_the_verdict(objects in objects(), pick in any::<proptest::sample::Index>()) {
+        let index = index(&objects);
+        let world = World::new(&index);
+        let all: Vec<Flow> = flows(&objects).collect();
+        for flow in all.iter().skip(pick.index(61)).step_by(61) {
+            let explanation = explain(&world, flow).unwrap();
+            prop_assert_eq!(explanation.verdict(), world.verdict(flow).unwrap());
+            for side in [&explanation.egress, &explanation.ingress] {
+                let matching = side.considered.iter().filter(|rule| rule.matches()).count();
+                let deciding: Vec<_> = side.considered.iter().filter(|rule| rule.decides).collect();
+                match &side.outcome {
+                    Side::Exempt(_) | Side::Open => prop_assert!(side.isolated_by.is_empty() && side.considered.is_empty()),
+                    Side::Isolated(policies) => {
+                        prop_assert_eq!(policies, &side.isolated_by);
+                        prop_assert_eq!((matching, deciding.len()), (0, 0), "{}", explanation);
+                    }
+                    Side::Allowed(rule) | Side::Denied(rule) => {
+                        prop_assert_eq!(deciding.len(), 1);
+                        prop_assert_eq!(&deciding[0].rule, rule);
+                        prop_assert!(deciding[0].matches(), "{}", explanation);
+                    }
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER};
+use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER, MAX};
 
 use super::error::{Budget, LowerError, What};
 use super::ports::{Flatten, Peer, Resolved, Voice};
@@ -41,6 +41,25 @@ pub(super) fn peers(
         entries.insert(CLASS_ANY, any);
     }
     Ok((entries, split))
+}
+
+/// The entry of one identity; none if it needs none, or is not there. Only for tables without
+/// port names.
+pub(super) fn peer(
+    table: &RuleTable,
+    universe: &Universe,
+    number: u32,
+    flatten: &mut Flatten<'_>,
+) -> Result<Option<Peer>, LowerError> {
+    let Some(identity) = universe.get(number) else { return Ok(None) };
+    let cluster = flatten.peer(wildcards(table, speaks_to_every_pod))?;
+    let peer = flatten.peer(voices(table, identity, &mut Split::new()))?;
+    Ok(Some(peer).filter(|peer| *peer != cluster))
+}
+
+/// How many of the entries are of single identities.
+pub(super) fn identities(entries: &BTreeMap<u32, Peer>) -> usize {
+    entries.range(..=MAX).count()
 }
 
 /// The rules that a class hears: those whose peers need no look at an identity.

@@ -113,3 +113,66 @@ fn masked(ip: IpAddr, prefix: u8) -> IpNetwork {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> IpNetwork {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn networks_have_one_form() {
+        for (written, meant) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3/32", "10.1.2.3/32"),
+            ("10.1.2.3/0", "0.0.0.0/0"),
+            ("fd00::1234/16", "fd00::/16"),
+            ("2001:db8::1/0", "::/0"),
+            ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3/128", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+        ] {
+            assert_eq!(canonical_network(network(written)), network(meant), "{written}");
+        }
+        assert_eq!(canonical_ip("::ffff:10.0.0.1".parse().unwrap()).to_string(), "10.0.0.1");
+    }
+
+    #[test]
+    fn exceptions_lie_strictly_inside() {
+        for (cidr, hole) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.0/8", "11.0.0.0/16"),
+            ("10.0.0.0/8", "0.0.0.0/0"),
+            ("10.0.0.0/8", "::ffff:10.0.0.0/104"),
+            ("::/0", "10.0.0.0/8"),
+            ("10.0.0.0/8", "fd00::/64"),
+        ] {
+            let error = IpBlock::new(network(cidr), [network(hole)]).unwrap_err();
+            let except = canonical_network(network(hole));
+            assert_eq!(error.to_string(), format!("exception {except} is not strictly inside {cidr}"));
+        }
+    }
+
+    #[test]
+    fn a_block_holds_what_no_exception_takes() {
+        let block =
+            IpBlock::new(network("10.0.0.0/8"), ["10.1.0.0/16", "10.1.0.0/16", "10.0.0.1/32"].map(network)).unwrap();
+        assert_eq!(block.to_string(), "10.0.0.0/8 except 10.0.0.1/32,10.1.0.0/16");
+        for (ip, inside) in [
+            ("10.0.0.2", true),
+            ("::ffff:10.0.0.2", true),
+            ("10.0.0.1", false),
+            ("10.1.9.9", false),
+            ("11.0.0.1", false),
+        ] {
+            assert_eq!(block.contains(ip.parse().unwrap()), inside, "{ip}");
+        }
+        let all = IpBlock::new(network("::/0"), []).unwrap();
+        assert!(all.contains("::1".parse().unwrap()));
+        assert!(!all.contains("10.0.0.1".parse().unwrap()));
+        assert!(!all.contains("::ffff:10.0.0.1".parse().unwrap()));
+    }
+}

@@ -95,3 +95,47 @@ impl World<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Index;
+    use crate::model::Pod;
+
+    fn index() -> Index {
+        let mut index = Index::default();
+        for (name, ips) in [("both", &["10.0.0.1", "fd00::1"][..]), ("six", &["fd00::2"]), ("none", &[])] {
+            let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+            index.apply(Pod { ips, ..Pod::new(PodKey::new("a", name)) }.into());
+        }
+        index
+    }
+
+    #[test]
+    fn parties_read_as_they_print() {
+        for text in ["10.0.0.1", "fd00::1", "a/web"] {
+            assert_eq!(text.parse::<Party>().unwrap().to_string(), text);
+        }
+        assert_eq!("::ffff:10.0.0.1".parse::<Party>().unwrap().to_string(), "10.0.0.1");
+        for text in ["web", "a/", "/web", "a/b/c", "", "10.0.0.0/8/1"] {
+            let error = text.parse::<Party>().unwrap_err().to_string();
+            assert_eq!(error, format!("{text:?} is neither an IP address nor a pod: write namespace/name"));
+        }
+    }
+
+    #[test]
+    fn a_flow_takes_a_family_that_both_have() {
+        let index = index();
+        let world = World::new(&index);
+        let flow = |from: &str, to: &str| -> Result<String, String> {
+            let (from, to): (Party, Party) = (from.parse().unwrap(), to.parse().unwrap());
+            world.flow(&from, &to, 6, 80).map(|flow| flow.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(flow("a/both", "a/six").unwrap(), "a/both (fd00::1) -> a/six (fd00::2) TCP/80");
+        assert_eq!(flow("a/both", "10.0.0.9").unwrap(), "a/both (10.0.0.1) -> 10.0.0.9 TCP/80");
+        assert_eq!(flow("fd00::2", "fd00::1").unwrap(), "a/six (fd00::2) -> a/both (fd00::1) TCP/80");
+        assert_eq!(flow("a/six", "10.0.0.1").unwrap_err(), "a/six and 10.0.0.1 have no address family in common");
+        assert_eq!(flow("a/none", "a/six").unwrap_err(), "pod a/none has no address");
+        assert_eq!(flow("a/six", "a/gone").unwrap_err(), "there is no pod a/gone");
+    }
+}
