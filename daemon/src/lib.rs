@@ -1,2 +1,3 @@
 //! The node agent.
 pub mod datapath;
+pub mod source;

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::path::{FieldPath, Quoted};
 
 /// One thing that is wrong with one field.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Problem {
     /// The field. The root when the document as a whole is meant.
     pub path: FieldPath,
@@ -81,7 +81,7 @@ fn is_presentable(text: &str) -> bool {
 }
 
 /// A document, or a file as a whole, that was refused.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ObjectError {
     /// Name of the file, as the caller gave it.
     pub source_name: String,

@@ -65,6 +65,7 @@ fn float(raw: &str) -> Option<f64> {
     }
     // Rust also reads "inf", "nan" and "infinity", which YAML takes for text.
     let numeric = |b: u8| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'e' | b'E');
+    let raw = raw.replace('_', "");
     if !raw.bytes().all(numeric) || !raw.bytes().any(|b| b.is_ascii_digit()) {
         return None;
     }
@@ -91,12 +92,26 @@ mod tests {
         ] {
             assert_eq!(plain(raw), Value::Int(expected, raw.into()), "{raw}");
         }
-        for raw in ["080", "1.5", "1e3", "-.5", "99999999999999999999"] {
+        for raw in ["080", "1.5", "1e3", "-.5", "99999999999999999999", "1_0.5"] {
             assert!(matches!(plain(raw), Value::Float(..)), "{raw}");
         }
-        for raw in
-            ["web", "1.2.3.4", "10.0.0.0/8", "0x", "-", "+", "--1", "0x-1", "inf", "nan", ".", "2001-01-01", "e1"]
-        {
+        for raw in [
+            "web",
+            "1.2.3.4",
+            "10.0.0.0/8",
+            "0x",
+            "-",
+            "+",
+            "--1",
+            "0x-1",
+            "inf",
+            "nan",
+            ".",
+            "2001-01-01",
+            "e1",
+            "_",
+            "1_a",
+        ] {
             assert!(matches!(plain(raw), Value::Text(_)), "{raw}: {:?}", plain(raw));
         }
         for raw in ["yes", "on", "True", "y"] {

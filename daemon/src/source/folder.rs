@@ -1,0 +1,222 @@
+//! A folder of manifests as a state machine: contents of files in, events out. No I/O.
+//!
+//! Rules, each with a test:
+//! * A document that is refused leaves the last good version of its object in force. When it does
+//!   not even tell which object it is, everything last known from its file stays.
+//! * Of several definitions of an object the first one counts: by name of file, then by place in
+//!   it. When that one goes, the next takes over.
+//! * Files that change together (a rename) are one change: nothing is deleted and applied again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use objects::{DocumentResult, Limits, Outcome, parse_documents_within};
+use policy::model::{Object, ObjectKey};
+
+use super::{Origin, SourceError, SourceEvent, SourceProblem, SourceStatus};
+
+#[cfg(test)]
+mod tests;
+
+/// What happened to a file or folder.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// The file has this content now.
+    Content(Vec<u8>),
+    /// It is there but cannot be read. What was known from it stays.
+    Unreadable(String),
+    /// Changes of it are noticed late.
+    Slow(String),
+    /// It is no more; or what was wrong with a folder is no more.
+    Removed,
+}
+
+/// All files of a folder and what follows from them.
+#[derive(Debug, Default)]
+pub struct Folder {
+    limits: Limits,
+    files: BTreeMap<String, File>,
+    /// Which files define an object. The first counts.
+    holders: BTreeMap<ObjectKey, BTreeSet<String>>,
+    in_force: BTreeMap<ObjectKey, Held>,
+    /// Errors of definitions that do not count because another file's does.
+    duplicates: BTreeMap<ObjectKey, BTreeSet<SourceError>>,
+}
+
+/// One file: what it defines, last good versions included, and what is wrong with it.
+#[derive(Clone, Debug, Default)]
+struct File {
+    objects: BTreeMap<ObjectKey, Held>,
+    errors: BTreeSet<SourceError>,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    object: Arc<Object>,
+    origin: Origin,
+}
+
+impl Folder {
+    /// An empty folder whose files are read within `limits`.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Takes in what happened to some files at once and says what follows.
+    pub fn update(&mut self, changes: impl IntoIterator<Item = (String, Change)>) -> Vec<SourceEvent> {
+        let (mut names, mut touched) = (BTreeSet::new(), BTreeSet::new());
+        let (mut errors_before, mut errors_after) = (BTreeSet::new(), BTreeSet::new());
+        for (name, change) in changes {
+            let old = self.files.remove(&name).unwrap_or_default();
+            let new = old.changed(&name, change, self.limits);
+            for key in old.objects.keys().filter(|key| !new.objects.contains_key(key)) {
+                if let Some(holders) = self.holders.get_mut(key) {
+                    holders.remove(&name);
+                }
+            }
+            for key in new.objects.keys() {
+                self.holders.entry(key.clone()).or_default().insert(name.clone());
+            }
+            touched.extend(old.objects.keys().chain(new.objects.keys()).cloned());
+            if names.insert(name.clone()) {
+                errors_before.extend(old.errors);
+            }
+            if !new.objects.is_empty() || !new.errors.is_empty() {
+                self.files.insert(name, new);
+            }
+        }
+        errors_after.extend(names.iter().filter_map(|name| self.files.get(name)).flat_map(|file| file.errors.clone()));
+        let (mut applied, mut deleted) = (Vec::new(), Vec::new());
+        for key in touched {
+            errors_before.extend(self.duplicates.remove(&key).unwrap_or_default());
+            match self.settle(&key) {
+                Some((held, duplicates)) => {
+                    errors_after.extend(duplicates.iter().cloned());
+                    if !duplicates.is_empty() {
+                        self.duplicates.insert(key.clone(), duplicates);
+                    }
+                    let before = self.in_force.insert(key, held.clone());
+                    if before.is_none_or(|before| before.object != held.object) {
+                        applied.push(held);
+                    }
+                }
+                None => {
+                    self.holders.remove(&key);
+                    if self.in_force.remove(&key).is_some() {
+                        deleted.push(key);
+                    }
+                }
+            }
+        }
+        // What isolates goes before what is isolated, and leaves after it.
+        applied.sort_by_key(|held| rank(&held.object.key()));
+        deleted.sort_by_key(|key| std::cmp::Reverse(rank(key)));
+        let applied =
+            applied.into_iter().map(|Held { object, origin }| SourceEvent::Apply(Arc::unwrap_or_clone(object), origin));
+        let resolved = errors_before.difference(&errors_after).cloned().map(SourceEvent::Resolved);
+        let appeared = errors_after.difference(&errors_before).cloned().map(SourceEvent::Error);
+        applied.chain(deleted.into_iter().map(SourceEvent::Delete)).chain(resolved).chain(appeared).collect()
+    }
+
+    /// The definition of an object that counts, and errors for those that do not.
+    fn settle(&self, key: &ObjectKey) -> Option<(Held, BTreeSet<SourceError>)> {
+        let mut held = self.holders.get(key)?.iter().filter_map(|file| self.files.get(file)?.objects.get(key));
+        let winner = held.next()?;
+        let losers = held.map(|loser| duplicate(key, &winner.origin, &loser.origin));
+        Some((winner.clone(), losers.collect()))
+    }
+
+    /// Files that define something or have something wrong with them.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// What is in force and what stands wrong.
+    pub fn status(&self, synced: bool) -> SourceStatus {
+        let of_files = self.files.values().flat_map(|file| &file.errors);
+        let errors: BTreeSet<&SourceError> = of_files.chain(self.duplicates.values().flatten()).collect();
+        SourceStatus {
+            synced,
+            objects: self.in_force.iter().map(|(key, held)| (key.clone(), held.origin.clone())).collect(),
+            errors: errors.into_iter().cloned().collect(),
+        }
+    }
+}
+
+fn rank(key: &ObjectKey) -> u8 {
+    match key {
+        ObjectKey::Namespace(_) => 0,
+        ObjectKey::Policy(_) => 1,
+        ObjectKey::Pod(_) => 2,
+    }
+}
+
+fn duplicate(key: &ObjectKey, winner: &Origin, loser: &Origin) -> SourceError {
+    SourceError {
+        place: loser.file.clone(),
+        key: Some(key.clone()),
+        problem: SourceProblem::Duplicate { winner: winner.clone(), loser: loser.clone() },
+        kept: 0,
+    }
+}
+
+impl File {
+    fn changed(&self, name: &str, change: Change, limits: Limits) -> Self {
+        match change {
+            Change::Content(bytes) => self.read(name, parse_documents_within(name, &bytes, limits)),
+            Change::Unreadable(reason) => self.keep(name, SourceProblem::Unreadable(reason), self.objects.len()),
+            Change::Slow(reason) => self.keep(name, SourceProblem::Slow(reason), 0),
+            Change::Removed => Self::default(),
+        }
+    }
+
+    fn keep(&self, name: &str, problem: SourceProblem, kept: usize) -> Self {
+        let error = SourceError { place: name.to_owned(), key: None, problem, kept };
+        Self { objects: self.objects.clone(), errors: BTreeSet::from([error]) }
+    }
+
+    fn read(&self, name: &str, results: Vec<DocumentResult>) -> Self {
+        let mut new = Self::default();
+        let mut refused = Vec::new();
+        let mut all_stay = false;
+        for DocumentResult { document, item, line, name: _, key, outcome } in results {
+            match outcome {
+                Outcome::Skipped { .. } => {}
+                Outcome::Refused(error) => refused.push((key, error)),
+                Outcome::Object(object) => {
+                    let origin = Origin { file: name.to_owned(), document, item, line };
+                    let key = object.key();
+                    match new.objects.get(&key) {
+                        Some(first) => {
+                            new.errors.insert(duplicate(&key, &first.origin, &origin));
+                        }
+                        None => {
+                            new.objects.insert(key, Held { object: Arc::from(object), origin });
+                        }
+                    }
+                }
+            }
+        }
+        // A refused document that names its object keeps that object; one that does not may have
+        // been any of those that are missing now.
+        let named: BTreeSet<ObjectKey> = refused.iter().filter_map(|(key, _)| key.clone()).collect();
+        let missing = self.objects.iter().filter(|(key, _)| !new.objects.contains_key(key));
+        let (mut kept, others): (Vec<_>, Vec<_>) = missing.partition(|(key, _)| named.contains(key));
+        let kept_by_name: BTreeSet<&ObjectKey> = kept.iter().map(|(key, _)| *key).collect();
+        for (key, error) in refused {
+            let kept = match &key {
+                Some(key) => usize::from(kept_by_name.contains(key)),
+                None => others.len(),
+            };
+            let anonymous = key.is_none();
+            let problem = SourceProblem::Refused(error);
+            new.errors.insert(SourceError { place: name.to_owned(), key, problem, kept });
+            all_stay |= anonymous;
+        }
+        if all_stay {
+            kept.extend(others);
+        }
+        new.objects.extend(kept.into_iter().map(|(key, held)| (key.clone(), held.clone())));
+        new
+    }
+}
