@@ -42,7 +42,8 @@ impl Name {
     }
 
     pub(super) fn matches(&self, namespace: &str, name: &str) -> bool {
-        self.namespace.as_ref().is_none_or(|wanted| wanted == namespace) && name.starts_with(&self.prefix)
+        let named = !namespace.is_empty() || !name.is_empty();
+        named && self.namespace.as_ref().is_none_or(|wanted| wanted == namespace) && name.starts_with(&self.prefix)
     }
 }
 
@@ -117,6 +118,8 @@ mod tests {
             ("/web", "anything", "web-0", true),
             ("/web", "anything", "db-0", false),
             ("shop/web", "shop", "", false),
+            ("/", "shop", "", true),
+            ("/", "", "", false),
         ] {
             assert_eq!(Name::parse(pattern).matches(namespace, name), matches, "{pattern} on {namespace}/{name}");
         }

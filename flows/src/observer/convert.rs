@@ -1,5 +1,7 @@
 //! From a record to `flow.Flow`. Runs only when a client wants the record. What the API has no
-//! field for goes into `extensions` as `bulkhead.flow.v1.FlowExtension`.
+//! field for goes into `extensions`: as `bulkhead.flow.v1.FlowExtension` for clients that say they
+//! can read it, else as a `google.protobuf.Struct` with the same content. Clients written in Go
+//! print a message as JSON only if they know every type in it, and all of them know that one.
 
 use datapath_abi::{
     event::{EndReason, EventKind},
@@ -19,6 +21,7 @@ use crate::record::{
 
 use super::mask::Mask;
 
+mod readable;
 mod summary;
 
 /// Name of the component in `flow.emitter`.
@@ -27,9 +30,28 @@ pub const EMITTER: &str = "Bulkhead";
 /// Type URL of what is in `flow.extensions`.
 pub const EXTENSION_TYPE_URL: &str = "type.googleapis.com/bulkhead.flow.v1.FlowExtension";
 
-/// The flow that a record becomes, with every field.
+/// Type URL of what is in `flow.extensions` for clients that have not asked for ours.
+pub const READABLE_TYPE_URL: &str = "type.googleapis.com/google.protobuf.Struct";
+
+/// In which form `flow.extensions` goes out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum ExtensionForm {
+    /// For clients that know nothing of us.
+    #[default]
+    Readable,
+    /// For clients that have said so.
+    Typed,
+}
+
+/// What a client puts into `GetFlowsRequest.extensions` to say that it can read
+/// `bulkhead.flow.v1.FlowExtension`.
+pub fn reads_extension() -> Any {
+    Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: Vec::new() }
+}
+
+/// The flow that a record becomes, with every field and the extension in our own type.
 pub fn flow(record: &FlowRecord) -> Flow {
-    masked_flow(record, &Mask::default())
+    masked_flow(record, &Mask::default(), ExtensionForm::Typed)
 }
 
 /// What is in `flow.extensions`, if it is ours.
@@ -40,7 +62,7 @@ pub fn extension(flow: &Flow) -> Option<FlowExtension> {
 
 /// The flow that a record becomes, with the fields of `mask`.
 #[allow(deprecated)] // Old clients read drop_reason, reply and Summary.
-pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask) -> Flow {
+pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm) -> Flow {
     let (kind, sub_type) = record.event_number();
     let trace = matches!(record.kind, EventKind::Closed | EventKind::Active);
     let is_reply = record.is_reply();
@@ -77,9 +99,7 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask) -> Flow {
         is_reply,
         interface: (record.ifindex != 0).then(|| flow::NetworkInterface { index: record.ifindex, name: String::new() }),
         summary: summary::text(record),
-        extensions: mask
-            .wants_extensions()
-            .then(|| Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: flow_extension(record).encode_to_vec() }),
+        extensions: mask.wants_extensions().then(|| packed(flow_extension(record), form)),
         egress_allowed_by: allowed_by(&record.egress),
         ingress_allowed_by: allowed_by(&record.ingress),
         egress_denied_by: denied_by(&record.egress),
@@ -88,6 +108,16 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask) -> Flow {
     };
     mask.apply(&mut flow);
     flow
+}
+
+fn packed(extension: FlowExtension, form: ExtensionForm) -> Any {
+    match form {
+        ExtensionForm::Typed => Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() },
+        ExtensionForm::Readable => {
+            let value = readable::object(extension).encode_to_vec();
+            Any { type_url: READABLE_TYPE_URL.to_owned(), value }
+        }
+    }
 }
 
 /// A time of day.

@@ -121,7 +121,7 @@ impl Reader {
         GetFlowsResponse {
             node_name: convert::node_name(&record.node),
             time: Some(convert::timestamp(record.time_unix_ns)),
-            response_types: Some(ResponseTypes::Flow(convert::masked_flow(record, &self.query.mask))),
+            response_types: Some(ResponseTypes::Flow(convert::masked_flow(record, &self.query.mask, self.query.form))),
         }
     }
 

@@ -5,7 +5,10 @@ use proto::observer::{GetAgentEventsRequest, GetDebugEventsRequest, GetFlowsRequ
 
 use crate::filter::{FilterError, FilterSet};
 
-use super::mask::{Mask, MaskError};
+use super::{
+    convert::{EXTENSION_TYPE_URL, ExtensionForm},
+    mask::{Mask, MaskError},
+};
 
 /// A request that cannot be answered.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,13 +40,14 @@ pub(super) struct Query {
     pub(super) range: Range,
     pub(super) filters: FilterSet,
     pub(super) mask: Mask,
+    pub(super) form: ExtensionForm,
 }
 
 impl TryFrom<GetFlowsRequest> for Query {
     type Error = RequestError;
 
     fn try_from(request: GetFlowsRequest) -> Result<Self, RequestError> {
-        // Nothing that we know travels in the last two.
+        // Nothing that we know travels in `experimental`.
         let GetFlowsRequest {
             number,
             first,
@@ -54,9 +58,11 @@ impl TryFrom<GetFlowsRequest> for Query {
             until,
             field_mask,
             experimental: _,
-            extensions: _,
+            extensions,
         } = request;
+        let typed = extensions.is_some_and(|any| any.type_url == EXTENSION_TYPE_URL);
         Ok(Self {
+            form: if typed { ExtensionForm::Typed } else { ExtensionForm::Readable },
             range: range(number, first, follow, since, until)?,
             filters: FilterSet::compile(&whitelist, &blacklist)?,
             mask: Mask::parse(field_mask.as_ref())?,

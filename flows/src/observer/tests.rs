@@ -292,6 +292,24 @@ async fn a_mask_thins_the_flow_and_not_the_envelope() {
 }
 
 #[tokio::test]
+async fn the_extension_is_typed_for_those_who_can_read_it_and_a_struct_for_all_others() {
+    let bench = Bench::new(4, 8).await;
+    bench.push(1, 1);
+    for (extensions, type_url) in [
+        (Some(convert::reads_extension()), convert::EXTENSION_TYPE_URL),
+        (Some(prost_types::Any::default()), convert::READABLE_TYPE_URL),
+        (None, convert::READABLE_TYPE_URL),
+    ] {
+        let request = GetFlowsRequest { extensions, ..Default::default() };
+        let mut stream = bench.client().get_flows(request).await.unwrap().into_inner();
+        let Some(ResponseTypes::Flow(flow)) = stream.message().await.unwrap().unwrap().response_types else {
+            panic!("a flow")
+        };
+        assert_eq!(flow.extensions.unwrap().type_url, type_url);
+    }
+}
+
+#[tokio::test]
 async fn bad_requests_are_refused_by_name() {
     let bench = Bench::new(4, 8).await;
     let r = GetFlowsRequest::default;

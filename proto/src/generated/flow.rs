@@ -93,7 +93,7 @@ pub struct Flow {
     #[deprecated]
     #[prost(string, tag = "100000")]
     pub summary: ::prost::alloc::string::String,
-    /// bulkhead.flow.v1.FlowExtension.
+    /// bulkhead.flow.v1.FlowExtension, or a google.protobuf.Struct with the same content.
     #[prost(message, optional, tag = "150000")]
     pub extensions: ::core::option::Option<::prost_types::Any>,
     #[prost(message, repeated, tag = "21001")]

@@ -60,6 +60,7 @@ pub struct GetFlowsRequest {
     pub field_mask: ::core::option::Option<::prost_types::FieldMask>,
     #[prost(message, optional, tag = "999")]
     pub experimental: ::core::option::Option<get_flows_request::Experimental>,
+    /// Which type the client can read in `Flow.extensions`; see bulkhead/flow.proto.
     #[prost(message, optional, tag = "150000")]
     pub extensions: ::core::option::Option<::prost_types::Any>,
 }

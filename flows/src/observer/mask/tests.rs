@@ -10,7 +10,8 @@ fn mask(paths: &[&str]) -> Result<Mask, MaskError> {
 }
 
 fn masked(paths: &[&str]) -> Flow {
-    convert::masked_flow(&fixture::record(&fixture::opened()), &mask(paths).unwrap())
+    let record = fixture::record(&fixture::opened());
+    convert::masked_flow(&record, &mask(paths).unwrap(), convert::ExtensionForm::Typed)
 }
 
 #[test]
