@@ -1,3 +1,6 @@
 //! The node agent.
+pub mod app;
 pub mod datapath;
+pub mod net;
+pub mod reconcile;
 pub mod source;

@@ -6,11 +6,7 @@ use std::{
 };
 
 use datapath_abi::identity;
-use policy::{
-    IdentityKey,
-    compile::RuleRef,
-    lower::Cookies,
-};
+use policy::{IdentityKey, compile::RuleRef, lower::Cookies};
 
 /// Cookies that depend on nothing but the rule, so that a restarted daemon gives the same ones
 /// and what conntrack remembers keeps its meaning. Two rules with one hash: the later one takes

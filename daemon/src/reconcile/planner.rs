@@ -173,6 +173,11 @@ impl Planner {
         &self.universe
     }
 
+    /// The number of a pod's identity; `None` for one that is no peer.
+    pub fn identity_number(&self, pod: &PodKey) -> Option<u32> {
+        self.numbered.get(pod).copied()
+    }
+
     /// Rules by cookie.
     pub fn cookies(&self) -> &HashCookies {
         &self.cookies
@@ -265,6 +270,20 @@ impl Planner {
         }
     }
 
+    /// The pods that events have touched since the last plan.
+    pub fn touched(&self) -> BTreeSet<PodKey> {
+        self.dirty.rules.union(&self.dirty.identities).cloned().collect()
+    }
+
+    /// The maps may hold anything: every rule set is to be compared with them again.
+    pub fn forget_installed(&mut self) {
+        for set in self.sets.values_mut() {
+            set.installed = None;
+        }
+        self.port_sets.clear();
+        self.seeded = false;
+    }
+
     /// Works out what to change. `mirror` is what the kernel holds.
     ///
     /// # Errors
@@ -291,8 +310,7 @@ impl Planner {
         self.seeded = true;
         let mut contents: BTreeMap<u32, PortSet> = BTreeMap::new();
         for (key, decision) in &mirror.ports {
-            let prefix =
-                policy::lower::PortPrefix { proto: key.proto, length: key.length, port: key.port };
+            let prefix = policy::lower::PortPrefix { proto: key.proto, length: key.length, port: key.port };
             contents.entry(key.portset).or_default().entries.insert(prefix, *decision);
         }
         for (number, content) in contents {
@@ -321,9 +339,7 @@ impl Planner {
             }
             if let (Some(number), Some(identity)) = (after, wanted) {
                 if self.universe.get(number).is_none() {
-                    self.universe
-                        .insert(number, identity.clone())
-                        .expect("Identities gives numbers of pods only");
+                    self.universe.insert(number, identity.clone()).expect("Identities gives numbers of pods only");
                     self.born.insert(number);
                 }
                 let pod = self.index.pod(&key).expect("only a pod in the index has an identity key");
@@ -377,11 +393,8 @@ impl Planner {
                 Some(set) => set.number,
                 None => self.ruleset_number(mirror, draft, &digest),
             };
-            let limits = Limits {
-                peers: self.capacity.peers,
-                regions: self.capacity.regions,
-                ports: self.capacity.ports,
-            };
+            let limits =
+                Limits { peers: self.capacity.peers, regions: self.capacity.regions, ports: self.capacity.ports };
             let result = lower_within(&table, &self.universe, &mut self.cookies, &limits)
                 .map_err(|error| (error.to_string(), FIX_LIMIT.to_owned()))
                 .and_then(|lowered| {
@@ -455,8 +468,7 @@ impl Planner {
                 number
             };
             for (prefix, decision) in &peer.ports.entries {
-                let key =
-                    PortKey { portset, port: prefix.port, proto: prefix.proto, length: prefix.length };
+                let key = PortKey { portset, port: prefix.port, proto: prefix.proto, length: prefix.length };
                 draft.put_port(mirror, key, *decision);
             }
             PeerEntry { portset, lengths: peer.ports.lengths(), otherwise: peer.otherwise }
@@ -578,9 +590,10 @@ impl Planner {
         let mut refusals = Vec::new();
         for endpoint in self.endpoints.values() {
             let fresh = self.fresh(endpoint);
-            let found = mirror.endpoints.get(&endpoint.slot).filter(|found| {
-                Endpoint { rules: found.rules, identity: found.identity, ..fresh } == **found
-            });
+            let found = mirror
+                .endpoints
+                .get(&endpoint.slot)
+                .filter(|found| Endpoint { rules: found.rules, identity: found.identity, ..fresh } == **found);
             let mut rules = found.map_or([0; 2], |found| found.rules);
             for direction in DIRECTIONS {
                 let at = direction as usize;

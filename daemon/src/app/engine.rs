@@ -1,0 +1,420 @@
+//! The one thread that owns what should be in the kernel and the maps that say what is. Everything
+//! that changes either arrives here as a command; commands that wait are taken together, so that
+//! a burst costs one plan.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use policy::model::{Object, ObjectKey};
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use super::knowledge::Knowledge;
+use crate::{
+    datapath::maps::{TableError, Tables},
+    reconcile::{Capacity, Change, EndpointKey, LocalEndpoint, Mirror, Planner, Refusal},
+};
+
+/// How long packets may be under way that have begun before a swing. Programs run in one go on
+/// one CPU and take microseconds; this is generous.
+const GRACE: Duration = Duration::from_millis(50);
+/// How long to wait before trying again what the kernel has refused.
+const RETRY: Duration = Duration::from_secs(1);
+/// Most commands that are taken together.
+const BURST: usize = 512;
+
+/// What cannot be done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The daemon shuts down.
+    #[error("the daemon is shutting down")]
+    Stopped,
+    /// No slot is free.
+    #[error("all {0} endpoints are in use: raise the capacity of ENDPOINTS (--map-capacity ENDPOINTS=N)")]
+    EndpointsFull(usize),
+    /// No entry for the address is free.
+    #[error("map ADDRESSES is full with {0} entries: raise its capacity (--map-capacity ADDRESSES=N)")]
+    AddressesFull(usize),
+    /// The kernel refused a write.
+    #[error("{0}")]
+    Kernel(String),
+    /// Every identity number is taken.
+    #[error("{0}")]
+    Identities(String),
+}
+
+type Question = Box<dyn FnOnce(&State) + Send>;
+
+/// What the engine is told.
+enum Command {
+    /// Objects have changed.
+    Objects { apply: Vec<Object>, delete: Vec<ObjectKey> },
+    /// The source has told all it had.
+    Synced,
+    /// The node's own addresses.
+    HostAddresses(BTreeSet<IpAddr>),
+    /// A pod's interface is there. Answered when its rules are in the kernel.
+    Add { endpoint: Box<LocalEndpoint>, reply: oneshot::Sender<Result<u32, EngineError>> },
+    /// A pod's interface is gone, or about to go.
+    Remove { key: EndpointKey, reply: oneshot::Sender<Result<(), EngineError>> },
+    /// Somebody wants to look.
+    Ask(Question),
+    /// The end.
+    Stop,
+}
+
+/// What there is to look at.
+#[derive(Debug)]
+pub struct State {
+    /// What should be.
+    pub planner: Planner,
+    /// What is.
+    pub mirror: Mirror,
+    /// What could not be put in force.
+    pub refusals: Vec<Refusal>,
+    /// The last write that the kernel refused, if nothing has succeeded since.
+    pub trouble: Option<String>,
+    /// Whether the source has told all it had.
+    pub synced: bool,
+    /// When objects last changed.
+    pub last_change: Option<Instant>,
+    /// How many plans were carried out.
+    pub plans: u64,
+    /// How long the last plan took, from the first command to the last write.
+    pub last_plan: Duration,
+}
+
+/// Talks to the engine. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    commands: Sender<Command>,
+}
+
+/// Writes down identities before their numbers reach the kernel.
+pub type KeepIdentities = Box<dyn FnMut(&Planner) -> Result<(), String> + Send>;
+
+impl Engine {
+    /// Starts the thread. `planner` knows the endpoints that a predecessor has left; nothing is
+    /// written before [`Engine::synced`], for without its policies a pod would be open.
+    pub fn start(
+        planner: Planner,
+        tables: Tables,
+        mirror: Mirror,
+        capacity: Capacity,
+        knowledge: Arc<Knowledge>,
+        keep: KeepIdentities,
+    ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let (commands, inbox) = channel();
+        let state = State {
+            planner,
+            mirror,
+            refusals: Vec::new(),
+            trouble: None,
+            synced: false,
+            last_change: None,
+            plans: 0,
+            last_plan: Duration::ZERO,
+        };
+        let mut worker = Worker {
+            state,
+            tables,
+            capacity,
+            knowledge,
+            keep,
+            waiting: Vec::new(),
+            held: VecDeque::new(),
+            garbage_at: None,
+            retry_at: None,
+            identities: 0,
+        };
+        let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&inbox))?;
+        Ok((Self { commands }, thread))
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.commands.send(command).map_err(|_| EngineError::Stopped)
+    }
+
+    /// Objects have changed.
+    pub fn objects(&self, apply: Vec<Object>, delete: Vec<ObjectKey>) -> Result<(), EngineError> {
+        self.send(Command::Objects { apply, delete })
+    }
+
+    /// The source has told all it had: from now on the kernel is brought up to date.
+    pub fn synced(&self) -> Result<(), EngineError> {
+        self.send(Command::Synced)
+    }
+
+    /// The node's own addresses.
+    pub fn host_addresses(&self, addresses: BTreeSet<IpAddr>) -> Result<(), EngineError> {
+        self.send(Command::HostAddresses(addresses))
+    }
+
+    /// Takes an endpoint in. Returns its slot when identity and rules are in the kernel, its own
+    /// and those of everybody whom it concerns.
+    pub async fn add(&self, endpoint: LocalEndpoint) -> Result<u32, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Add { endpoint: Box::new(endpoint), reply })?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Lets an endpoint go. Succeeds if there is none.
+    pub async fn remove(&self, key: EndpointKey) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Remove { key, reply })?;
+        answer.await.map_err(|_| EngineError::Stopped)?
+    }
+
+    /// Looks at the state and brings back what `look` makes of it.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        let question = move |state: &State| {
+            let _ = reply.send(look(state));
+        };
+        self.send(Command::Ask(Box::new(question)))?;
+        answer.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Ends the thread. What is in the kernel stays.
+    pub fn stop(&self) {
+        let _ = self.send(Command::Stop);
+    }
+}
+
+/// Who is to be told when the next plan is carried out.
+enum Waiting {
+    Added { slot: u32, reply: oneshot::Sender<Result<u32, EngineError>> },
+    Removed(oneshot::Sender<Result<(), EngineError>>),
+}
+
+struct Worker {
+    state: State,
+    tables: Tables,
+    capacity: Capacity,
+    knowledge: Arc<Knowledge>,
+    keep: KeepIdentities,
+    waiting: Vec<Waiting>,
+    /// ADDs that came before the source was read.
+    held: VecDeque<(Box<LocalEndpoint>, oneshot::Sender<Result<u32, EngineError>>)>,
+    garbage_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    /// How many identities were written down.
+    identities: usize,
+}
+
+impl Worker {
+    fn run(&mut self, inbox: &Receiver<Command>) {
+        loop {
+            let first = match self.next(inbox) {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let began = Instant::now();
+            let mut changed = self.retry_at.is_some_and(|at| at <= began);
+            for command in first.into_iter().chain(inbox.try_iter().take(BURST)) {
+                match command {
+                    Command::Stop => return,
+                    Command::Ask(question) => question(&self.state),
+                    other => changed |= self.take(other),
+                }
+            }
+            if changed && self.state.synced {
+                self.reconcile(began);
+            }
+            if self.garbage_at.is_some_and(|at| at <= Instant::now()) {
+                self.collect();
+            }
+        }
+    }
+
+    fn next(&self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
+        match [self.garbage_at, self.retry_at].into_iter().flatten().min() {
+            Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// Takes a command in. True if there is something to plan.
+    fn take(&mut self, command: Command) -> bool {
+        match command {
+            Command::Objects { apply, delete } => {
+                for object in apply {
+                    debug!(object = %object.key(), "Object applied");
+                    self.state.planner.apply(object);
+                }
+                for key in delete {
+                    debug!(object = %key, "Object deleted");
+                    self.state.planner.delete(&key);
+                }
+                self.state.last_change = Some(Instant::now());
+                true
+            }
+            Command::Synced => {
+                self.state.synced = true;
+                for (endpoint, reply) in std::mem::take(&mut self.held) {
+                    self.add(*endpoint, reply);
+                }
+                true
+            }
+            Command::HostAddresses(addresses) => {
+                self.state.planner.set_host_addresses(addresses);
+                true
+            }
+            Command::Add { endpoint, reply } => {
+                if self.state.synced {
+                    self.add(*endpoint, reply)
+                } else {
+                    self.held.push_back((endpoint, reply));
+                    false
+                }
+            }
+            Command::Remove { key, reply } => {
+                self.held.retain(|(endpoint, _)| endpoint.key != key);
+                let slot = self.state.planner.endpoints().find(|endpoint| endpoint.key == key).map(|it| it.slot);
+                match slot {
+                    Some(slot) => {
+                        self.state.planner.remove_endpoint(slot);
+                        self.waiting.push(Waiting::Removed(reply));
+                        true
+                    }
+                    None => {
+                        let _ = reply.send(Ok(()));
+                        false
+                    }
+                }
+            }
+            Command::Ask(_) | Command::Stop => false,
+        }
+    }
+
+    fn add(&mut self, mut endpoint: LocalEndpoint, reply: oneshot::Sender<Result<u32, EngineError>>) -> bool {
+        let more = endpoint.ips().count();
+        if self.state.mirror.addresses.len() + more > self.capacity.addresses {
+            let _ = reply.send(Err(EngineError::AddressesFull(self.capacity.addresses)));
+            return false;
+        }
+        let Some(slot) = self.state.planner.free_slot(&self.state.mirror, &BTreeSet::new()) else {
+            let _ = reply.send(Err(EngineError::EndpointsFull(self.capacity.endpoints.saturating_sub(1))));
+            return false;
+        };
+        endpoint.slot = slot;
+        self.state.planner.add_endpoint(endpoint);
+        self.waiting.push(Waiting::Added { slot, reply });
+        true
+    }
+
+    /// Plans and carries out. On a refusal of the kernel the rest is left alone and tried again:
+    /// pointers are swung last, so that everybody stays under complete rules.
+    fn reconcile(&mut self, began: Instant) {
+        self.retry_at = None;
+        let touched = self.state.planner.touched();
+        let plan = match self.state.planner.plan(&self.state.mirror) {
+            Ok(plan) => plan,
+            Err(exhausted) => return self.fail(EngineError::Identities(exhausted.to_string())),
+        };
+        if let Err(reason) = self.keep_identities() {
+            return self.fail(EngineError::Kernel(reason));
+        }
+        let changes = plan.changes.len();
+        for change in &plan.changes {
+            if let Err(problem) = self.carry_out(change) {
+                return self.fail(EngineError::Kernel(problem.to_string()));
+            }
+        }
+        self.state.trouble = None;
+        self.state.plans += 1;
+        self.state.last_plan = began.elapsed();
+        // Before anybody is answered: the first packet's record is to have names.
+        self.knowledge.update(&self.state.planner, &self.state.mirror, &touched);
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Added { slot, reply } => {
+                    let _ = reply.send(Ok(slot));
+                }
+                Waiting::Removed(reply) => {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+        }
+        self.report(plan.refusals);
+        if changes > 0 {
+            self.garbage_at = Some(Instant::now() + GRACE);
+            info!(changes, took_us = self.state.last_plan.as_micros() as u64, "Rules brought up to date");
+        }
+    }
+
+    fn keep_identities(&mut self) -> Result<(), String> {
+        let known = self.state.planner.identities().iter().count();
+        if known != self.identities {
+            (self.keep)(&self.state.planner)?;
+            self.identities = known;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, change: &Change) -> Result<(), TableError> {
+        self.tables.apply(change)?;
+        self.state.mirror.apply(change);
+        Ok(())
+    }
+
+    /// Something could not be written: whoever waits for it is told, and endpoints that are only
+    /// half there leave again.
+    fn fail(&mut self, problem: EngineError) {
+        error!(error = %problem, "Rules could not be brought up to date");
+        for waiting in self.waiting.drain(..) {
+            match waiting {
+                Waiting::Added { slot, reply } => {
+                    self.state.planner.remove_endpoint(slot);
+                    let _ = reply.send(Err(problem.clone()));
+                }
+                Waiting::Removed(reply) => {
+                    let _ = reply.send(Err(problem.clone()));
+                }
+            }
+        }
+        self.state.trouble = Some(problem.to_string());
+        match self.tables.read() {
+            Ok(mirror) => self.state.mirror = mirror,
+            Err(again) => error!(error = %again, "Maps could not be read back"),
+        }
+        self.state.planner.forget_installed();
+        self.retry_at = Some(Instant::now() + RETRY);
+    }
+
+    fn report(&mut self, refusals: Vec<Refusal>) {
+        for refusal in refusals.iter().filter(|refusal| !self.state.refusals.contains(refusal)) {
+            warn!(
+                namespace = %refusal.pod.namespace, pod = %refusal.pod.name, direction = ?refusal.direction,
+                reason = %refusal.reason, remains = ?refusal.remains, "Rules refused"
+            );
+        }
+        self.state.refusals = refusals;
+    }
+
+    /// Removes what nobody refers to any more. Space that this makes may admit what was refused.
+    fn collect(&mut self) {
+        self.garbage_at = None;
+        let changes = self.state.planner.garbage(&self.state.mirror);
+        let freed = !changes.is_empty();
+        for change in &changes {
+            if let Err(problem) = self.carry_out(change) {
+                return self.fail(EngineError::Kernel(problem.to_string()));
+            }
+        }
+        if freed && !self.state.refusals.is_empty() {
+            self.reconcile(Instant::now());
+        }
+    }
+}

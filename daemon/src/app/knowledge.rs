@@ -1,0 +1,196 @@
+//! What the flow pipeline knows of the cluster: who had which address when, what numbers mean.
+//! What is gone stays known for a while, because an event may be older than the change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{Arc, RwLock},
+};
+
+use datapath_abi::endpoint::RulesPtr;
+use flows::{
+    enrich::Context,
+    record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, Workload},
+};
+use policy::{
+    compile::RuleRef,
+    model::{Labels, Peers, Pod, PodKey, PolicyRef, Ports},
+};
+
+use crate::reconcile::{Mirror, Planner};
+
+/// Former owners remembered for one address.
+const FORMER_OWNERS: usize = 4;
+/// Generations of rules remembered.
+const GENERATIONS: usize = 65_536;
+
+/// A pod that has or had an address.
+#[derive(Clone, Debug)]
+struct Owner {
+    pod: Arc<PodInfo>,
+    /// CLOCK_MONOTONIC, nanoseconds: since when.
+    since_ns: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    identities: HashMap<u32, Arc<IdentityInfo>>,
+    /// Newest owner last.
+    owners: HashMap<IpAddr, Vec<Owner>>,
+    /// Addresses by pod, to notice which one has gone.
+    held: HashMap<PodKey, BTreeSet<IpAddr>>,
+    rules: HashMap<u32, Arc<RuleInfo>>,
+    policies: HashMap<PolicyRef, Arc<PolicyInfo>>,
+    isolating: BTreeMap<u32, Arc<[Arc<PolicyInfo>]>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    inner: RwLock<Inner>,
+}
+
+impl Knowledge {
+    /// Learns what a plan has changed for the `touched` pods.
+    pub fn update(&self, planner: &Planner, mirror: &Mirror, touched: &BTreeSet<PodKey>) {
+        let now_ns = monotonic_ns();
+        let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for key in touched {
+            match planner.index().pod(key).filter(|pod| pod.is_peer()) {
+                Some(pod) => inner.learn_pod(planner, pod, now_ns),
+                None => {
+                    inner.held.remove(key);
+                }
+            }
+        }
+        for (number, identity) in planner.universe().iter() {
+            inner.identities.entry(number).or_insert_with(|| {
+                let key = identity.key();
+                Arc::new(IdentityInfo {
+                    namespace: key.namespace.clone(),
+                    labels: plain(&key.labels),
+                    service_account: key.service_account.clone(),
+                })
+            });
+        }
+        for (cookie, rule) in planner.cookies().iter() {
+            if !inner.rules.contains_key(&cookie) {
+                let info = inner.rule_info(planner, rule);
+                inner.rules.insert(cookie, Arc::new(info));
+            }
+        }
+        for view in planner.views(mirror) {
+            for direction in view.directions {
+                let generation = direction.rules.generation();
+                if generation != 0 && !inner.isolating.contains_key(&generation) {
+                    // What is in force may still be what was compiled before.
+                    let table = planner.rule_table(direction.rules.ruleset()).cloned().unwrap_or(direction.table);
+                    let policies = table.isolated_by.iter().map(|policy| inner.policy_info(policy)).collect();
+                    inner.isolating.insert(generation, policies);
+                }
+            }
+        }
+        while inner.isolating.len() > GENERATIONS {
+            inner.isolating.pop_first();
+        }
+    }
+}
+
+impl Inner {
+    fn learn_pod(&mut self, planner: &Planner, pod: &Pod, now_ns: u64) {
+        let info = Arc::new(PodInfo {
+            namespace: pod.key.namespace.clone(),
+            name: pod.key.name.clone(),
+            uid: pod.uid.clone(),
+            labels: plain(&pod.labels),
+            service_account: pod.service_account.clone(),
+            workload: pod
+                .workload
+                .as_ref()
+                .map(|workload| Workload { kind: workload.kind.clone(), name: workload.name.clone() }),
+            identity: planner.identity_number(&pod.key).unwrap_or(0),
+        });
+        for ip in &pod.ips {
+            let owners = self.owners.entry(*ip).or_default();
+            match owners.last_mut() {
+                // The same pod, described better: for its earlier events as well.
+                Some(last) if last.pod.namespace == info.namespace && last.pod.name == info.name => {
+                    last.pod = info.clone();
+                }
+                _ => owners.push(Owner { pod: info.clone(), since_ns: now_ns }),
+            }
+            if owners.len() > FORMER_OWNERS {
+                owners.remove(0);
+            }
+        }
+        self.held.insert(pod.key.clone(), pod.ips.clone());
+    }
+
+    fn policy_info(&mut self, policy: &PolicyRef) -> Arc<PolicyInfo> {
+        let PolicyRef { kind, namespace, name } = policy;
+        let info = self.policies.entry(policy.clone()).or_insert_with(|| {
+            Arc::new(PolicyInfo {
+                kind: kind.as_str().to_owned(),
+                namespace: namespace.clone(),
+                name: name.clone(),
+                uid: String::new(),
+                revision: 0,
+            })
+        });
+        info.clone()
+    }
+
+    fn rule_info(&mut self, planner: &Planner, rule: &RuleRef) -> RuleInfo {
+        let found = planner
+            .index()
+            .network_policy(&rule.policy)
+            .and_then(|policy| policy.rules(rule.direction))
+            .and_then(|rules| rules.get(rule.index as usize));
+        let scope = match found.map(|rule| (&rule.peers, &rule.ports)) {
+            None | Some((Peers::Anyone, Ports::All)) => RuleScope::All,
+            Some((Peers::Anyone, _)) => RuleScope::Ports,
+            Some((_, Ports::All)) => RuleScope::Peers,
+            Some(_) => RuleScope::PeersAndPorts,
+        };
+        RuleInfo { policy: self.policy_info(&rule.policy), direction: rule.direction, index: rule.index, scope }
+    }
+}
+
+impl Context for Knowledge {
+    fn identity(&self, number: u32) -> Option<Arc<IdentityInfo>> {
+        self.read(|inner| inner.identities.get(&number).cloned())
+    }
+
+    fn pod_by_addr(&self, addr: IpAddr, time_ns: u64) -> Option<Arc<PodInfo>> {
+        self.read(|inner| {
+            let owners = inner.owners.get(&addr)?;
+            let then = owners.iter().rev().find(|owner| owner.since_ns <= time_ns);
+            // Before anybody is known to have had it: the events of a pod whose ADD is under way.
+            then.or_else(|| owners.first()).map(|owner| owner.pod.clone())
+        })
+    }
+
+    fn rule(&self, cookie: u32) -> Option<Arc<RuleInfo>> {
+        self.read(|inner| inner.rules.get(&cookie).cloned())
+    }
+
+    fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>> {
+        self.read(|inner| inner.isolating.get(&rules.generation()).cloned())
+    }
+}
+
+impl Knowledge {
+    fn read<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
+        look(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+fn plain(labels: &Labels) -> BTreeMap<String, String> {
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// CLOCK_MONOTONIC, as the programs' events bear it.
+pub fn monotonic_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
