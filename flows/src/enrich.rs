@@ -179,7 +179,8 @@ pub fn enrich<C: Context + ?Sized>(
     Ok(FlowRecord {
         sequence,
         time_unix_ns: clock.unix_ns(time_ns),
-        opened_unix_ns: (created_ns != 0).then(|| clock.unix_ns(created_ns)),
+        // A dropped packet is no connection, whatever time it carries.
+        opened_unix_ns: (created_ns != 0 && drop_reason.is_none()).then(|| clock.unix_ns(created_ns)),
         node: node.clone(),
         kind,
         source: join(source_addr, 0),
@@ -236,11 +237,12 @@ fn needs_isolation(reason: DropReason) -> bool {
         | DropReason::ExtensionHeader
         | DropReason::ConntrackFull
         | DropReason::UnrelatedIcmpError
-        | DropReason::Multicast => true,
-        // Policy verdicts name their direction; the rest bites whoever sends it.
+        | DropReason::Multicast
+        // Later packets of a connection that was cut name no direction any more.
+        | DropReason::PolicyChange => true,
+        // These two name their direction; the rest bites whoever sends it.
         DropReason::DefaultDeny
         | DropReason::DenyRule
-        | DropReason::PolicyChange
         | DropReason::InvalidSourceIp
         | DropReason::InvalidSourceMac
         | DropReason::TruncatedHeader

@@ -208,19 +208,13 @@ pub fn denied() -> FlowEvent {
         reason: DropReason::DefaultDeny as u8,
         direction: Direction::Ingress as u8,
         rules: [OPEN_RULES.0, DB_INGRESS_RULES.0],
-        created_ns: 0,
         ..packet(EVE, DB, 5432)
     }
 }
 
 /// A packet from web that is no good in itself.
 pub fn bad_packet() -> FlowEvent {
-    FlowEvent {
-        kind: EventKind::Dropped as u8,
-        reason: DropReason::TruncatedHeader as u8,
-        created_ns: 0,
-        ..packet(WEB, DB, 5432)
-    }
+    FlowEvent { kind: EventKind::Dropped as u8, reason: DropReason::TruncatedHeader as u8, ..packet(WEB, DB, 5432) }
 }
 
 /// The connection of [`opened`] after two seconds, closed by both.

@@ -262,6 +262,14 @@ impl Ruling {
             Ruling::NotAsked | Ruling::Open => false,
         }
     }
+
+    /// Whether policies stand against the packet.
+    pub fn blocks(&self) -> bool {
+        match self {
+            Ruling::Denied(_) | Ruling::Isolated(_) => true,
+            Ruling::NotAsked | Ruling::Open | Ruling::Allowed(_) | Ruling::Exempt => false,
+        }
+    }
 }
 
 impl End {
@@ -323,12 +331,18 @@ impl FlowRecord {
         }
     }
 
-    /// Policy direction: the one that denied; else egress if the source is on this node, else
+    /// Policy direction: the one that denied, or the one of the pod whose isolation is the reason
+    /// for the drop, or the one that the packet was on its way in; else egress if the source is on this node, else
     /// ingress. A new connection that only the ingress policy of a pod on this node had anything
     /// to say about is ingress. `None` if neither end is a pod of this node.
     pub fn direction(&self) -> Option<Direction> {
         if self.kind == EventKind::Dropped {
-            return Some(self.denied_in.unwrap_or(match self.hook {
+            let by_policies = match (self.egress.blocks(), self.ingress.blocks()) {
+                (true, false) => Some(Direction::Egress),
+                (false, true) => Some(Direction::Ingress),
+                (true, true) | (false, false) => None,
+            };
+            return Some(self.denied_in.or(by_policies).unwrap_or(match self.hook {
                 Hook::FromPod => Direction::Egress,
                 Hook::ToPod => Direction::Ingress,
             }));

@@ -96,8 +96,15 @@ fn a_drop_that_needs_isolation_names_who_isolates() {
             | DropReason::ExtensionHeader
             | DropReason::ConntrackFull
             | DropReason::UnrelatedIcmpError
-            | DropReason::Multicast => assert_eq!(names(&record.ingress), ["db-clients", "default-deny"], "{reason:?}"),
-            _ => assert_eq!(record.ingress, Ruling::NotAsked, "{reason:?}"),
+            | DropReason::Multicast
+            | DropReason::PolicyChange => {
+                assert_eq!(names(&record.ingress), ["db-clients", "default-deny"], "{reason:?}");
+                assert_eq!(record.direction(), Some(Direction::Ingress), "{reason:?}");
+            }
+            _ => {
+                assert_eq!(record.ingress, Ruling::NotAsked, "{reason:?}");
+                assert_eq!(record.direction(), Some(Direction::Egress), "by the hook: {reason:?}");
+            }
         }
     }
 }
