@@ -54,7 +54,8 @@ Examples:
   bulkhead flows --label app=web,tier=front           by label selector
   bulkhead flows -n shop --not --protocol udp         everything but UDP
   bulkhead flows --identity world --from-pod shop/    what leaves the cluster from a namespace
-  bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line")]
+  bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line
+  bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for")]
 pub(crate) struct FlowsArgs {
     /// Keep going: print flows as they happen
     #[arg(short, long)]
@@ -85,8 +86,8 @@ pub(crate) struct FlowsArgs {
 }
 
 impl FlowsArgs {
-    /// The request. `fields`: what the rendering reads.
-    fn request(&self, now: SystemTime, fields: &[&str]) -> Result<GetFlowsRequest, Failure> {
+    /// The request, for what the rendering in `format` reads.
+    fn request(&self, now: SystemTime, format: Format) -> Result<GetFlowsRequest, Failure> {
         let since = self.since.as_ref().map(|moment| moment.timestamp(now));
         let until = self.until.as_ref().map(|moment| moment.timestamp(now));
         if let (Some(since), Some(until)) = (&since, &until)
@@ -103,6 +104,11 @@ impl FlowsArgs {
             (None, false) => 0,
         };
         let (whitelist, blacklist) = criteria::filters(self.flags.given())?;
+        let (fields, extensions) = match format {
+            Format::Table => (flow_table::FIELDS, Some(flow_json::reads_extension())),
+            // Whoever reads our JSON may be any client of the API, which ours is not.
+            Format::Json => (flow_json::FIELDS, None),
+        };
         Ok(GetFlowsRequest {
             number,
             first: self.first.is_some(),
@@ -112,17 +118,14 @@ impl FlowsArgs {
             whitelist,
             blacklist,
             field_mask: Some(FieldMask { paths: fields.iter().map(|field| (*field).to_owned()).collect() }),
-            ..GetFlowsRequest::default()
+            experimental: None,
+            extensions,
         })
     }
 
     /// Asks and prints, until the end or for ever.
     pub(crate) async fn run(self, context: &mut Context) -> Result<Exit, Failure> {
-        let fields = match context.out.format() {
-            Format::Table => flow_table::FIELDS,
-            Format::Json => flow_json::FIELDS,
-        };
-        let request = self.request(SystemTime::now(), fields)?;
+        let request = self.request(SystemTime::now(), context.out.format())?;
         let connection = context.connect().await?;
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
         Printer::default().pump(self.follow, &connection, stream, &mut context.out).await?;

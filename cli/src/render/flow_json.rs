@@ -1,10 +1,11 @@
 //! Flows as JSON, in the form that clients of the Hubble API write (`-o jsonpb`): proto field
-//! names, declaration order. Our own extension is written out instead of as bytes.
+//! names, declaration order. Our extension comes as a google.protobuf.Struct for this output, because
+//! other clients of the API read back no type that they do not know.
 //!
 //! Every message is taken apart completely, so that a new field cannot be forgotten here.
 
 use prost::Message;
-use prost_types::Any;
+use prost_types::{Any, Struct};
 use proto::{
     bulkhead::flow::v1 as ext,
     flow::{self, layer4::Protocol},
@@ -17,8 +18,10 @@ use super::proto_json::Object;
 /// Type of our extension inside [`Any`].
 pub(crate) const EXTENSION_TYPE: &str = "bulkhead.flow.v1.FlowExtension";
 
-/// Every field of a flow, as a field mask names them. Asked for by name, because a server may keep
-/// `extensions` from clients that do not: other clients of the API cannot print a type they do not know.
+/// Type of a message that has the form of any JSON object.
+const STRUCT_TYPE: &str = "google.protobuf.Struct";
+
+/// Every field of a flow, as a field mask names them.
 pub(crate) const FIELDS: &[&str] = &[
     "time",
     "uuid",
@@ -70,8 +73,18 @@ pub(crate) const FIELDS: &[&str] = &[
 /// The extension inside a flow, if there is one and it is ours.
 pub(crate) fn extension(any: Option<&Any>) -> Option<ext::FlowExtension> {
     let any = any?;
-    let ours = any.type_url.rsplit('/').next() == Some(EXTENSION_TYPE);
+    let ours = type_name(any) == EXTENSION_TYPE;
     ours.then(|| ext::FlowExtension::decode(any.value.as_slice()).ok()).flatten()
+}
+
+/// What a client puts into its request to get the extension in our own type.
+pub(crate) fn reads_extension() -> Any {
+    Any { type_url: format!("type.googleapis.com/{EXTENSION_TYPE}"), value: Vec::new() }
+}
+
+/// Name of the type inside.
+fn type_name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
 }
 
 /// One line of the output.
@@ -328,64 +341,13 @@ fn node_status(relay::NodeStatusEvent { state_change, node_names, message }: &re
         .text("message", message)
 }
 
-/// A message of any type. One that is not ours is named but not shown.
+/// A message of any type. One that is not a struct is named but not shown.
 fn any(message: &Any) -> Object {
     let object = Object::new().text("@type", &message.type_url);
-    let Some(extension) = extension(Some(message)) else {
-        return object;
-    };
-    let ext::FlowExtension {
-        kind,
-        sequence,
-        opened,
-        end_reason,
-        drop_reason,
-        drop_text,
-        forward,
-        reverse,
-        rtt_us,
-        egress,
-        ingress,
-        source,
-        destination,
-        protocol,
-    } = &extension;
-    object
-        .word("kind", *kind, name!(ext::EventKind, *kind))
-        .long("sequence", *sequence)
-        .time("opened", opened.as_ref())
-        .word("end_reason", *end_reason, name!(ext::EndReason, *end_reason))
-        .text("drop_reason", drop_reason)
-        .text("drop_text", drop_text)
-        .object("forward", forward.as_ref(), traffic)
-        .object("reverse", reverse.as_ref(), traffic)
-        .number("rtt_us", *rtt_us)
-        .object("egress", egress.as_ref(), ruling)
-        .object("ingress", ingress.as_ref(), ruling)
-        .object("source", source.as_ref(), end)
-        .object("destination", destination.as_ref(), end)
-        .number("protocol", *protocol)
-}
-
-fn traffic(ext::Traffic { packets, bytes, tcp_flags }: &ext::Traffic) -> Object {
-    Object::new().long("packets", *packets).long("bytes", *bytes).number("tcp_flags", *tcp_flags)
-}
-
-fn ruling(ext::Ruling { outcome, rule, isolated_by }: &ext::Ruling) -> Object {
-    Object::new()
-        .word("outcome", *outcome, name!(ext::Outcome, *outcome))
-        .object("rule", rule.as_ref(), |ext::Rule { policy, index, cookie }| {
-            Object::new().object("policy", policy.as_ref(), ext_policy).index("index", *index).number("cookie", *cookie)
-        })
-        .objects("isolated_by", isolated_by, ext_policy)
-}
-
-fn ext_policy(ext::Policy { kind, namespace, name, uid }: &ext::Policy) -> Object {
-    Object::new().text("kind", kind).text("namespace", namespace).text("name", name).text("uid", uid)
-}
-
-fn end(ext::End { service_account, pod_uid }: &ext::End) -> Object {
-    Object::new().text("service_account", service_account).text("pod_uid", pod_uid)
+    match Struct::decode(message.value.as_slice()) {
+        Ok(value) if type_name(message) == STRUCT_TYPE => object.structure("value", value),
+        Ok(_) | Err(_) => object,
+    }
 }
 
 #[cfg(test)]

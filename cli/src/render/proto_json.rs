@@ -2,7 +2,7 @@
 //! fields in the order of the .proto file, zero values left out, 64-bit integers as strings,
 //! enums by name, timestamps in RFC 3339. Knows no message; those are in `flow_json`.
 
-use prost_types::Timestamp;
+use prost_types::{Struct, Timestamp, Value, value::Kind};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 /// A JSON value whose objects keep their order.
@@ -14,6 +14,29 @@ pub(crate) enum Json {
     Flag(bool),
     List(Vec<Json>),
     Object(Object),
+    /// A google.protobuf.Struct, which has a form of its own.
+    Struct(serde_json::Value),
+}
+
+/// The JSON that a google.protobuf.Struct stands for. Whole numbers up to 2^53 come without a
+/// fraction, as every other writer of this form has them.
+pub(crate) fn structure(Struct { fields }: Struct) -> serde_json::Value {
+    fields.into_iter().map(|(name, value)| (name, dynamic(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// The JSON that a google.protobuf.Value stands for.
+fn dynamic(Value { kind }: Value) -> serde_json::Value {
+    const EXACT: f64 = (1u64 << 53) as f64;
+    match kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(flag)) => flag.into(),
+        Some(Kind::StringValue(text)) => text.into(),
+        // In these bounds the cast is exact.
+        Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() <= EXACT => (number as i64).into(),
+        Some(Kind::NumberValue(number)) => number.into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(dynamic).collect::<Vec<_>>().into(),
+        Some(Kind::StructValue(object)) => structure(object),
+    }
 }
 
 impl Serialize for Json {
@@ -25,6 +48,7 @@ impl Serialize for Json {
             Self::Flag(flag) => serializer.serialize_bool(*flag),
             Self::List(list) => list.serialize(serializer),
             Self::Object(object) => object.serialize(serializer),
+            Self::Struct(value) => value.serialize(serializer),
         }
     }
 }
@@ -71,11 +95,6 @@ impl Object {
         self.with(name, (number != 0).then_some(Json::Number(number)))
     }
 
-    /// A 32-bit number for which zero is as good as any other: shown always.
-    pub(crate) fn index(self, name: &'static str, number: u32) -> Self {
-        self.with(name, Some(Json::Number(number)))
-    }
-
     /// A signed 32-bit number.
     pub(crate) fn signed(self, name: &'static str, number: i32) -> Self {
         self.with(name, (number != 0).then_some(Json::Signed(number)))
@@ -114,6 +133,11 @@ impl Object {
         self.with(name, time.map(|time| Json::Text(time.to_string())))
     }
 
+    /// A google.protobuf.Struct.
+    pub(crate) fn structure(self, name: &'static str, message: Struct) -> Self {
+        self.with(name, Some(Json::Struct(structure(message))))
+    }
+
     /// A message.
     pub(crate) fn object<T>(self, name: &'static str, message: Option<&T>, form: impl Fn(&T) -> Object) -> Self {
         self.with(name, message.map(|message| Json::Object(form(message))))
@@ -136,7 +160,6 @@ mod tests {
             .text("z", "last letter, first field")
             .text("empty", "")
             .number("zero", 0)
-            .index("first", 0)
             .long("long", u64::MAX)
             .flag("no", false)
             .wrapped_flag("known_no", Some(false))
@@ -151,8 +174,28 @@ mod tests {
             .texts("none", &[]);
         assert_eq!(
             serde_json::to_string(&object).unwrap(),
-            r#"{"z":"last letter, first field","first":0,"long":"18446744073709551615","known_no":false,"enum":"TWO","newer":77,"#
+            r#"{"z":"last letter, first field","long":"18446744073709551615","known_no":false,"enum":"TWO","newer":77,"#
                 .to_owned() + r#""time":"2026-01-02T03:04:05.120Z","present":{},"list":[{"n":1},{"n":2}]}"#
+        );
+    }
+
+    #[test]
+    fn a_struct_is_the_json_it_stands_for() {
+        let value = |kind| Value { kind: Some(kind) };
+        let list = prost_types::ListValue {
+            values: vec![value(Kind::NumberValue(3.0)), value(Kind::NumberValue(0.5)), value(Kind::NumberValue(1e300))],
+        };
+        let inner = Struct { fields: [("no".to_owned(), value(Kind::BoolValue(false)))].into() };
+        let fields = [
+            ("list".to_owned(), value(Kind::ListValue(list))),
+            ("inner".to_owned(), value(Kind::StructValue(inner))),
+            ("null".to_owned(), value(Kind::NullValue(0))),
+            ("infinite".to_owned(), value(Kind::NumberValue(f64::INFINITY))),
+            ("text".to_owned(), value(Kind::StringValue("x".to_owned()))),
+        ];
+        assert_eq!(
+            serde_json::to_string(&structure(Struct { fields: fields.into() })).unwrap(),
+            r#"{"infinite":null,"inner":{"no":false},"list":[3,0.5,1e+300],"null":null,"text":"x"}"#
         );
     }
 }

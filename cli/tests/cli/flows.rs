@@ -13,20 +13,21 @@ use crate::{
     shop_flows,
 };
 
-/// Takes the field mask out of a request, which must ask for our extension.
+/// Takes out of a request what every table asks for: some fields, and our extension in its own type.
 fn without_mask(mut request: GetFlowsRequest) -> GetFlowsRequest {
     let mask = request.field_mask.take().expect("a field mask");
     assert!(mask.paths.iter().any(|path| path == "extensions"), "{mask:?}");
+    assert_eq!(request.extensions.take(), Some(flows::observer::convert::reads_extension()));
     request
 }
 
-/// What was asked, without field masks.
+/// What was asked, without the above.
 fn asked(fake: &Fake) -> Vec<GetFlowsRequest> {
     fake.asked.flows.lock().unwrap().iter().cloned().map(without_mask).collect()
 }
 
 /// Between two flows of a busy stream; shorter than any pause.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(8);
 
 fn shop() -> Fake {
     Fake::start(Answers { flows: shop_flows::all(), ..Answers::default() })
@@ -57,7 +58,6 @@ fn every_line_of_json_is_an_object() {
     assert_eq!(allowed["verdict"], "FORWARDED");
     assert_eq!(allowed["IP"]["ipVersion"], "IPv4");
     assert_eq!(allowed["l4"]["TCP"]["destination_port"], 5432);
-    assert_eq!(allowed["extensions"]["ingress"]["rule"]["policy"]["name"], "db-ingress");
     assert_eq!(lines[0]["node_name"], "node-a");
 }
 
@@ -156,8 +156,8 @@ fn silence_while_following_is_no_error() {
 
 #[test]
 fn a_stream_without_pauses_is_not_kept_back() {
-    // 100 flows in the second, evenly: never a pause long enough to flush for its sake.
-    let mut fake = Fake::start(Answers { flows: vec![shop_flows::allowed(); 400], pace: PACE, ..Answers::default() });
+    // 125 flows in the second, evenly: never a pause long enough to flush for its sake.
+    let mut fake = Fake::start(Answers { flows: vec![shop_flows::allowed(); 600], pace: PACE, ..Answers::default() });
     let mut child = bulkhead(&fake.socket(), &["flows", "--follow"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let begin = Instant::now();
@@ -165,5 +165,5 @@ fn a_stream_without_pauses_is_not_kept_back() {
     let waited = begin.elapsed();
     fake.kill();
     child.wait().unwrap();
-    assert!(waited < PACE * 200, "the first line came after {waited:?}");
+    assert!(waited < PACE * 300, "the first line came after {waited:?}");
 }

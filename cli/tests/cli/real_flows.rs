@@ -75,6 +75,18 @@ fn what_the_daemon_records_has_its_lines() {
 }
 
 #[test]
+fn programs_find_the_deciding_rule() {
+    let ended = Seen::start().flows("-o json --first 2");
+    let lines: Vec<serde_json::Value> = ended.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [allowed, denied] = &lines[..] else { panic!("two lines: {}", ended.stdout) };
+    let extension = &allowed["flow"]["extensions"]["value"];
+    assert_eq!(extension["ingress"]["rule"]["policy"]["name"], "db-clients");
+    assert_eq!(extension["ingress"]["rule"]["index"], 1);
+    let isolated = &denied["flow"]["extensions"]["value"]["ingress"];
+    assert_eq!((&isolated["outcome"], &isolated["isolated_by"][0]["name"]), (&"ISOLATED".into(), &"db-clients".into()));
+}
+
+#[test]
 fn each_option_means_what_it_says() {
     let seen = Seen::start();
     // In the order of the events: web opens to db, eve is denied at db, web pings db, the world
