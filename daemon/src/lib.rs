@@ -4,3 +4,6 @@ pub mod datapath;
 pub mod net;
 pub mod reconcile;
 pub mod source;
+pub mod ipam;
+pub mod mac;
+pub mod state;

@@ -1,0 +1,344 @@
+//! Links: the veth pair of a pod, made in one request with both ends in place; our links on the node.
+//!
+//! No addresses and no routes. A new link is down; who brings up which end when is the caller's.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use datapath_abi::endpoint::HOST_MAC;
+use rtnetlink::packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage,
+    },
+};
+use sha2::{Digest, Sha256};
+
+use crate::mac::Mac;
+
+use super::{
+    NetError, Netlink, Netns, Node,
+    error::Tolerate,
+    netlink::{Mode, Request},
+};
+
+/// What the names of our links on the node begin with.
+pub const HOST_PREFIX: &str = "bh";
+
+/// Hexadecimal digits after it: together below the 15 bytes that a name may have (IFNAMSIZ is 16
+/// with the final zero, include/uapi/linux/if.h).
+const HOST_DIGITS: usize = 11;
+
+/// Longest alias of a link without its final zero (IFALIASZ, include/uapi/linux/if.h).
+const ALIAS_MAX: usize = 255;
+
+/// Name of the host side of a pod's veth: `bh` and 44 bits of a hash of the attachment.
+pub fn host_ifname(container_id: &str, ifname: &str) -> String {
+    // A container id never holds a slash, so the text names one attachment only.
+    let hash = Sha256::digest(format!("{container_id}/{ifname}"));
+    let mut name = HOST_PREFIX.to_owned();
+    name.extend(hash.iter().flat_map(|byte| [byte >> 4, byte & 15]).take(HOST_DIGITS).map(digit));
+    name
+}
+
+fn digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16")
+}
+
+/// Whether a name is one that [`host_ifname`] makes.
+pub fn is_host_ifname(name: &str) -> bool {
+    name.strip_prefix(HOST_PREFIX).is_some_and(|rest| {
+        rest.len() == HOST_DIGITS && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// A veth pair to make.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VethSpec {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME: the name in the pod.
+    pub ifname: String,
+    /// MAC address of the pod's side.
+    pub mac: Mac,
+    /// MTU of both sides, in bytes.
+    pub mtu: u32,
+}
+
+/// A veth pair that was made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Veth {
+    /// Name of the host side.
+    pub host_ifname: String,
+    /// Interface index of the host side, in the node's namespace.
+    pub host_ifindex: u32,
+    /// Interface index of the pod's side, in the pod's namespace.
+    pub pod_ifindex: u32,
+}
+
+/// Why there is no veth pair.
+#[derive(Debug, thiserror::Error)]
+pub enum VethError {
+    /// The pod has an interface of that name. CNI 1.1.0, section "ADD": this must be an error.
+    #[error("the pod has an interface {ifname} already, in {netns:?}")]
+    PodHasInterface {
+        /// CNI_IFNAME.
+        ifname: String,
+        /// The pod's namespace.
+        netns: std::path::PathBuf,
+    },
+    /// The node has the host side already: this attachment was added before and not removed.
+    #[error("the node has the interface {ifname} of container {container_id} already: run DEL for it first")]
+    HostHasInterface {
+        /// Name of the host side.
+        ifname: String,
+        /// CNI_CONTAINERID.
+        container_id: String,
+    },
+    /// Something else.
+    #[error(transparent)]
+    Net(#[from] NetError),
+}
+
+/// Makes a veth pair, one end in the node and the other in the pod. Both are down and without
+/// addresses, and no IPv6 link-local address will appear when they go up.
+///
+/// On an error nothing of it is left.
+pub async fn create_veth(node: &Node, sandbox: &Netns, spec: &VethSpec) -> Result<Veth, VethError> {
+    let host_ifname = host_ifname(&spec.container_id, &spec.ifname);
+    let result = create(node, sandbox, spec, &host_ifname).await;
+    let exists = match &result {
+        Err(VethError::Net(error)) if error.is_already_exists() => true,
+        Ok(_) | Err(VethError::PodHasInterface { .. } | VethError::HostHasInterface { .. }) => return result,
+        Err(VethError::Net(_)) => false,
+    };
+    if !exists {
+        // Whatever was not made yet cannot be removed; the first error is the one to tell.
+        let _ = delete_link(node, &host_ifname).await;
+        return result;
+    }
+    match find_link(node.netlink(), &host_ifname).await {
+        Ok(_) => Err(VethError::HostHasInterface { ifname: host_ifname, container_id: spec.container_id.clone() }),
+        Err(error) if error.is_not_found() => {
+            Err(VethError::PodHasInterface { ifname: spec.ifname.clone(), netns: sandbox.path().into() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn create(node: &Node, sandbox: &Netns, spec: &VethSpec, host_ifname: &str) -> Result<Veth, VethError> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(spec.ifname.clone()),
+        LinkAttribute::Address(spec.mac.0.to_vec()),
+        LinkAttribute::Mtu(spec.mtu),
+        LinkAttribute::NetNsFd(sandbox.as_fd().as_raw_fd()),
+    ];
+    let mut veth = LinkMessage::default();
+    veth.attributes = vec![
+        LinkAttribute::IfName(host_ifname.to_owned()),
+        LinkAttribute::Address(HOST_MAC.to_vec()),
+        LinkAttribute::Mtu(spec.mtu),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    let object = || format!("link {host_ifname}");
+    node.netlink()
+        .change(Request {
+            message: RouteNetlinkMessage::NewLink(veth),
+            mode: Mode::Create,
+            action: "create",
+            object: object(),
+        })
+        .await?;
+    // The index of the other end is given out with IFLA_LINK, always if it is in another namespace.
+    let link = find_link(node.netlink(), host_ifname).await?;
+    let pod_ifindex = link.peer_ifindex.ok_or_else(|| NetError::Unexpected {
+        action: "look up",
+        object: object(),
+        answer: "no index of the pod's side".into(),
+    })?;
+    let mut settings = no_link_local(link.ifindex);
+    let alias = format!("{}/{}", spec.container_id, spec.ifname);
+    if alias.len() <= ALIAS_MAX {
+        settings.attributes.push(LinkAttribute::IfAlias(alias));
+    }
+    node.netlink().change(set(settings, "configure", object())).await?;
+    Ok(Veth { host_ifname: host_ifname.to_owned(), host_ifindex: link.ifindex, pod_ifindex })
+}
+
+/// A message that keeps the kernel from giving a link a link-local address.
+pub(crate) fn no_link_local(ifindex: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
+        In6AddrGenMode::None,
+    )])])];
+    message
+}
+
+/// A request to bring a link up.
+pub(crate) fn up(ifindex: u32, object: String) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    set(message, "bring up", object)
+}
+
+pub(crate) fn set(message: LinkMessage, action: &'static str, object: String) -> Request {
+    Request { message: RouteNetlinkMessage::SetLink(message), mode: Mode::Change, action, object }
+}
+
+/// Removes a link of the node by name, and with it the pod's side. Gone already is done.
+pub async fn delete_link(node: &Node, name: &str) -> Result<(), NetError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    delete(node.netlink(), message, format!("link {name}")).await
+}
+
+/// Removes a link of a pod by name, and with it the host side. Gone already is done.
+pub async fn delete_pod_link(sandbox: &Netns, ifname: &str) -> Result<(), NetError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(ifname.to_owned())];
+    delete(&sandbox.connect().await?, message, format!("link {ifname} of the pod")).await
+}
+
+async fn delete(netlink: &Netlink, message: LinkMessage, object: String) -> Result<(), NetError> {
+    let message = RouteNetlinkMessage::DelLink(message);
+    netlink.change(Request { message, mode: Mode::Change, action: "remove", object }).await.or_gone()
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// Its alias, empty if it has none.
+    pub alias: String,
+    /// Its MAC address, if it is an Ethernet device.
+    pub mac: Option<Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Whether it is a veth.
+    pub is_veth: bool,
+    /// Index of the other end of a veth, in the namespace that end is in.
+    pub peer_ifindex: Option<u32>,
+}
+
+impl Link {
+    /// The attachment a host link was made for, container id and interface name, if its alias says.
+    pub fn attachment(&self) -> Option<(&str, &str)> {
+        let (container_id, ifname) = self.alias.split_once('/')?;
+        (host_ifname(container_id, ifname) == self.name).then_some((container_id, ifname))
+    }
+}
+
+/// Looks a link up by name.
+pub async fn find_link(netlink: &Netlink, name: &str) -> Result<Link, NetError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    let object = || format!("link {name}");
+    match netlink.get(RouteNetlinkMessage::GetLink(message), object()).await? {
+        RouteNetlinkMessage::NewLink(message) => Ok(read(message)),
+        other => Err(NetError::Unexpected { action: "look up", object: object(), answer: format!("{other:?}") }),
+    }
+}
+
+/// All links of the node that we made, by index.
+pub async fn host_links(node: &Node) -> Result<Vec<Link>, NetError> {
+    let mut message = LinkMessage::default();
+    message.header.interface_family = AddressFamily::Unspec;
+    let found = node.netlink().dump(RouteNetlinkMessage::GetLink(message), "links").await?;
+    let mut links: Vec<Link> = found
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(message) => Some(read(message)),
+            _ => None,
+        })
+        .filter(|link| link.is_veth && is_host_ifname(&link.name))
+        .collect();
+    links.sort_by_key(|link| link.ifindex);
+    Ok(links)
+}
+
+fn read(message: LinkMessage) -> Link {
+    let mut link = Link {
+        ifindex: message.header.index,
+        name: String::new(),
+        alias: String::new(),
+        mac: None,
+        mtu: 0,
+        is_up: message.header.flags.contains(LinkFlags::Up),
+        is_veth: false,
+        peer_ifindex: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Link(peer) => link.peer_ifindex = Some(peer),
+            LinkAttribute::LinkInfo(infos) => {
+                link.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_fit_and_tell_attachments_apart() {
+        let one = host_ifname("c0ffee", "eth0");
+        assert_eq!(one.len(), 13);
+        assert!(is_host_ifname(&one), "{one}");
+        assert_eq!(one, host_ifname("c0ffee", "eth0"));
+        assert_ne!(one, host_ifname("c0ffee", "eth1"));
+        assert_ne!(one, host_ifname("c0ffe", "eth0"));
+    }
+
+    #[test]
+    fn host_names_are_the_same_in_every_build() {
+        // printf 'c0ffee/eth0' | sha256sum
+        assert_eq!(host_ifname("c0ffee", "eth0"), "bh6ad2516ced2");
+    }
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        for name in ["bh", "bh0", "bh0123456789A", "bh0123456789g", "bh0123456789ab", "bx0123456789a", "eth0"] {
+            assert!(!is_host_ifname(name), "{name}");
+        }
+        assert!(is_host_ifname("bh0123456789a"));
+    }
+
+    #[test]
+    fn an_alias_names_the_attachment_only_if_the_name_agrees() {
+        let mut link = Link {
+            ifindex: 1,
+            name: host_ifname("c1", "eth0"),
+            alias: "c1/eth0".into(),
+            mac: None,
+            mtu: 1500,
+            is_up: false,
+            is_veth: true,
+            peer_ifindex: None,
+        };
+        assert_eq!(link.attachment(), Some(("c1", "eth0")));
+        link.alias = "c2/eth0".into();
+        assert_eq!(link.attachment(), None);
+        link.alias.clear();
+        assert_eq!(link.attachment(), None);
+    }
+}

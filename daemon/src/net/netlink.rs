@@ -1,0 +1,160 @@
+//! One rtnetlink connection: requests with typed errors, several in one datagram, dumps.
+//!
+//! The kernel serves the messages of a datagram one after another and goes on after one that failed,
+//! so requests that build on each other need one round trip together.
+
+use std::io;
+
+use futures::StreamExt;
+use rtnetlink::{
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    },
+    packet_route::RouteNetlinkMessage,
+    proto::ConnectionHandle,
+    sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
+};
+
+use super::NetError;
+
+/// Port 0: the kernel.
+fn kernel() -> SocketAddr {
+    SocketAddr::new(0, 0)
+}
+
+/// A connection in the namespace it was opened in. The executor drives it until the last clone is
+/// dropped.
+#[derive(Clone, Debug)]
+pub struct Netlink(ConnectionHandle<RouteNetlinkMessage>);
+
+/// What to do with an object that is there, or is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Make it; an error if it is there.
+    Create,
+    /// Make it, or make it so.
+    Replace,
+    /// Change or remove it; an error if it is not there.
+    Change,
+}
+
+impl Mode {
+    fn flags(self) -> u16 {
+        match self {
+            Self::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Change => 0,
+        }
+    }
+}
+
+/// One request, with the words for its error.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) message: RouteNetlinkMessage,
+    pub(crate) mode: Mode,
+    pub(crate) action: &'static str,
+    pub(crate) object: String,
+}
+
+impl Netlink {
+    /// Opens a connection in the calling thread's namespace. Needs the context of a tokio runtime.
+    pub(crate) fn open() -> io::Result<Self> {
+        let (mut connection, handle, _) = rtnetlink::proto::new_connection::<RouteNetlinkMessage>(NETLINK_ROUTE)?;
+        // Acknowledgements and ends of dumps are passed on, so that they can be told from a
+        // connection that broke.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        let socket: &mut TokioSocket = connection.socket_mut();
+        // An attribute the kernel does not know in a question is an error, not ignored (Linux 4.20).
+        socket.socket_mut().set_netlink_get_strict_chk(true)?;
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// Sends one request and waits until it is done.
+    pub(crate) async fn change(&self, request: Request) -> Result<(), NetError> {
+        self.change_all(vec![request]).await
+    }
+
+    /// Sends all requests at once, in order, and waits until the last is done; answers by request.
+    /// A request is tried even if one before it failed.
+    pub(crate) async fn change_each(&self, requests: Vec<Request>) -> Vec<Result<(), NetError>> {
+        let packets: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                let mut packet = NetlinkMessage::from(request.message.clone());
+                packet.header.flags = NLM_F_REQUEST | NLM_F_ACK | request.mode.flags();
+                packet
+            })
+            .collect();
+        let mut answers = self.0.request_batch(packets, kernel()).ok();
+        let mut results = Vec::with_capacity(requests.len());
+        for Request { action, object, .. } in requests {
+            let answer = match &mut answers {
+                Some(answers) => answers.next().await,
+                None => None,
+            };
+            results.push(match answer.map(|answer| answer.payload) {
+                None => Err(NetError::Closed { action, object }),
+                Some(NetlinkPayload::Error(error)) if error.code.is_none() => Ok(()),
+                Some(NetlinkPayload::Error(error)) => Err(NetError::from_errno(-error.raw_code(), action, object)),
+                Some(other) => Err(NetError::Unexpected { action, object, answer: format!("{other:?}") }),
+            });
+        }
+        results
+    }
+
+    /// Sends all requests at once, in order; the first error if there is one.
+    pub(crate) async fn change_all(&self, requests: Vec<Request>) -> Result<(), NetError> {
+        self.change_each(requests).await.into_iter().collect()
+    }
+
+    /// Asks about one object.
+    pub(crate) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+        object: String,
+    ) -> Result<RouteNetlinkMessage, NetError> {
+        let action = "look up";
+        let mut packet = NetlinkMessage::from(message);
+        packet.header.flags = NLM_F_REQUEST;
+        let Ok(mut answers) = self.0.request(packet, kernel()) else { return Err(NetError::Closed { action, object }) };
+        match answers.next().await.map(|answer| answer.payload) {
+            None => Err(NetError::Closed { action, object }),
+            Some(NetlinkPayload::InnerMessage(answer)) => Ok(answer),
+            Some(NetlinkPayload::Error(error)) => Err(NetError::from_errno(-error.raw_code(), action, object)),
+            Some(other) => Err(NetError::Unexpected { action, object, answer: format!("{other:?}") }),
+        }
+    }
+
+    /// Lists objects.
+    pub(crate) async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+        objects: &'static str,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetError> {
+        let action = "list";
+        let object = || objects.to_owned();
+        let mut packet = NetlinkMessage::from(message);
+        packet.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        let Ok(mut answers) = self.0.request(packet, kernel()) else {
+            return Err(NetError::Closed { action, object: object() });
+        };
+        let mut found = Vec::new();
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(answer) => found.push(answer),
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Noop => {}
+                NetlinkPayload::Error(error) => {
+                    return Err(NetError::from_errno(-error.raw_code(), action, object()));
+                }
+                other => {
+                    return Err(NetError::Unexpected { action, object: object(), answer: format!("{other:?}") });
+                }
+            }
+        }
+        Err(NetError::Closed { action, object: object() })
+    }
+}

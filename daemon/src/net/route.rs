@@ -1,0 +1,123 @@
+//! Routes and permanent neighbour entries.
+
+use std::net::IpAddr;
+
+use rtnetlink::packet_route::{
+    RouteNetlinkMessage,
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+};
+
+use crate::mac::Mac;
+
+use super::{
+    NetError, Netlink,
+    address::family,
+    host_prefix,
+    netlink::{Mode, Request},
+};
+
+/// One route of the main table, as far as we set or check routes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Route {
+    /// Destination: a single address, or `None` for the default route.
+    pub destination: Option<IpAddr>,
+    /// Next hop, `None` for on-link.
+    pub gateway: Option<IpAddr>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+}
+
+/// A request to set a route through a link. The link must be up.
+pub(crate) fn set(ifindex: u32, route: Route, like: IpAddr) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(like);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = if route.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    if let Some(destination) = route.destination {
+        message.header.destination_prefix_length = host_prefix(destination);
+        message.attributes.push(RouteAttribute::Destination(destination.into()));
+    }
+    if let Some(gateway) = route.gateway {
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    }
+    if let Some(source) = route.source {
+        message.attributes.push(RouteAttribute::PrefSource(source.into()));
+    }
+    message.attributes.push(RouteAttribute::Oif(ifindex));
+    let to = route.destination.map_or_else(|| "default".to_owned(), |destination| destination.to_string());
+    Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        mode: Mode::Replace,
+        action: "set",
+        object: format!("route to {to} through link {ifindex}"),
+    }
+}
+
+/// A request to fix the MAC address behind an address on a link.
+pub(crate) fn set_neighbour(ifindex: u32, address: IpAddr, mac: Mac) -> Request {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address);
+    message.header.ifindex = ifindex;
+    message.header.state = NeighbourState::Permanent;
+    message.attributes = vec![
+        NeighbourAttribute::Destination(match address {
+            IpAddr::V4(address) => NeighbourAddress::Inet(address),
+            IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+        }),
+        NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()),
+    ];
+    Request {
+        message: RouteNetlinkMessage::NewNeighbour(message),
+        mode: Mode::Replace,
+        action: "set",
+        object: format!("neighbour {address} on link {ifindex}"),
+    }
+}
+
+/// Routes of the main table through one link, to single addresses and the default, both families.
+pub async fn list(netlink: &Netlink, ifindex: u32) -> Result<Vec<Route>, NetError> {
+    let mut routes = Vec::new();
+    for family in [rtnetlink::packet_route::AddressFamily::Inet, rtnetlink::packet_route::AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.attributes = vec![RouteAttribute::Oif(ifindex)];
+        let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "routes").await?;
+        routes.extend(found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(message) => read(message, ifindex),
+            _ => None,
+        }));
+    }
+    routes.sort_unstable();
+    routes.dedup();
+    Ok(routes)
+}
+
+fn read(message: RouteMessage, ifindex: u32) -> Option<Route> {
+    let mut route = Route { destination: None, gateway: None, source: None };
+    let mut through = None;
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => route.destination = ip(&address),
+            RouteAttribute::Gateway(address) => route.gateway = ip(&address),
+            RouteAttribute::PrefSource(address) => route.source = ip(&address),
+            RouteAttribute::Oif(index) => through = Some(index),
+            _ => {}
+        }
+    }
+    let ours = through == Some(ifindex)
+        && message.header.kind == RouteType::Unicast
+        && message.header.destination_prefix_length == route.destination.map_or(0, host_prefix);
+    ours.then_some(route)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
