@@ -57,35 +57,46 @@ impl fmt::Display for What {
 
 /// Counts who needs how many, so that an error can name the one that needs most.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct Budget<'a> {
     what: What,
     limit: usize,
     needed: usize,
-    shares: BTreeMap<usize, usize>,
+    /// Every policy of the table, with its count and the last one it was counted for.
+    policies: Vec<(&'a PolicyRef, usize, usize)>,
+    /// By place of a rule: its policy's place among these.
+    owners: Vec<usize>,
 }
 
-impl Budget {
-    pub(super) fn new(what: What, limit: usize) -> Self {
-        Self { what, limit, needed: 0, shares: BTreeMap::new() }
+impl<'a> Budget<'a> {
+    pub(super) fn new(what: What, limit: usize, table: &'a RuleTable) -> Self {
+        let mut policies: Vec<(&PolicyRef, usize, usize)> = Vec::new();
+        let mut places: BTreeMap<&PolicyRef, usize> = BTreeMap::new();
+        let owners = table.rules.iter().map(|rule| {
+            *places.entry(&rule.rule.policy).or_insert_with(|| {
+                policies.push((&rule.rule.policy, 0, 0));
+                policies.len() - 1
+            })
+        });
+        let owners = owners.collect();
+        Self { what, limit, needed: 0, policies, owners }
     }
 
     /// One more, which these rules (places in the table) take part in.
-    pub(super) fn take(&mut self, table: &RuleTable, rules: impl IntoIterator<Item = usize>) -> Result<(), LowerError> {
+    pub(super) fn take(&mut self, rules: impl IntoIterator<Item = usize>) -> Result<(), LowerError> {
         self.needed += 1;
         for rule in rules {
-            *self.shares.entry(rule).or_insert(0) += 1;
+            let (_, count, last) = &mut self.policies[self.owners[rule]];
+            if *last != self.needed {
+                *last = self.needed;
+                *count += 1;
+            }
         }
         if self.needed <= self.limit {
             return Ok(());
         }
-        let mut by_policy: BTreeMap<&PolicyRef, usize> = BTreeMap::new();
-        for (rule, share) in &self.shares {
-            let policy = &table.rules[*rule].rule.policy;
-            let most = by_policy.entry(policy).or_insert(0);
-            *most = (*most).max(*share);
-        }
-        let worst = by_policy.into_iter().rev().max_by_key(|(_, share)| *share);
-        let (policy, share) = worst.expect("what takes space comes from a rule");
-        Err(LowerError { what: self.what, needed: self.needed, limit: self.limit, policy: policy.clone(), share })
+        let worst = self.policies.iter().rev().max_by_key(|(_, count, _)| *count);
+        let (policy, share, _) = worst.expect("a table that needs entries has rules");
+        let (what, needed, limit) = (self.what, self.needed, self.limit);
+        Err(LowerError { what, needed, limit, policy: (*policy).clone(), share: *share })
     }
 }

@@ -23,14 +23,14 @@ pub(super) fn peers(
     let mut entries = BTreeMap::new();
     let any = flatten.peer(wildcards(table, |peers| matches!(peers, TablePeers::Anyone)))?;
     let cluster = flatten.peer(wildcards(table, speaks_to_every_pod))?;
-    let mut budget = Budget::new(What::Peers, limit);
+    let mut budget = Budget::new(What::Peers, limit, table);
     let mut split = Split::new();
     for (number, identity) in candidates(table, universe) {
         let voices = voices(table, identity, &mut split);
         let rules: Vec<usize> = voices.iter().map(|voice| voice.rule).collect();
         let peer = flatten.peer(voices)?;
         if peer != cluster {
-            budget.take(table, rules)?;
+            budget.take(rules)?;
             entries.insert(number, peer);
         }
     }

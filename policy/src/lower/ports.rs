@@ -151,7 +151,7 @@ impl<'a> Flatten<'a> {
     fn flatten(&self, voices: &[Voice]) -> Result<Peer, LowerError> {
         let mut otherwise = None;
         let mut first: BTreeMap<PortPrefix, usize> = BTreeMap::new();
-        let mut budget = Budget::new(What::Ports, self.limit);
+        let mut budget = Budget::new(What::Ports, self.limit, self.table);
         for Voice { rule, named } in voices {
             let TablePorts::These { ranges, named: _ } = &self.table.rules[*rule].ports else {
                 // Whatever comes after this rule in the order has nothing left to decide.
@@ -162,7 +162,7 @@ impl<'a> Flatten<'a> {
             for prefix in ranges.iter().copied().chain(named).flat_map(|(protocol, range)| prefixes(protocol, range)) {
                 if let Entry::Vacant(vacant) = first.entry(prefix) {
                     vacant.insert(*rule);
-                    budget.take(self.table, [*rule])?;
+                    budget.take([*rule])?;
                 }
             }
         }

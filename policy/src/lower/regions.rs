@@ -54,7 +54,7 @@ pub(super) fn regions(
     limit: usize,
 ) -> Result<BTreeMap<(Addr, u8), Peer>, LowerError> {
     named_in_blocks(table, universe, &mut split);
-    let mut budget = Budget::new(What::Regions, limit);
+    let mut budget = Budget::new(What::Regions, limit, table);
     let mut entries = BTreeMap::new();
     let mut stack: Vec<Frame> = Vec::new();
     for (network, cut) in cuts(table, split) {
@@ -74,7 +74,7 @@ pub(super) fn regions(
         let peer = flatten.peer(voices)?;
         let silent = Peer::default();
         if peer != *stack.last().map_or(&silent, |frame| &frame.peer) {
-            budget.take(table, involved)?;
+            budget.take(involved)?;
             entries.insert(region_key(network), peer.clone());
         }
         stack.push(Frame { network, blocks, peer });

@@ -107,7 +107,8 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 pub(crate) fn network_policy() -> impl Strategy<Value = NetworkPolicy> {
     let rules = || option::weighted(0.7, vec(rule(), 0..3));
-    (select(&NAMESPACES[..]), select(&["p", "q", "r"][..]), selector(), rules(), rules()).prop_map(
+    let subjects = prop_oneof![2 => Just(Selector::everything()), 1 => selector()];
+    (select(&NAMESPACES[..]), select(&["p", "q", "r"][..]), subjects, rules(), rules()).prop_map(
         |(namespace, name, pod_selector, ingress, egress)| NetworkPolicy {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -165,7 +166,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
     let pods: Vec<_> = (0u8..6).map(pod_numbered).collect();
     // Pods that are over, whose addresses now belong to others.
     let ghosts = vec((0u8..6).prop_flat_map(pod_numbered), 0..3);
-    let parts = (vec(namespace(), 0..4), pods, ghosts, vec(network_policy(), 0..5));
+    let parts = (vec(namespace(), 0..4), pods, ghosts, vec(network_policy(), 0..7));
     parts.prop_map(|(namespaces, pods, ghosts, policies)| {
         let ghosts = ghosts.into_iter().map(|pod| Pod {
             key: PodKey::new(pod.key.namespace, format!("ghost-{}", pod.key.name)),
