@@ -5,17 +5,20 @@
 //! an error knows path and line.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected,
-    Visitor, value::StrDeserializer,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+    value::StrDeserializer,
 };
 
 use crate::error::Problem;
 use crate::nearest::nearest;
 use crate::node::{Entry, Node, Value};
-use crate::path::{FieldPath, Quoted, Segment};
+use crate::path::Quoted;
+
+mod error;
+
+use error::{DecodeError, Place};
 
 /// Types whose unknown fields are passed over: what only the control plane writes, and newer
 /// versions of it write more of, says nothing that we act upon.
@@ -38,98 +41,6 @@ pub(crate) fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Problem>
             }
             Err(problems)
         }
-    }
-}
-
-/// The way from the document to a value, as a chain of borrowed steps: nothing is allocated
-/// unless something is wrong.
-enum Place<'a> {
-    Root,
-    Key(&'a Place<'a>, &'a str),
-    Index(&'a Place<'a>, usize),
-}
-
-impl Place<'_> {
-    fn path(&self) -> FieldPath {
-        let mut segments = Vec::new();
-        let mut place = self;
-        loop {
-            place = match place {
-                Place::Root => break,
-                Place::Key(parent, key) => {
-                    segments.push(Segment::Key((*key).to_owned()));
-                    parent
-                }
-                Place::Index(parent, index) => {
-                    segments.push(Segment::Index(*index));
-                    parent
-                }
-            };
-        }
-        segments.into_iter().rev().collect()
-    }
-}
-
-#[derive(Debug)]
-struct DecodeError {
-    path: Option<FieldPath>,
-    what: String,
-    fix: String,
-}
-
-impl DecodeError {
-    fn at(mut self, place: &Place<'_>) -> Self {
-        self.path.get_or_insert_with(|| place.path());
-        self
-    }
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for DecodeError {}
-
-impl serde::de::Error for DecodeError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { path: None, what: message.to_string(), fix: "correct the value".to_owned() }
-    }
-
-    fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        let expected = plain_name(expected);
-        let what = format!("expected {expected}, found {}", plain_value(unexpected));
-        Self { path: None, what, fix: format!("write {expected}") }
-    }
-
-    fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        let expected = plain_name(expected);
-        let what = format!("{} is not {expected}", plain_value(unexpected));
-        Self { path: None, what, fix: format!("write {expected}") }
-    }
-}
-
-/// What types call what they expect, in words for people who do not know Rust.
-fn plain_name(expected: &dyn serde::de::Expected) -> String {
-    match expected.to_string().as_str() {
-        "IntOrString" => "a whole number or a name".to_owned(),
-        "i32" | "a 32-bit integer" => format!("a whole number from {} to {}", i32::MIN, i32::MAX),
-        other => other.to_owned(),
-    }
-}
-
-fn plain_value(unexpected: Unexpected<'_>) -> String {
-    match unexpected {
-        Unexpected::Signed(number) => format!("the number {number}"),
-        Unexpected::Unsigned(number) => format!("the number {number}"),
-        Unexpected::Float(number) => format!("the number {number}"),
-        Unexpected::Bool(value) => format!("the boolean {value}"),
-        Unexpected::Str(text) => format!("the text {}", Quoted(text)),
-        Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map => "an object".to_owned(),
-        Unexpected::Unit | Unexpected::Option => "nothing (null)".to_owned(),
-        other => other.to_string(),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{json, namespace, network_policy, pod, yaml};
 /// What hostile or mistaken input may cost at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// Bytes of one file. A tree of nodes takes some ten times the memory of its text.
+    /// Bytes of one file.
     pub file_bytes: usize,
     /// Objects in one file, those passed over and refused included.
     pub objects: usize,

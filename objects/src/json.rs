@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::node::{Entry, MAX_DEPTH, Node, Value};
-use crate::yaml::{TextError, duplicate_key, too_deep};
+use crate::node::{Budget, Entry, MAX_DEPTH, Node, Value, Weight};
+use crate::yaml::{TextError, duplicate_key, too_deep, too_large};
 
 /// A value that could not be read, and the line it starts on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,11 +26,12 @@ pub(crate) struct BadValue {
 pub(crate) fn parse(text: &str, first_line: usize) -> (Vec<Node>, Option<BadValue>) {
     let line = Cell::new(first_line);
     let refused = RefCell::new(None);
+    let budget = RefCell::new(Budget::for_text(text.len()));
     let mut reader = serde_json::Deserializer::from_reader(CountingReader { rest: text.as_bytes(), line: &line });
     let mut nodes = Vec::new();
     while reader.end().is_err() {
         let start = line.get();
-        match (NodeSeed { line: &line, refused: &refused, depth: 0 }).deserialize(&mut reader) {
+        match (NodeSeed { line: &line, refused: &refused, budget: &budget, depth: 0 }).deserialize(&mut reader) {
             Ok(node) => nodes.push(node),
             Err(error) => {
                 let error = refused.take().unwrap_or_else(|| syntax_error(&error, first_line));
@@ -71,6 +72,7 @@ impl Read for CountingReader<'_> {
 struct NodeSeed<'a> {
     line: &'a Cell<usize>,
     refused: &'a RefCell<Option<TextError>>,
+    budget: &'a RefCell<Budget>,
     depth: usize,
 }
 
@@ -94,6 +96,8 @@ impl<'de> DeserializeSeed<'de> for NodeSeed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
         let line = self.line.get();
+        let taken = self.budget.borrow_mut().take(Weight { nodes: 1, bytes: 0 });
+        taken.map_err(|reason| self.refuse::<D::Error>(too_large(reason, line)))?;
         deserializer.deserialize_any(self).map(|value| Node::new(line, value))
     }
 }

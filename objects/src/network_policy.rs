@@ -1,6 +1,8 @@
 //! NetworkPolicy: validated as the API server validates it, and defaulted as it defaults.
 //!
 //! Meaning of missing and empty fields: reference of `networking.k8s.io/v1`, NetworkPolicySpec.
+//! As there, a block may have bits set beyond its prefix (`10.1.2.3/8`), which are cleared, and
+//! leading zeros in IPv4, which are decimal; a block of IPv4-mapped addresses is an IPv4 block.
 
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::networking::v1::{

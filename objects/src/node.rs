@@ -109,7 +109,7 @@ impl Weight {
 }
 
 /// What a document may weigh once aliases are replaced: as much as text of its size could weigh
-/// without any alias, and some more for small ones. A document without aliases always fits.
+/// without any alias, and some more for small ones; but never more values than [`MAX_NODES`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     limit: Weight,
@@ -119,17 +119,35 @@ pub(crate) struct Budget {
 /// Nodes and bytes that even the smallest document may grow to.
 const BUDGET_FLOOR: usize = 64 * 1024;
 
+/// Values in one document, some 100 bytes of memory each. A list of 10,000 pods has about half
+/// as many.
+pub(crate) const MAX_NODES: usize = 1_000_000;
+
+/// A document that outgrew its budget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TooLarge {
+    /// It has more than [`MAX_NODES`] values.
+    Values,
+    /// Only its aliases make it so large.
+    Aliases,
+}
+
 impl Budget {
     pub(crate) fn for_text(bytes: usize) -> Self {
         let limit = bytes.saturating_mul(2).saturating_add(BUDGET_FLOOR);
         Self { limit: Weight { nodes: limit, bytes: limit }, used: Weight::default() }
     }
 
-    /// Takes `weight` from what is left; false when that is not enough.
-    #[must_use]
-    pub(crate) fn take(&mut self, weight: Weight) -> bool {
+    /// Takes `weight` from what is left, if that is enough.
+    pub(crate) fn take(&mut self, weight: Weight) -> Result<(), TooLarge> {
         self.used = self.used.add(weight);
-        self.used.nodes <= self.limit.nodes && self.used.bytes <= self.limit.bytes
+        if self.used.nodes > self.limit.nodes || self.used.bytes > self.limit.bytes {
+            Err(TooLarge::Aliases)
+        } else if self.used.nodes > MAX_NODES {
+            Err(TooLarge::Values)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -152,7 +170,10 @@ mod tests {
     #[test]
     fn a_budget_runs_out() {
         let mut budget = Budget::for_text(0);
-        assert!(budget.take(Weight { nodes: BUDGET_FLOOR, bytes: 0 }));
-        assert!(!budget.take(Weight { nodes: 1, bytes: 0 }));
+        assert_eq!(budget.take(Weight { nodes: BUDGET_FLOOR, bytes: 0 }), Ok(()));
+        assert_eq!(budget.take(Weight { nodes: 1, bytes: 0 }), Err(TooLarge::Aliases));
+        let mut budget = Budget::for_text(MAX_NODES);
+        assert_eq!(budget.take(Weight { nodes: MAX_NODES, bytes: MAX_NODES }), Ok(()));
+        assert_eq!(budget.take(Weight { nodes: 1, bytes: 0 }), Err(TooLarge::Values));
     }
 }

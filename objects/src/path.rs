@@ -24,7 +24,7 @@ impl FieldPath {
         Self::default()
     }
 
-    /// Parses nothing: every argument is one field name, outermost first.
+    /// From names of fields, outermost first.
     pub fn of(fields: &[&str]) -> Self {
         Self(fields.iter().map(|field| Segment::Key((*field).to_owned())).collect())
     }

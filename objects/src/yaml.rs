@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use crate::node::{Budget, Entry, MAX_DEPTH, Node, Value, Weight};
+use crate::node::{Budget, Entry, MAX_DEPTH, MAX_NODES, Node, TooLarge, Value, Weight};
 use crate::path::Quoted;
 use crate::scalar;
 
@@ -32,6 +32,7 @@ impl TextError {
 pub(crate) fn parse(text: &str, first_line: usize) -> Result<Option<Node>, TextError> {
     let mut builder = Builder {
         line_offset: first_line - 1,
+        last_line: first_line + line_ends(text.trim_end_matches(['\r', '\n'])),
         stack: Vec::new(),
         anchors: HashMap::new(),
         budget: Budget::for_text(text.len()),
@@ -42,7 +43,7 @@ pub(crate) fn parse(text: &str, first_line: usize) -> Result<Option<Node>, TextE
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| {
             TextError::new(
-                error.marker().line().max(1) + builder.line_offset,
+                builder.line(error.marker()),
                 format!("this is not YAML: {}", error.info()),
                 "look at the indentation, the quotes and the brackets up to this line",
             )
@@ -52,8 +53,15 @@ pub(crate) fn parse(text: &str, first_line: usize) -> Result<Option<Node>, TextE
     Ok(builder.root)
 }
 
+/// Line ends as YAML has them: a carriage return is one too.
+fn line_ends(text: &str) -> usize {
+    text.matches(['\n', '\r']).count() - text.matches("\r\n").count()
+}
+
 struct Builder {
     line_offset: usize,
+    /// The last line that is not empty. What is missing at the end is missing there.
+    last_line: usize,
     stack: Vec<Frame>,
     anchors: HashMap<usize, (Node, Weight)>,
     budget: Budget,
@@ -83,7 +91,7 @@ struct Key {
 
 impl Builder {
     fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), TextError> {
-        let line = span.start.line().max(1) + self.line_offset;
+        let line = self.line(&span.start);
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
@@ -130,13 +138,15 @@ impl Builder {
                     ));
                 };
                 let (weight, anchored) = (*weight, node);
-                if !self.budget.take(weight) {
-                    return Err(too_many_aliases(line));
-                }
+                self.budget.take(weight).map_err(|reason| too_large(reason, line))?;
                 let node = anchored.clone();
                 self.complete(node, weight, 0)
             }
         }
+    }
+
+    fn line(&self, marker: &Marker) -> usize {
+        (marker.line().max(1) + self.line_offset).min(self.last_line)
     }
 
     fn awaits_key(&self) -> bool {
@@ -144,7 +154,7 @@ impl Builder {
     }
 
     fn charge(&mut self, weight: Weight, line: usize) -> Result<(), TextError> {
-        if self.budget.take(weight) { Ok(()) } else { Err(too_many_aliases(line)) }
+        self.budget.take(weight).map_err(|reason| too_large(reason, line))
     }
 
     fn key(&mut self, text: &str, line: usize, merges: bool) -> Result<(), TextError> {
@@ -294,12 +304,19 @@ pub(crate) fn too_deep(line: usize) -> TextError {
     )
 }
 
-fn too_many_aliases(line: usize) -> TextError {
-    TextError::new(
-        line,
-        "the aliases up to here make the document far larger than its text",
-        "write the values out, or use fewer aliases",
-    )
+pub(crate) fn too_large(reason: TooLarge, line: usize) -> TextError {
+    match reason {
+        TooLarge::Values => TextError::new(
+            line,
+            format!("the document has more than {MAX_NODES} values"),
+            "split it into several files",
+        ),
+        TooLarge::Aliases => TextError::new(
+            line,
+            "the aliases up to here make the document far larger than its text",
+            "write the values out, or use fewer aliases",
+        ),
+    }
 }
 
 fn unknown_tag(tag: &Tag, line: usize) -> TextError {

@@ -3,7 +3,9 @@
 //!
 //! One thread of its own does all of it, because every step blocks. Events leave in batches
 //! through a bounded channel; while the consumer is slow nothing is read, and nothing is lost.
-//! A folder that goes away takes nothing with it: its objects stay in force until it is back.
+//!
+//! Read are files named `*.yaml`, `*.yml` and `*.json` in the folder and in those below it, but
+//! nothing that begins with a dot. Of an object in two files the first by path counts. A folder that goes away takes nothing with it: its objects stay in force until it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
