@@ -5,7 +5,8 @@
 //! through a bounded channel; while the consumer is slow nothing is read, and nothing is lost.
 //!
 //! Read are files named `*.yaml`, `*.yml` and `*.json` in the folder and in those below it, but
-//! nothing that begins with a dot. Of an object in two files the first by path counts. A folder that goes away takes nothing with it: its objects stay in force until it is back.
+//! nothing that begins with a dot. Of an object in two files the first by path counts. A folder
+//! that goes away takes nothing with it: its objects stay in force until it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,17 +17,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use notify::EventKind;
 use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify::{EventKind, INotifyWatcher, RecursiveMode, Watcher};
 use objects::Limits;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use super::folder::{Change, Folder};
-use super::scan::{self, FolderId, Listing, Stamp};
+use super::scan::{self, Listing, Stamp};
 use super::settle::{Delays, Hint, Readiness, Settle};
+use super::watching::{Message, Watching};
 use super::{SourceEvent, SourceStatus};
+
+pub use super::watching::Notice;
 
 #[cfg(test)]
 mod tests;
@@ -49,16 +53,6 @@ pub struct Options {
     pub notice: Notice,
 }
 
-/// Who tells of changes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Notice {
-    /// inotify, and the regular look for what it does not see (a symlink's target, some network
-    /// file systems).
-    Inotify,
-    /// The regular look alone.
-    Rescan,
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -79,6 +73,9 @@ pub enum OpenError {
     /// It is something else.
     #[error("{} is not a folder; name a folder that holds manifests", .0.display())]
     NotAFolder(PathBuf),
+    /// Its path is not UTF-8, so that no message could name it rightly.
+    #[error("the path {} is not UTF-8; rename the folder", .0.display())]
+    NotUtf8(PathBuf),
     /// It cannot be listed.
     #[error("the folder {} cannot be listed; check its permissions", path.display())]
     Unreadable {
@@ -113,6 +110,9 @@ impl Directory {
     ///
     /// When there is no such folder or it cannot be listed. What happens later is told by events.
     pub fn watch(path: &Path, options: Options) -> Result<(Self, mpsc::Receiver<Vec<SourceEvent>>), OpenError> {
+        if path.to_str().is_none() {
+            return Err(OpenError::NotUtf8(path.to_owned()));
+        }
         match std::fs::read_dir(path) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(OpenError::Missing(path.to_owned())),
@@ -162,12 +162,6 @@ impl Drop for Directory {
         // When the inbox is full the thread is awake and will see the flag.
         let _ = self.inbox.try_send(Message::Stop);
     }
-}
-
-enum Message {
-    Changed(notify::Event),
-    LostTrack,
-    Stop,
 }
 
 /// The thread's state.
@@ -255,13 +249,15 @@ impl Eye {
                 false
             }
         };
+        // Lines may have moved without any event.
+        let moved = !changes.is_empty();
         changes.push(self.watching.standing(&self.root, self.options.rescan));
         self.settle.looked(now);
         if news {
             // A file may have come between the look and the watch.
             self.settle.note(&name_of(&self.root), Hint::Other, Instant::now());
         }
-        self.tell(changes)
+        self.tell(changes, moved)
     }
 
     fn changed_files(
@@ -312,94 +308,20 @@ impl Eye {
         changes.extend(gone.map(|name| (name.to_owned(), Change::Removed)));
     }
 
-    fn tell(&mut self, changes: Vec<(String, Change)>) -> Result<(), Unwanted> {
+    fn tell(&mut self, changes: Vec<(String, Change)>, moved: bool) -> Result<(), Unwanted> {
         let mut batch = self.folder.update(changes);
         if !self.synced {
             self.synced = true;
             batch.push(SourceEvent::Synced);
         }
+        if moved || !batch.is_empty() {
+            self.status.send_replace(Arc::new(self.folder.status(self.synced)));
+        }
         if batch.is_empty() {
             return Ok(());
         }
         debug!(folder = %self.root.display(), events = batch.len(), "Folder changed");
-        self.status.send_replace(Arc::new(self.folder.status(self.synced)));
         self.events.blocking_send(batch).map_err(|_| Unwanted)
-    }
-}
-
-/// The inotify watches, one per folder.
-struct Watching {
-    watcher: Option<INotifyWatcher>,
-    watched: BTreeMap<PathBuf, FolderId>,
-    /// Why changes are noticed late.
-    slow: Option<String>,
-}
-
-impl Watching {
-    fn new(notice: Notice, inbox: SyncSender<Message>, overflow: Arc<AtomicBool>) -> Self {
-        let mut watching = Self { watcher: None, watched: BTreeMap::new(), slow: None };
-        if notice == Notice::Rescan {
-            return watching;
-        }
-        let tell = move |event: notify::Result<notify::Event>| {
-            let message = event.map_or(Message::LostTrack, Message::Changed);
-            if inbox.try_send(message).is_err() {
-                overflow.store(true, Ordering::Relaxed);
-            }
-        };
-        match INotifyWatcher::new(tell, notify::Config::default().with_follow_symlinks(false)) {
-            Ok(watcher) => watching.watcher = Some(watcher),
-            Err(error) => watching.slow = Some(error.to_string()),
-        }
-        watching
-    }
-
-    /// Watches the folders of a listing and no others. Says whether one of them is new.
-    fn follow(&mut self, listing: &Listing) -> bool {
-        let Some(watcher) = &mut self.watcher else { return false };
-        self.watched.retain(|folder, id| {
-            let stays = listing.folders.get(folder) == Some(id);
-            if !stays {
-                // It fails when the folder is gone, and with it the watch.
-                let _ = watcher.unwatch(folder);
-            }
-            stays
-        });
-        let (mut news, mut slow) = (false, None);
-        for (folder, id) in &listing.folders {
-            if self.watched.contains_key(folder) {
-                continue;
-            }
-            match watcher.watch(folder, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.watched.insert(folder.clone(), *id);
-                    news = true;
-                }
-                Err(error) => slow = Some(format!("{error}; raise fs.inotify.max_user_watches")),
-            }
-        }
-        self.slow = slow;
-        news
-    }
-
-    /// The watch of a folder that was removed or renamed is worth nothing.
-    fn forget(&mut self, folder: &Path) {
-        if self.watched.remove(folder).is_some()
-            && let Some(watcher) = &mut self.watcher
-        {
-            let _ = watcher.unwatch(folder);
-        }
-    }
-
-    /// The standing error about watching, if there is one.
-    fn standing(&self, root: &Path, rescan: Duration) -> (String, Change) {
-        let place = format!("{} (watching)", root.display());
-        match &self.slow {
-            None => (place, Change::Removed),
-            Some(reason) => {
-                (place, Change::Slow(format!("changes are noticed only every {} s: {reason}", rescan.as_secs())))
-            }
-        }
     }
 }
 

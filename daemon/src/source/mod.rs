@@ -19,6 +19,7 @@ pub mod directory;
 pub mod folder;
 mod scan;
 pub mod settle;
+mod watching;
 
 /// One change, as a consumer applies it. They come in batches: what one batch holds happened
 /// together, and its order is one in which applying is safe (what isolates before what is

@@ -220,6 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn absence_from_a_folder_that_cannot_be_listed_means_nothing() {
+        let unreadable = BTreeMap::from([(PathBuf::from("/r/locked"), "denied".to_owned())]);
+        let listing = Listing { unreadable, ..Listing::default() };
+        assert!(listing.is_hidden(Path::new("/r/locked/deeper/a.yaml")));
+        assert!(listing.is_hidden(Path::new("/r/locked")));
+        assert!(!listing.is_hidden(Path::new("/r/locked.yaml")));
+        assert!(!listing.is_hidden(Path::new("/r/a.yaml")));
+    }
+
+    #[test]
+    fn folders_are_followed_to_their_depth_and_no_symlink_to_one_is() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut deepest = folder.path().to_owned();
+        for _ in 0..=MAX_DEPTH {
+            fs::write(deepest.join("a.yaml"), "").expect("a file");
+            deepest.push("d");
+            fs::create_dir(&deepest).expect("a folder");
+        }
+        fs::write(deepest.join("a.yaml"), "").expect("a file");
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("circle")).expect("a symlink");
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("circle.yaml")).expect("a symlink");
+        let listing = list(folder.path(), SystemTime::now()).expect("the folder is there");
+        assert_eq!((listing.files.len(), listing.folders.len()), (MAX_DEPTH + 1, MAX_DEPTH + 1));
+        let reasons: Vec<_> = listing.unreadable.into_iter().collect();
+        assert_eq!(reasons, [(deepest, "more than 8 folders deep; move it up".to_owned())]);
+    }
+
+    #[test]
     fn a_young_stamp_proves_nothing() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a.yaml");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 
 use policy::model::{Object, ObjectKey};
@@ -257,6 +258,19 @@ async fn a_bad_edit_keeps_the_good_version_until_it_is_mended() {
 }
 
 #[tokio::test]
+async fn lines_move_in_the_status_without_an_event() {
+    let mut watched = Watched::start(&[("a.yaml", ns("x", 1))], Options::default()).await;
+    let mut status = watched.directory.status_receiver();
+    let line = |status: &SourceStatus| status.objects.values().map(|origin| origin.line).collect::<Vec<_>>();
+    assert_eq!(line(&status.borrow_and_update()), [2]);
+    watched.write("a.yaml", &format!("# one\n# two\n{}", ns("x", 1)));
+    while line(&status.borrow_and_update()) != [4] {
+        timeout(PATIENCE, status.changed()).await.expect("in time").expect("the watcher lives");
+    }
+    watched.nothing_for(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
 async fn a_folder_that_goes_away_takes_nothing_with_it() {
     let outer = tempfile::tempdir().expect("a temporary folder");
     let (here, elsewhere) = (outer.path().join("here"), outer.path().join("elsewhere"));
@@ -329,6 +343,8 @@ async fn what_cannot_be_watched_at_all_is_said_at_once() {
     assert_eq!(said(&missing), expected);
     let expected = format!("{} is not a folder; name a folder that holds manifests", file.display());
     assert_eq!(said(&file), expected);
+    let odd = Path::new(std::ffi::OsStr::from_bytes(b"/x\xff"));
+    assert_eq!(said(odd), "the path /x\u{fffd} is not UTF-8; rename the folder");
 }
 
 #[tokio::test]

@@ -246,7 +246,7 @@ fn errors_say_where_and_what_stays() {
     assert_eq!(
         texts,
         [
-            "a.yaml, document 3 (line 10): line 11: this is not YAML: while parsing a node, did not find expected node \
+            "a.yaml, document 3 (line 10): line 10: this is not YAML: while parsing a node, did not find expected node \
              content; look at the indentation, the quotes and the brackets up to this line",
             "a.yaml, document 1 (line 2): Namespace x: metadata.labels.v (line 4): expected text, found the number 1; \
              put it in quotes: \"1\" (the last good version stays in force)",
