@@ -10,6 +10,7 @@ use datapath_abi::policy::Direction;
 
 use crate::identity::{Config, IdentityKey};
 use crate::model::{Labels, Namespace, NetworkPolicy, Object, ObjectKey, Pod, PodKey, PolicyKind, PolicyRef};
+use crate::postings::{Postings, narrowest};
 
 /// What an event touches. Deleted pods are named too.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -48,10 +49,67 @@ pub struct Index {
 struct Shelf {
     namespace: Option<Namespace>,
     pods: BTreeMap<String, Pod>,
+    /// Names of pods by label.
+    labelled: Postings<String>,
     network_policies: BTreeMap<String, NetworkPolicy>,
+    /// Names of policies by the labels of which a pod must have one to be selected.
+    selecting: Postings<String>,
+    /// Names of the policies that no one label decides about.
+    broad: BTreeSet<String>,
 }
 
 impl Shelf {
+    /// Puts a pod in, or takes it out; returns what was there.
+    fn swap_pod(&mut self, name: &str, new: Option<Pod>) -> Option<Pod> {
+        let name = name.to_owned();
+        let old = self.pods.remove(&name);
+        if old.as_ref().map(|pod| &pod.labels) != new.as_ref().map(|pod| &pod.labels) {
+            old.iter().for_each(|pod| self.labelled.take_all(&pod.labels, &name));
+            new.iter().for_each(|pod| self.labelled.put_all(&pod.labels, &name));
+        }
+        if let Some(new) = new {
+            self.pods.insert(name, new);
+        }
+        old
+    }
+
+    /// The same for a policy.
+    fn swap_network_policy(&mut self, name: &str, new: Option<NetworkPolicy>) -> Option<NetworkPolicy> {
+        let name = name.to_owned();
+        let old = self.network_policies.remove(&name);
+        match old.as_ref().map(|policy| narrowest(&policy.pod_selector)) {
+            None => {}
+            Some(None) => drop(self.broad.remove(&name)),
+            Some(Some((key, values))) => values.iter().for_each(|value| self.selecting.take(key, value, &name)),
+        }
+        match new.as_ref().map(|policy| narrowest(&policy.pod_selector)) {
+            None => {}
+            Some(None) => drop(self.broad.insert(name.clone())),
+            Some(Some((key, values))) => values.iter().for_each(|value| self.selecting.put(key, value, &name)),
+        }
+        if let Some(new) = new {
+            self.network_policies.insert(name, new);
+        }
+        old
+    }
+
+    /// The pods that a policy selects.
+    fn selected<'a>(&'a self, policy: &'a NetworkPolicy) -> Box<dyn Iterator<Item = &'a Pod> + 'a> {
+        match self.labelled.candidates(&policy.pod_selector) {
+            None => Box::new(self.pods.values().filter(|pod| policy.selects(pod))),
+            Some(names) => {
+                let pods = names.filter_map(|name| self.pods.get(name));
+                Box::new(pods.filter(|pod| policy.selects(pod)))
+            }
+        }
+    }
+
+    /// The policies that may select a pod, by name.
+    fn may_select(&self, pod: &Pod) -> BTreeSet<&String> {
+        let by_label = pod.labels.iter().flat_map(|(key, value)| self.selecting.under(key, value));
+        by_label.chain(&self.broad).collect()
+    }
+
     fn is_empty(&self) -> bool {
         self.namespace.is_none() && self.pods.is_empty() && self.network_policies.is_empty()
     }
@@ -120,7 +178,9 @@ impl Index {
     /// The NetworkPolicies that isolate a pod in a direction, by name.
     pub fn isolating<'a>(&'a self, pod: &'a Pod, direction: Direction) -> impl Iterator<Item = &'a NetworkPolicy> {
         let shelf = self.namespaces.get(&pod.key.namespace);
-        let policies = shelf.into_iter().flat_map(|shelf| shelf.network_policies.values());
+        let names =
+            shelf.into_iter().flat_map(|shelf| shelf.may_select(pod).into_iter().map(move |name| (shelf, name)));
+        let policies = names.filter_map(|(shelf, name)| shelf.network_policies.get(name));
         policies.filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
     }
 
@@ -174,12 +234,8 @@ impl Index {
     fn put_pod(&mut self, pod: Pod) -> Touched {
         let shelf = self.namespaces.entry(pod.key.namespace.clone()).or_default();
         let key = pod.key.clone();
-        let old = shelf.pods.insert(key.name.clone(), pod);
-        let new = &shelf.pods[&key.name];
-        let (rules, identity) = match &old {
-            None => (true, true),
-            Some(old) => difference(old, new),
-        };
+        let (rules, identity) = shelf.pods.get(&key.name).map_or((true, true), |old| difference(old, &pod));
+        shelf.swap_pod(&key.name, Some(pod));
         Touched {
             rules: rules.then(|| key.clone()).into_iter().collect(),
             identities: identity.then_some(key).into_iter().collect(),
@@ -188,7 +244,7 @@ impl Index {
 
     fn drop_pod(&mut self, key: &PodKey) -> Touched {
         let Some(shelf) = self.namespaces.get_mut(&key.namespace) else { return Touched::default() };
-        if shelf.pods.remove(&key.name).is_none() {
+        if shelf.swap_pod(&key.name, None).is_none() {
             return Touched::default();
         }
         self.tidy(&key.namespace);
@@ -198,16 +254,11 @@ impl Index {
     /// Puts `new` in the place of what is there under this name.
     fn swap_network_policy(&mut self, namespace: &str, name: &str, new: Option<NetworkPolicy>) -> Touched {
         let shelf = self.namespaces.entry(namespace.to_owned()).or_default();
-        let old = shelf.network_policies.remove(name);
+        let old = shelf.swap_network_policy(name, new.clone());
         let mut touched = Touched::default();
         if old != new {
-            let versions = [&old, &new];
-            let selected =
-                |pod: &&Pod| versions.iter().any(|version| version.as_ref().is_some_and(|it| it.selects(pod)));
-            touched.rules = shelf.pods.values().filter(selected).map(|pod| pod.key.clone()).collect();
-        }
-        if let Some(new) = &new {
-            shelf.network_policies.insert(name.to_owned(), new.clone());
+            let selected = [&old, &new].into_iter().flatten().flat_map(|policy| shelf.selected(policy));
+            touched.rules = selected.map(|pod| pod.key.clone()).collect();
         }
         touched.identities = self.recount(old.as_ref(), new.as_ref());
         self.tidy(namespace);

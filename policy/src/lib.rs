@@ -33,6 +33,7 @@ pub mod map_model;
 pub mod model;
 #[cfg(feature = "test-util")]
 pub mod oracle;
+mod postings;
 pub mod selector;
 pub mod world;
 

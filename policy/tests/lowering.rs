@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use arbitrary::{PROBES, network_policy, objects, pod};
 use datapath_abi::identity::{CLASS_ANY, REMOTE_NODE, UNKNOWN, UNMANAGED, WORLD};
 use datapath_abi::policy::{Decision, Direction, Verdict};
-use policy::compile::{RuleTable, TablePeers, TablePorts, TableRule, compile};
+use policy::compile::{PodMatch, RuleTable, TableNamespaces, TablePeers, TablePorts, TableRule, compile};
 use policy::fixture::{block, index, key, namespace, pod as fixture_pod, pods, pods_in, policy, rule};
 use policy::index::Index;
 use policy::lower::{
@@ -18,6 +18,7 @@ use policy::lower::{
 };
 use policy::map_model::MapModel;
 use policy::model::{Action, Object, PodKey, PortRange, Precedence, Protocol};
+use policy::selector::Selector;
 use policy::world::World;
 use proptest::prelude::*;
 
@@ -334,8 +335,10 @@ fn a_number_that_comes_to_stand_for_another_leaves_nothing_behind() {
         assert!(universe.put_pod(256, key(name), address.clone()));
         assert!(!universe.put_pod(256, key(name), address), "that is not new");
     }
-    assert_eq!(universe.in_namespace("a").count(), 0);
-    assert_eq!(universe.in_namespace("b").count(), 1);
+    let of =
+        |name: &str| PodMatch { namespaces: TableNamespaces::Named(name.to_owned()), pods: Selector::everything() };
+    assert_eq!(universe.matching(&of("a")), BTreeSet::new());
+    assert_eq!(universe.matching(&of("b")), BTreeSet::from([256]));
     assert_eq!(universe.get(256).unwrap().pods().keys().collect::<Vec<_>>(), [&key("b/web")]);
     assert!(universe.remove_pod(256, &key("b/web")));
     assert!(!universe.remove_pod(256, &key("b/web")));

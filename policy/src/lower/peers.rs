@@ -7,7 +7,7 @@ use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER, MAX};
 use super::error::{Budget, LowerError, What};
 use super::ports::{Flatten, Peer, Resolved, Voice};
 use super::universe::{Identity, PodAddress, Universe};
-use crate::compile::{PodMatch, RuleTable, TableNamespaces, TablePeers, TablePorts};
+use crate::compile::{PodMatch, RuleTable, TablePeers, TablePorts};
 use crate::model::IpBlock;
 
 /// Voices by address: named egress ports that the pods of one identity resolve differently.
@@ -21,14 +21,16 @@ pub(super) fn peers(
     limit: usize,
 ) -> Result<(BTreeMap<u32, Peer>, Split), LowerError> {
     let mut entries = BTreeMap::new();
-    let any = flatten.peer(wildcards(table, |peers| matches!(peers, TablePeers::Anyone)))?;
-    let cluster = flatten.peer(wildcards(table, speaks_to_every_pod))?;
+    let everyone = places(table, |peers| matches!(peers, TablePeers::Anyone));
+    let every_pod = places(table, speaks_to_every_pod);
+    let any = flatten.peer(plain(&everyone))?;
+    let cluster = flatten.peer(plain(&every_pod))?;
     let mut budget = Budget::new(What::Peers, limit, table);
     let mut split = Split::new();
-    for (number, identity) in candidates(table, universe) {
-        let voices = voices(table, identity, &mut split);
-        let rules: Vec<usize> = voices.iter().map(|voice| voice.rule).collect();
-        let peer = flatten.peer(voices)?;
+    for (number, selected) in listeners(table, universe, &every_pod) {
+        let Some(identity) = universe.get(number) else { continue };
+        let rules: BTreeSet<usize> = every_pod.iter().copied().chain(selected).collect();
+        let peer = flatten.peer(voices(table, identity, &rules, &mut split))?;
         if peer != cluster {
             budget.take(rules)?;
             entries.insert(number, peer);
@@ -52,8 +54,12 @@ pub(super) fn peer(
     flatten: &mut Flatten<'_>,
 ) -> Result<Option<Peer>, LowerError> {
     let Some(identity) = universe.get(number) else { return Ok(None) };
-    let cluster = flatten.peer(wildcards(table, speaks_to_every_pod))?;
-    let peer = flatten.peer(voices(table, identity, &mut Split::new()))?;
+    let cluster = flatten.peer(plain(&places(table, speaks_to_every_pod)))?;
+    let rules = places(table, |peers| match peers {
+        TablePeers::Anyone => true,
+        TablePeers::These { pods, blocks: _ } => pods.iter().any(|pods| pods.matches(identity.key())),
+    });
+    let peer = flatten.peer(voices(table, identity, &rules, &mut Split::new()))?;
     Ok(Some(peer).filter(|peer| *peer != cluster))
 }
 
@@ -62,10 +68,14 @@ pub(super) fn identities(entries: &BTreeMap<u32, Peer>) -> usize {
     entries.range(..=MAX).count()
 }
 
-/// The rules that a class hears: those whose peers need no look at an identity.
-fn wildcards(table: &RuleTable, hears: impl Fn(&TablePeers) -> bool) -> Vec<Voice> {
-    let rules = table.rules.iter().enumerate().filter(|(_, rule)| hears(&rule.peers));
-    rules.map(|(place, _)| Voice::plain(place)).collect()
+/// The places of the rules that speak to somebody.
+fn places(table: &RuleTable, speaks: impl Fn(&TablePeers) -> bool) -> BTreeSet<usize> {
+    let rules = table.rules.iter().enumerate().filter(|(_, rule)| speaks(&rule.peers));
+    rules.map(|(place, _)| place).collect()
+}
+
+fn plain(places: &BTreeSet<usize>) -> Vec<Voice> {
+    places.iter().copied().map(Voice::plain).collect()
 }
 
 fn speaks_to_every_pod(peers: &TablePeers) -> bool {
@@ -75,48 +85,39 @@ fn speaks_to_every_pod(peers: &TablePeers) -> bool {
     }
 }
 
-/// The identities that may need an entry of their own.
-fn candidates<'a>(table: &RuleTable, universe: &'a Universe) -> Vec<(u32, &'a Identity)> {
-    let mut namespaces = BTreeSet::new();
-    for rule in &table.rules {
-        let named = rule.ports.has_names();
-        let TablePeers::These { pods, blocks: _ } = &rule.peers else {
-            if named {
-                return universe.iter().collect();
+/// The identities that may need an entry of their own, with the rules that select them: those
+/// that are selected, or that have a say in what a port name means.
+fn listeners(table: &RuleTable, universe: &Universe, every_pod: &BTreeSet<usize>) -> BTreeMap<u32, Vec<usize>> {
+    let mut listeners: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    if every_pod.iter().any(|place| table.rules[*place].ports.has_names()) {
+        listeners.extend(universe.iter().map(|(number, _)| (number, Vec::new())));
+    }
+    for (place, rule) in table.rules.iter().enumerate() {
+        let TablePeers::These { pods, blocks: _ } = &rule.peers else { continue };
+        for pods in pods.iter().filter(|pods| !pods.is_every_pod()) {
+            for number in universe.matching(pods) {
+                listeners.entry(number).or_default().push(place);
             }
-            continue;
-        };
-        for pods in pods.iter().filter(|pods| named || !pods.is_every_pod()) {
-            match &pods.namespaces {
-                TableNamespaces::Named(name) => namespaces.insert(name.as_str()),
-                TableNamespaces::Matching(_) => return universe.iter().collect(),
-            };
         }
     }
-    namespaces.into_iter().flat_map(|namespace| universe.in_namespace(namespace)).collect()
+    listeners
 }
 
-/// The rules that speak to an identity. Where its pods understand a rule's port names
+/// What these rules say to an identity. Where its pods understand a rule's port names
 /// differently, what each of them understands goes to `split`.
-fn voices(table: &RuleTable, identity: &Identity, split: &mut Split) -> Vec<Voice> {
-    let mut voices = Vec::new();
-    for (place, rule) in table.rules.iter().enumerate() {
-        let hears = match &rule.peers {
-            TablePeers::Anyone => true,
-            TablePeers::These { pods, blocks: _ } => pods.iter().any(|pods| pods.matches(identity.key())),
-        };
-        if !hears {
-            continue;
-        }
-        let mut voice = Voice::plain(place);
-        if rule.ports.has_names() {
-            let mut answers = identity.pods().values().map(|pod| resolve(&rule.ports, pod));
+fn voices(table: &RuleTable, identity: &Identity, rules: &BTreeSet<usize>, split: &mut Split) -> Vec<Voice> {
+    let mut voices = Vec::with_capacity(rules.len());
+    for place in rules {
+        let ports = &table.rules[*place].ports;
+        let mut voice = Voice::plain(*place);
+        if ports.has_names() {
+            let mut answers = identity.pods().values().map(|pod| resolve(ports, pod));
             let first = answers.next().unwrap_or_default();
             if answers.all(|answer| answer == first) {
                 voice.named = first;
             } else {
                 for pod in identity.pods().values() {
-                    speak_by_address(split, place, &rule.ports, pod, |_| true);
+                    speak_by_address(split, *place, ports, pod, |_| true);
                 }
             }
         }

@@ -6,14 +6,46 @@ use std::net::IpAddr;
 use datapath_abi::identity::{FIRST_POD, MAX};
 use thiserror::Error;
 
+use crate::compile::{PodMatch, TableNamespaces};
 use crate::identity::IdentityKey;
-use crate::model::{ContainerPort, Pod, PodKey, Protocol, named_port};
+use crate::model::{ContainerPort, Labels, Pod, PodKey, Protocol, named_port};
+use crate::postings::Postings;
 
 /// Everybody a selector can match, by identity number.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Universe {
     identities: BTreeMap<u32, Identity>,
-    by_namespace: BTreeMap<String, BTreeSet<u32>>,
+    namespaces: BTreeMap<String, Shelf>,
+}
+
+/// The identities of one namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Shelf {
+    numbers: BTreeSet<u32>,
+    /// By label of their pods.
+    labelled: Postings<u32>,
+    /// The labels that the namespace has according to them, with how many say so. More than one
+    /// while the namespace's labels change.
+    versions: BTreeMap<Labels, usize>,
+}
+
+impl Shelf {
+    fn put(&mut self, number: u32, key: &IdentityKey) {
+        self.numbers.insert(number);
+        self.labelled.put_all(&key.labels, &number);
+        *self.versions.entry(key.namespace_labels.clone()).or_insert(0) += 1;
+    }
+
+    fn take(&mut self, number: u32, key: &IdentityKey) {
+        self.numbers.remove(&number);
+        self.labelled.take_all(&key.labels, &number);
+        if let Some(count) = self.versions.get_mut(&key.namespace_labels) {
+            *count -= 1;
+            if *count == 0 {
+                self.versions.remove(&key.namespace_labels);
+            }
+        }
+    }
 }
 
 /// An identity and its pods.
@@ -80,7 +112,7 @@ impl Universe {
             return Ok(());
         }
         self.remove(number);
-        self.by_namespace.entry(key.namespace.clone()).or_default().insert(number);
+        self.namespaces.entry(key.namespace.clone()).or_default().put(number, &key);
         self.identities.insert(number, Identity { key, pods: BTreeMap::new() });
         Ok(())
     }
@@ -89,10 +121,10 @@ impl Universe {
     pub fn remove(&mut self, number: u32) -> Option<Identity> {
         let identity = self.identities.remove(&number)?;
         let namespace = &identity.key.namespace;
-        if let Some(numbers) = self.by_namespace.get_mut(namespace) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.by_namespace.remove(namespace);
+        if let Some(shelf) = self.namespaces.get_mut(namespace) {
+            shelf.take(number, &identity.key);
+            if shelf.numbers.is_empty() {
+                self.namespaces.remove(namespace);
             }
         }
         Some(identity)
@@ -122,10 +154,27 @@ impl Universe {
         self.identities.iter().map(|(number, identity)| (*number, identity))
     }
 
-    /// The identities of one namespace.
-    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (u32, &Identity)> {
-        let numbers = self.by_namespace.get(namespace).into_iter().flatten();
-        numbers.filter_map(|number| Some((*number, self.identities.get(number)?)))
+    /// The numbers of the identities that a selector matches.
+    pub fn matching(&self, pods: &PodMatch) -> BTreeSet<u32> {
+        let mut numbers = BTreeSet::new();
+        match &pods.namespaces {
+            TableNamespaces::Named(name) => {
+                self.namespaces.get(name).into_iter().for_each(|shelf| self.collect(shelf, pods, &mut numbers));
+            }
+            TableNamespaces::Matching(selector) => {
+                let any = |shelf: &&Shelf| shelf.versions.keys().any(|labels| selector.matches(labels));
+                self.namespaces.values().filter(any).for_each(|shelf| self.collect(shelf, pods, &mut numbers));
+            }
+        }
+        numbers
+    }
+
+    fn collect(&self, shelf: &Shelf, pods: &PodMatch, numbers: &mut BTreeSet<u32>) {
+        let matches = |number: &&u32| self.get(**number).is_some_and(|identity| pods.matches(&identity.key));
+        match shelf.labelled.candidates(&pods.pods) {
+            Some(candidates) => numbers.extend(candidates.filter(matches)),
+            None => numbers.extend(shelf.numbers.iter().filter(matches)),
+        }
     }
 
     /// Number of identities.
