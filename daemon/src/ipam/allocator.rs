@@ -84,7 +84,7 @@ pub struct Conflict {
     /// What.
     pub address: IpAddr,
     /// Why that cannot be.
-    pub reason: AllocateError,
+    pub reason: Box<AllocateError>,
 }
 
 /// What became of an address that was to be freed.
@@ -162,10 +162,10 @@ impl Allocator {
         let mut wanted = [None; 2];
         for &address in requested {
             let family = Family::of(address);
-            if let Some(first) = wanted[family as usize].replace(address) {
-                if first != address {
-                    return Err(AllocateError::TwoOfFamily { family: family.name(), first, second: address });
-                }
+            if let Some(first) = wanted[family as usize].replace(address)
+                && first != address
+            {
+                return Err(AllocateError::TwoOfFamily { family: family.name(), first, second: address });
             }
             self.claimable(address)?;
         }
@@ -192,7 +192,7 @@ impl Allocator {
 
     /// Notes that an owner has an address, as a record or the kernel says. Noted already is fine.
     pub fn claim(&mut self, owner: &Owner, address: IpAddr) -> Result<(), Conflict> {
-        let conflict = |reason| Conflict { owner: owner.clone(), address, reason };
+        let conflict = |reason| Conflict { owner: owner.clone(), address, reason: Box::new(reason) };
         if self.taken.get(&address) == Some(owner) {
             return Ok(());
         }

@@ -1,0 +1,134 @@
+//! Veth pairs: made, found, removed, and what is in the way of that.
+
+use daemon::{
+    mac::Mac,
+    net::link::{self, VethError},
+};
+use datapath_abi::endpoint::HOST_MAC;
+
+use crate::namespace::{Namespace, Pod, ip, needs_root, node, pod, spec, told};
+
+#[tokio::test]
+async fn a_pair_is_made_with_both_ends_in_place_and_down() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    // Other indices in the two namespaces, so that they cannot be mixed up.
+    sandbox.run("ip link add other type veth peer name other2");
+    let spec = spec("c1");
+    let veth = link::create_veth(&node, &sandbox.netns, &spec).await.unwrap();
+    assert_eq!(veth.host_ifname, link::host_ifname("c1", "eth0"));
+
+    let outer = link::find_link(node.netlink(), &veth.host_ifname).await.unwrap();
+    assert_eq!((outer.ifindex, outer.mac, outer.mtu), (veth.host_ifindex, Some(Mac(HOST_MAC)), 1400));
+    assert!(outer.is_veth && !outer.is_up);
+    assert_eq!(outer.attachment(), Some(("c1", "eth0")));
+
+    let netlink = sandbox.netns.connect().await.unwrap();
+    let inner = link::find_link(&netlink, "eth0").await.unwrap();
+    assert_eq!((inner.ifindex, inner.mac, inner.mtu), (veth.pod_ifindex, Some(spec.mac), 1400));
+    assert!(inner.is_veth && !inner.is_up);
+    assert_eq!(inner.peer_ifindex, Some(veth.host_ifindex));
+    assert_ne!(veth.host_ifindex, veth.pod_ifindex);
+}
+
+#[tokio::test]
+async fn a_pod_that_has_the_interface_is_refused_and_nothing_is_left() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    sandbox.run("ip link add eth0 type veth peer name other");
+    let result = link::create_veth(&node, &sandbox.netns, &spec("c1")).await;
+    assert!(matches!(&result, Err(VethError::PodHasInterface { ifname, .. }) if ifname == "eth0"), "{result:?}");
+    assert_eq!(link::host_links(&node).await.unwrap(), []);
+    assert!(sandbox.run("ip -o link show eth0").contains("eth0@other"), "the pod's own interface was touched");
+}
+
+#[tokio::test]
+async fn an_attachment_that_is_there_is_refused_and_stays() {
+    needs_root!();
+    let (host, sandbox, other) = (Namespace::new(), Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    link::create_veth(&node, &sandbox.netns, &spec("c1")).await.unwrap();
+    for sandbox in [&sandbox, &other] {
+        let result = link::create_veth(&node, &sandbox.netns, &spec("c1")).await;
+        assert!(matches!(&result, Err(VethError::HostHasInterface { .. })), "{result:?}");
+    }
+    assert_eq!(link::host_links(&node).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_kernel_refuses_is_told_with_object_and_errno_and_leaves_nothing() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    let mut bad = spec("c1");
+    bad.mtu = 10;
+    let name = link::host_ifname("c1", "eth0");
+    let error = told(link::create_veth(&node, &sandbox.netns, &bad).await);
+    assert!(error.starts_with(&format!("create link {name}: ")) && error.contains("os error"), "{error}");
+    let mut bad = spec("c1");
+    bad.ifname = "a name of many bytes".into();
+    assert!(link::create_veth(&node, &sandbox.netns, &bad).await.is_err());
+    assert_eq!(link::host_links(&node).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn removing_takes_both_ends_and_may_be_repeated() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    for from_the_pod in [false, true] {
+        let veth = link::create_veth(&node, &sandbox.netns, &spec("c1")).await.unwrap();
+        for _ in 0..2 {
+            if from_the_pod {
+                link::delete_pod_link(&sandbox.netns, "eth0").await.unwrap();
+            } else {
+                link::delete_link(&node, &veth.host_ifname).await.unwrap();
+            }
+        }
+        assert!(link::find_link(node.netlink(), &veth.host_ifname).await.unwrap_err().is_not_found());
+        let netlink = sandbox.netns.connect().await.unwrap();
+        assert!(link::find_link(&netlink, "eth0").await.unwrap_err().is_not_found());
+    }
+}
+
+#[tokio::test]
+async fn our_links_are_found_with_their_attachments_and_addresses() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    host.run("ip link add bh0 type veth peer name bh1");
+    host.run("ip link add bh0123456789a type bridge");
+    let pods: [Pod; 2] = [pod(&node, 2, 2).await, pod(&node, 3, 1).await];
+    let long = "c".repeat(300);
+    let anonymous = Namespace::new();
+    link::create_veth(&node, &anonymous.netns, &spec(&long)).await.unwrap();
+
+    let links = link::host_links(&node).await.unwrap();
+    let attachments: Vec<_> = links.iter().map(link::Link::attachment).collect();
+    assert_eq!(attachments, [Some(("container2", "eth0")), Some(("container3", "eth0")), None]);
+    for (pod, link) in pods.iter().zip(&links) {
+        assert!(link.is_up);
+        assert_eq!(link.ifindex, pod.veth.host_ifindex);
+        let behind = daemon::net::host::addresses_behind(&node, link.ifindex).await.unwrap();
+        assert_eq!(behind, pod.pod_side.addresses);
+    }
+    assert_eq!(pods[1].v4(), ip("10.7.0.3"));
+}
+
+#[tokio::test]
+async fn the_link_goes_with_the_sandbox() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    let Pod { namespace, veth, .. } = pod(&node, 2, 2).await;
+    drop(namespace);
+    for _ in 0..200 {
+        match link::find_link(node.netlink(), &veth.host_ifname).await {
+            Err(error) if error.is_not_found() => return,
+            _ => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+        }
+    }
+    panic!("{} is still there", veth.host_ifname);
+}

@@ -1,0 +1,92 @@
+//! The node's own settings and addresses.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use daemon::net::{Node, host};
+
+use crate::namespace::{GATEWAYS, Namespace, ip, needs_root, node};
+
+fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| ip(text)).collect()
+}
+
+#[tokio::test]
+async fn gateways_are_addresses_of_the_node_and_can_be_removed() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = node(&here).await;
+    assert_eq!(host::own_addresses(&node).await.unwrap(), ips(&GATEWAYS));
+    assert!(here.run("ip -o addr show dev lo").contains("10.7.0.1/32"));
+    for _ in 0..2 {
+        host::remove_gateways(&node, &[ip(GATEWAYS[0])]).await.unwrap();
+        assert_eq!(host::own_addresses(&node).await.unwrap(), ips(&[GATEWAYS[1]]));
+    }
+}
+
+#[tokio::test]
+async fn forwarding_is_on_for_the_families_of_the_pools_only() {
+    needs_root!();
+    let (four, six) = (Namespace::new(), Namespace::new());
+    let read =
+        |namespace: &Namespace| (namespace.sysctl("ipv4/ip_forward"), namespace.sysctl("ipv6/conf/all/forwarding"));
+    let before = read(&four);
+    host::prepare(&Node::at(four.netns.clone()).await.unwrap(), &[ip(GATEWAYS[0])]).await.unwrap();
+    assert_eq!(read(&four), ("1".into(), before.1));
+    host::prepare(&Node::at(six.netns.clone()).await.unwrap(), &[ip(GATEWAYS[1])]).await.unwrap();
+    assert_eq!(read(&six), (before.0, "1".into()));
+}
+
+#[tokio::test]
+async fn a_node_that_listens_to_router_advertisements_goes_on_doing_so() {
+    needs_root!();
+    let here = Namespace::new();
+    here.run("ip link add uplink type veth peer name far");
+    here.run("ip link add deaf type veth peer name far2");
+    let set =
+        |name: &'static str, value| here.netns.run_blocking(move || daemon::net::sysctl::set(name, value)).unwrap();
+    set("ipv6/conf/all/forwarding", "0").unwrap();
+    set("ipv6/conf/uplink/accept_ra", "1").unwrap();
+    set("ipv6/conf/deaf/accept_ra", "0").unwrap();
+    node(&here).await;
+    assert_eq!(here.sysctl("ipv6/conf/all/forwarding"), "1");
+    assert_eq!(here.sysctl("ipv6/conf/uplink/accept_ra"), "2");
+    assert_eq!(here.sysctl("ipv6/conf/deaf/accept_ra"), "0");
+}
+
+#[tokio::test]
+async fn changes_of_the_nodes_addresses_are_told() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = node(&here).await;
+    here.run("ip link add uplink type veth peer name far");
+    here.run("ip link set uplink up");
+    let mut watched = host::watch_own_addresses(&node).await.unwrap();
+    assert_eq!(*watched.borrow_and_update(), ips(&GATEWAYS));
+    let mut next = async || {
+        tokio::time::timeout(Duration::from_secs(5), watched.changed()).await.expect("told in time").unwrap();
+        watched.borrow_and_update().clone()
+    };
+    here.run("ip addr add 192.0.2.7/24 dev uplink");
+    assert_eq!(next().await, ips(&[GATEWAYS[0], GATEWAYS[1], "192.0.2.7"]));
+    // Not the node's as seen from a pod: link-local and loopback.
+    here.run("ip addr add 127.0.0.2/8 dev lo");
+    here.run("ip addr add 169.254.7.7/16 dev uplink");
+    here.run("ip addr add fe80::7/64 dev uplink nodad");
+    here.run("ip addr add 2001:db8::7/64 dev uplink nodad");
+    assert_eq!(next().await, ips(&[GATEWAYS[0], GATEWAYS[1], "192.0.2.7", "2001:db8::7"]));
+    here.run("ip link del uplink");
+    let left = next().await;
+    let all = if left.len() > 2 { next().await } else { left };
+    assert_eq!(all, ips(&GATEWAYS));
+}
+
+#[tokio::test]
+async fn our_own_address_of_point_to_point_links_counts_not_the_other_ends() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = Node::at(here.netns.clone()).await.unwrap();
+    here.run("ip link add uplink type veth peer name far");
+    here.run("ip addr add 192.0.2.1 peer 192.0.2.2 dev uplink");
+    here.run("ip addr add 2001:db8::1 peer 2001:db8::2 dev uplink nodad");
+    assert_eq!(host::own_addresses(&node).await.unwrap(), ips(&["192.0.2.1", "2001:db8::1"]));
+}
