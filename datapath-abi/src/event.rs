@@ -128,7 +128,10 @@ pub struct FlowEvent {
     pub hook: u8,
     /// TCP flags by direction: OR over the connection, or those of the packet in `[0]`.
     pub tcp_flags: [u8; 2],
+    /// 1: the packet went from the connection's responder to its initiator. Then `rules` and
+    /// `cookie` are still the initiator's egress and the responder's ingress.
+    pub reply: u8,
     /// Zero.
-    pub pad: [u8; 4],
+    pub pad: [u8; 3],
 }
 crate::assert_size!(FlowEvent, 144);

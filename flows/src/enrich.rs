@@ -120,6 +120,7 @@ pub fn enrich<C: Context + ?Sized>(
         direction,
         hook,
         tcp_flags,
+        reply,
         pad: _,
     } = *event;
     let kind = EventKind::try_from(kind).map_err(Malformed::Kind)?;
@@ -166,10 +167,12 @@ pub fn enrich<C: Context + ?Sized>(
     };
     let ruling = |direction: Direction, rules: u64| {
         let side = direction as usize;
+        // Egress was asked of the initiator, which a reply goes to.
+        let end = if reply != 0 { 1 - side } else { side };
         let asked = Asked {
             rules: RulesPtr(rules),
             cookie: cookie[side],
-            local: slot[side] != NO_SLOT,
+            local: slot[end] != NO_SLOT,
             denied: denied_in == Some(direction),
             drop_reason,
         };
@@ -183,6 +186,7 @@ pub fn enrich<C: Context + ?Sized>(
         opened_unix_ns: (created_ns != 0 && drop_reason.is_none()).then(|| clock.unix_ns(created_ns)),
         node: node.clone(),
         kind,
+        reply: reply != 0,
         source: join(source_addr, 0),
         destination: join(destination_addr, 1),
         protocol: proto,

@@ -224,6 +224,9 @@ pub struct FlowRecord {
     pub node: Arc<Node>,
     /// What happened.
     pub kind: EventKind,
+    /// A packet from the responder of a connection to its initiator. `egress` and `ingress` are
+    /// still those of initiator and responder.
+    pub reply: bool,
     /// Who sent the packet; of a connection, who opened it.
     pub source: End,
     /// Whom it was meant for.
@@ -374,8 +377,9 @@ impl FlowRecord {
         }
     }
 
-    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops.
+    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops of
+    /// packets that belong to no connection.
     pub fn is_reply(&self) -> Option<bool> {
-        (self.kind != EventKind::Dropped).then_some(false)
+        (self.reply || self.kind != EventKind::Dropped).then_some(self.reply)
     }
 }

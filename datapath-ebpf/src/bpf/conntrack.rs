@@ -176,7 +176,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
             return Slow::Unknown;
         }
         let ends = ends_of(entry, responder);
-        steps::report_packet(seen, &ends, Judgement::invalid(DropReason::PolicyChange), event::now_ns());
+        steps::report_packet(seen, &ends, Judgement::invalid(DropReason::PolicyChange).of_reply(responder), event::now_ns());
     }
     if revoked {
         return Slow::Dropped(DropReason::PolicyChange as u8);
@@ -254,7 +254,7 @@ fn redecide(seen: &Seen, entry: EntryRef, rules: [u64; 2], responder: bool, was_
     if responder {
         ends = turned(ends);
     }
-    steps::report_packet(seen, &ends, judgement.because(DropReason::PolicyChange), now_ns);
+    steps::report_packet(seen, &ends, judgement.because(DropReason::PolicyChange).of_reply(responder), now_ns);
     false
 }
 
@@ -280,16 +280,15 @@ fn ends_of(entry: EntryRef, responder: bool) -> Ends {
     if responder { turned(ends) } else { ends }
 }
 
-/// Source and destination exchanged. The rules stay those of the connection's own directions,
-/// which do not apply to the packet's: they are left out.
+/// Source and destination exchanged. The rules and what they said stay those of the connection's
+/// own directions: see `FlowEvent::reply`.
 #[inline(always)]
 fn turned(ends: Ends) -> Ends {
     Ends {
         slot: [ends.slot[1], ends.slot[0]],
         ifindex: [ends.ifindex[1], ends.ifindex[0]],
         identity: [ends.identity[1], ends.identity[0]],
-        rules: [ends.rules[1], ends.rules[0]],
-        cookie: [ends.cookie[1], ends.cookie[0]],
+        ..ends
     }
 }
 

@@ -50,7 +50,8 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
         event.direction = direction;
         event.hook = seen.hook as u8;
         event.tcp_flags = [if p.proto == proto::TCP { p.flags } else { 0 }, 0];
-        event.pad = [0; 4];
+        event.reply = judgement.is_reply() as u8;
+        event.pad = [0; 3];
     });
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
         event.direction = DIRECTION_NONE;
         event.hook = 0;
         event.tcp_flags = entry.tcp_flags;
-        event.pad = [0; 4];
+        event.reply = 0;
+        event.pad = [0; 3];
     });
 }

@@ -70,6 +70,17 @@ impl Judgement {
         (self.0 >> 8) as u8
     }
 
+    /// The same, about a packet from the responder to the initiator.
+    #[inline(always)]
+    pub(crate) const fn of_reply(self, reply: bool) -> Self {
+        Self(self.0 | (reply as u32) << 16)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn is_reply(self) -> bool {
+        self.0 >> 16 & 1 != 0
+    }
+
     /// The same, for another reason.
     #[inline(always)]
     pub(crate) const fn because(self, reason: DropReason) -> Self {
