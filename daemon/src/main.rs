@@ -1,2 +1,42 @@
-//! Placeholder.
-fn main() {}
+//! The node agent's binary: arguments, exit code, nothing else.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+use daemon::{
+    args::{Args, Command},
+    commands,
+};
+
+/// Wrong usage (EX_USAGE of sysexits.h).
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            let harmless = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if harmless { 0 } else { USAGE });
+        }
+    };
+    let result = match &args.command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Uninstall(args) => commands::uninstall::uninstall(args),
+        Command::Version => {
+            print!("{}", commands::version::text());
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Args::command(), "bulkhead-daemon", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bulkhead-daemon: {error:#}");
+            ExitCode::from(if error.is::<daemon::config::ConfigError>() { USAGE } else { 1 })
+        }
+    }
+}

@@ -1,4 +1,9 @@
 //! Wiring: the only module that knows all others.
 
+pub mod admin;
+pub mod attachments;
 pub mod engine;
+pub mod flows;
+pub mod handler;
 pub mod knowledge;
+pub mod run;

@@ -140,8 +140,7 @@ impl Attacher {
         place: TcAttachType,
     ) -> Result<(), AttachError> {
         let path = self.pin(ifindex, name);
-        let attach_error =
-            |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
+        let attach_error = |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
         let pin_error = |why: String| AttachError::Pin { path: path.clone(), why };
         let program = self.program(name)?;
         match PinnedLink::from_pin(&path) {
@@ -175,14 +174,8 @@ impl Attacher {
         Ok(())
     }
 
-    fn attach_clsact(
-        &mut self,
-        interface: &str,
-        name: &'static str,
-        place: TcAttachType,
-    ) -> Result<(), AttachError> {
-        let attach_error =
-            |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
+    fn attach_clsact(&mut self, interface: &str, name: &'static str, place: TcAttachType) -> Result<(), AttachError> {
+        let attach_error = |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
         // "Exists already" is what a second run hears; anything else shows at the filter.
         let _ = tc::qdisc_add_clsact(interface);
         let program = self.program(name)?;

@@ -147,11 +147,7 @@ pub fn load(pins: Option<&Path>, capacities: &Capacities) -> Result<Ebpf, LoadEr
 
 /// As [`load`], only some of the programs: several parts of the daemon have one of their own,
 /// on the same pinned maps.
-pub fn load_some(
-    pins: Option<&Path>,
-    capacities: &Capacities,
-    programs: &[&'static str],
-) -> Result<Ebpf, LoadError> {
+pub fn load_some(pins: Option<&Path>, capacities: &Capacities, programs: &[&'static str]) -> Result<Ebpf, LoadError> {
     load_object(OBJECT, pins, capacities, programs)
 }
 

@@ -1,7 +1,5 @@
 //! The daemon's maps in the kernel: read once, then written change by change.
 
-use std::net::IpAddr;
-
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
@@ -145,9 +143,10 @@ impl Tables {
         match change {
             Change::PutPort(key, value) => self.ports.insert(key, value, 0).map_err(failed(maps::PORTS, "insert")),
             Change::PutPeer(key, value) => self.peers.insert(key, value, 0).map_err(failed(maps::PEERS, "insert")),
-            Change::PutRegion(ruleset, addr, length, value) => {
-                self.regions.insert(&region(*ruleset, *addr, *length), value, 0).map_err(failed(maps::REGIONS, "insert"))
-            }
+            Change::PutRegion(ruleset, addr, length, value) => self
+                .regions
+                .insert(&region(*ruleset, *addr, *length), value, 0)
+                .map_err(failed(maps::REGIONS, "insert")),
             Change::PutRuleset(key, value) => {
                 self.rulesets.insert(key, value, 0).map_err(failed(maps::RULESETS, "insert"))
             }
@@ -163,9 +162,7 @@ impl Tables {
             Change::PutInterface(ifindex, slot) => {
                 self.interfaces.insert(ifindex, slot, 0).map_err(failed(maps::INTERFACES, "insert"))
             }
-            Change::PutGeneration(next) => {
-                self.generation.set(0, next, 0).map_err(failed(maps::GENERATION, "set"))
-            }
+            Change::PutGeneration(next) => self.generation.set(0, next, 0).map_err(failed(maps::GENERATION, "set")),
             Change::Swing(orders) => self.swing(orders),
             Change::DropInterface(ifindex) => gone(self.interfaces.remove(ifindex), maps::INTERFACES),
             Change::ClearEndpoint(slot) => {
@@ -195,12 +192,7 @@ impl Tables {
 }
 
 /// Runs one of the control programs once on `data`; `out` receives the data as it left it.
-pub(super) fn run(
-    ebpf: &Ebpf,
-    name: &'static str,
-    data: &[u8],
-    out: Option<&mut [u8]>,
-) -> Result<u32, TableError> {
+pub(super) fn run(ebpf: &Ebpf, name: &'static str, data: &[u8], out: Option<&mut [u8]>) -> Result<u32, TableError> {
     let program: &SchedClassifier = ebpf
         .program(name)
         .ok_or(LoadError::Missing(name))?
@@ -285,7 +277,7 @@ fn region(ruleset: u32, addr: Addr, length: u8) -> Key<RegionKey> {
     Key::new(REGION_RULESET_BITS + u32::from(length), RegionKey::new(ruleset, addr))
 }
 
-/// An address as people write it.
-pub fn display(addr: Addr) -> IpAddr {
-    IpAddr::from(addr)
+/// Takes the ring buffer of flow events out of a loaded object.
+pub fn take_events(ebpf: &mut Ebpf) -> Result<aya::maps::RingBuf<MapData>, TableError> {
+    take(ebpf, maps::EVENTS)
 }

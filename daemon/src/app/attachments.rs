@@ -1,0 +1,413 @@
+//! Carries out the steps of an endpoint's life, and knows which endpoints there are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use policy::model::PodKey;
+use tracing::{debug, info, warn};
+
+use super::engine::{Engine, EngineError};
+use crate::{
+    datapath::attach::{AttachError, Attacher},
+    endpoint::{self, Step, Undo},
+    ipam::{AllocateError, Allocator, Owner, PodAddress, Usage},
+    mac::Mac,
+    net::{
+        NetError, Netns, NetnsError, Node,
+        host::{self, HostSide},
+        link::{self, VethError, VethSpec},
+        pod::{self, PodSide},
+    },
+    reconcile::{EndpointKey, LocalEndpoint},
+    state::{EndpointRecord, Phase, PodRef, StateDir, StateError},
+};
+
+/// Why an attachment could not be made, checked or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachmentError {
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] AllocateError),
+    /// The pod's namespace.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The pair of interfaces.
+    #[error(transparent)]
+    Link(#[from] VethError),
+    /// Addresses and routes.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// Rules.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Programs.
+    #[error(transparent)]
+    Programs(#[from] AttachError),
+    /// The record.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A random MAC address could not be made.
+    #[error("no random MAC address: {0}")]
+    Random(#[source] std::io::Error),
+    /// Nothing is known of it.
+    #[error("there is no attachment {0}: it was never added, or has been removed")]
+    Unknown(Owner),
+    /// It is not as it was made.
+    #[error("attachment {owner} is not as it was made: {}", .problems.join("; "))]
+    Differs {
+        /// Which.
+        owner: Owner,
+        /// What is wrong.
+        problems: Vec<String>,
+    },
+    /// Some of an undo has failed; the rest is done.
+    #[error("removing {owner}: {}", .problems.join("; "))]
+    Undo {
+        /// Which.
+        owner: Owner,
+        /// What is wrong.
+        problems: Vec<String>,
+    },
+}
+
+/// What ADD is asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Container id and interface name.
+    pub owner: Owner,
+    /// Name of the CNI network.
+    pub network: String,
+    /// "cniVersion".
+    pub cni_version: String,
+    /// Path of the pod's namespace, and its inode (0: any).
+    pub netns: (String, u64),
+    /// Which pod; a bare container gets its id for a name in `default`.
+    pub pod: PodRef,
+    /// MAC address of the pod's side.
+    pub mac: Option<Mac>,
+    /// Addresses it must get.
+    pub ips: Vec<IpAddr>,
+    /// MTU in bytes; 0: the node's.
+    pub mtu: u32,
+}
+
+/// All attachments of this node. Share it in an [`Arc`].
+#[derive(Debug)]
+pub struct Attachments {
+    node: Node,
+    engine: Engine,
+    state: Arc<StateDir>,
+    attacher: Mutex<Attacher>,
+    allocator: Mutex<Allocator>,
+    records: Mutex<BTreeMap<Owner, EndpointRecord>>,
+    /// One operation on an attachment at a time; different ones do not wait for each other.
+    busy: Mutex<HashMap<Owner, Arc<tokio::sync::Mutex<()>>>>,
+    mtu: u32,
+}
+
+impl Attachments {
+    /// With the records that were found valid.
+    pub fn new(
+        node: Node,
+        engine: Engine,
+        state: Arc<StateDir>,
+        attacher: Attacher,
+        allocator: Allocator,
+        records: BTreeMap<Owner, EndpointRecord>,
+        mtu: u32,
+    ) -> Self {
+        Self {
+            node,
+            engine,
+            state,
+            attacher: Mutex::new(attacher),
+            allocator: Mutex::new(allocator),
+            records: Mutex::new(records),
+            busy: Mutex::default(),
+            mtu,
+        }
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// A copy of one record.
+    pub fn record(&self, owner: &Owner) -> Option<EndpointRecord> {
+        lock(&self.records).get(owner).cloned()
+    }
+
+    /// A copy of every record.
+    pub fn records(&self) -> Vec<EndpointRecord> {
+        lock(&self.records).values().cloned().collect()
+    }
+
+    /// How full the pools are.
+    pub fn usage(&self) -> Vec<Usage> {
+        lock(&self.allocator).usage()
+    }
+
+    /// Makes an attachment. Returns when identity and rules are in the kernel and the link is up;
+    /// on an error nothing of it is left.
+    pub async fn add(&self, wish: Wish) -> Result<EndpointRecord, AttachmentError> {
+        let turn = self.turn(&wish.owner);
+        let _turn = turn.lock().await;
+        let sandbox = self.node.sandbox(Path::new(&wish.netns.0), wish.netns.1)?;
+        let mac = match wish.mac {
+            Some(mac) => mac,
+            None => crate::net::mac::random().map_err(AttachmentError::Random)?,
+        };
+        let mut record = EndpointRecord {
+            owner: wish.owner.clone(),
+            network: wish.network,
+            cni_version: wish.cni_version,
+            netns: wish.netns.0,
+            netns_inode: wish.netns.1,
+            pod: wish.pod,
+            addresses: Vec::new(),
+            mac,
+            mtu: if wish.mtu == 0 { self.mtu } else { wish.mtu },
+            host_ifname: link::host_ifname(&wish.owner.container_id, &wish.owner.ifname),
+            host_ifindex: 0,
+            pod_ifindex: 0,
+            slot: 0,
+            phase: Phase::Allocated,
+            created_unix_ms: unix_ms(),
+        };
+        for step in endpoint::ADD {
+            if let Err(problem) = self.step(step, &mut record, &sandbox, &wish.ips).await {
+                // What was there before this ADD is not this ADD's to remove.
+                let ours = !matches!(
+                    (&problem, step),
+                    (AttachmentError::Address(_), Step::Reserve)
+                        | (AttachmentError::Link(VethError::HostHasInterface { .. }), Step::Link)
+                );
+                for undo in endpoint::after_failure(step) {
+                    let skip = !ours && (step == Step::Reserve || undo == Undo::DeleteLink);
+                    if skip {
+                        continue;
+                    }
+                    if let Err(again) = self.undo(undo, &record).await {
+                        warn!(owner = %record.owner, error = %again, "Undo of ADD");
+                    }
+                }
+                return Err(problem);
+            }
+        }
+        info!(
+            namespace = %record.pod.namespace, pod = %record.pod.name, container_id = %record.owner.container_id,
+            ifindex = record.host_ifindex, slot = record.slot, "Endpoint added"
+        );
+        Ok(record)
+    }
+
+    async fn step(
+        &self,
+        step: Step,
+        record: &mut EndpointRecord,
+        sandbox: &Netns,
+        ips: &[IpAddr],
+    ) -> Result<(), AttachmentError> {
+        match step {
+            Step::Reserve => {
+                record.addresses = lock(&self.allocator).allocate(&record.owner, ips)?;
+                self.keep(record)?;
+            }
+            Step::Link => {
+                let Owner { container_id, ifname } = record.owner.clone();
+                let spec = VethSpec { container_id, ifname, mac: record.mac, mtu: record.mtu };
+                let veth = link::create_veth(&self.node, sandbox, &spec).await?;
+                record.host_ifindex = veth.host_ifindex;
+                record.pod_ifindex = veth.pod_ifindex;
+                record.host_ifname = veth.host_ifname;
+            }
+            Step::Rules => record.slot = self.engine.add(local_endpoint(record)).await?,
+            Step::Programs => lock(&self.attacher).attach(&record.host_ifname, record.host_ifindex)?,
+            Step::PodSide => pod::configure(sandbox, &pod_side(record)).await?,
+            Step::HostSide => host::enable(&self.node, &host_side(record)).await?,
+            Step::Seal => {
+                record.phase = Phase::Ready;
+                self.keep(record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an attachment, as far as it is there. Carries on past errors and tells them all.
+    pub async fn del(&self, owner: &Owner) -> Result<bool, AttachmentError> {
+        let turn = self.turn(owner);
+        let _turn = turn.lock().await;
+        let Some(record) = self.record(owner) else {
+            // An ADD that was cut short may have left the link.
+            link::delete_link(&self.node, &link::host_ifname(&owner.container_id, &owner.ifname)).await?;
+            lock(&self.allocator).free_all(owner);
+            lock(&self.busy).remove(owner);
+            return Ok(false);
+        };
+        let mut problems = Vec::new();
+        for undo in endpoint::DEL {
+            // An address must not be given to another pod while the link may still be there.
+            if undo == Undo::Free && !problems.is_empty() {
+                break;
+            }
+            if let Err(problem) = self.undo(undo, &record).await {
+                problems.push(problem.to_string());
+            }
+        }
+        if !problems.is_empty() {
+            return Err(AttachmentError::Undo { owner: owner.clone(), problems });
+        }
+        lock(&self.busy).remove(owner);
+        info!(
+            namespace = %record.pod.namespace, pod = %record.pod.name, container_id = %owner.container_id,
+            "Endpoint removed"
+        );
+        Ok(true)
+    }
+
+    async fn undo(&self, undo: Undo, record: &EndpointRecord) -> Result<(), AttachmentError> {
+        match undo {
+            Undo::DeleteLink => link::delete_link(&self.node, &record.host_ifname).await?,
+            Undo::ForgetPrograms => lock(&self.attacher).forget(record.host_ifindex),
+            Undo::RemoveRules => self.engine.remove(key(&record.owner)).await?,
+            Undo::Free => {
+                self.state.remove_endpoint(&record.owner)?;
+                lock(&self.records).remove(&record.owner);
+                lock(&self.allocator).free_all(&record.owner);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares an attachment with what ADD has made.
+    pub async fn check(&self, owner: &Owner, expected: &[IpAddr]) -> Result<(), AttachmentError> {
+        let turn = self.turn(owner);
+        let _turn = turn.lock().await;
+        let record = self.record(owner).ok_or_else(|| AttachmentError::Unknown(owner.clone()))?;
+        let mut problems = Vec::new();
+        for address in expected {
+            if !record.addresses.iter().any(|ours| ours.address == *address) {
+                problems.push(format!("prevResult has the address {address}, which is not this attachment's"));
+            }
+        }
+        for ours in &record.addresses {
+            if lock(&self.allocator).owner(ours.address) != Some(owner) {
+                problems.push(format!("address {} is not reserved", ours.address));
+            }
+        }
+        let sandbox = self.node.sandbox(Path::new(&record.netns), record.netns_inode)?;
+        problems.extend(pod::check(&sandbox, &pod_side(&record)).await?.iter().map(ToString::to_string));
+        problems.extend(host::check(&self.node, &host_side(&record)).await?.iter().map(ToString::to_string));
+        if !lock(&self.attacher).is_attached(record.host_ifindex) {
+            problems.push(format!("the programs are not attached to {}", record.host_ifname));
+        }
+        let (slot, ifindex) = (record.slot, record.host_ifindex);
+        let in_force = self
+            .engine
+            .ask(move |state| {
+                state.mirror.interfaces.get(&ifindex) == Some(&slot)
+                    && state.mirror.endpoints.get(&slot).is_some_and(|endpoint| endpoint.ifindex == ifindex)
+            })
+            .await?;
+        if !in_force {
+            problems.push("its rules are not in the kernel".to_owned());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(AttachmentError::Differs { owner: owner.clone(), problems }) }
+    }
+
+    /// Removes every attachment of a network that `keep` does not want. Returns how many, and what
+    /// could not be removed.
+    pub async fn collect(&self, network: &str, keep: impl Fn(&EndpointRecord) -> bool) -> (u32, Vec<AttachmentError>) {
+        let (mut removed, mut problems) = (0, Vec::new());
+        for record in self.records().iter().filter(|record| record.network == network && !keep(record)) {
+            match self.del(&record.owner).await {
+                Ok(_) => removed += 1,
+                Err(problem) => problems.push(problem),
+            }
+        }
+        (removed, problems)
+    }
+
+    /// Removes attachments whose sandbox is gone. containerd calls no GC, so we look ourselves.
+    pub async fn collect_dead(&self) {
+        for record in self.records() {
+            if record.phase == Phase::Ready && self.is_dead(&record) {
+                debug!(owner = %record.owner, netns = %record.netns, "Sandbox is gone");
+                if let Err(error) = self.del(&record.owner).await {
+                    warn!(%error, "Attachment of a dead sandbox could not be removed");
+                }
+            }
+        }
+    }
+
+    /// Whether the namespace of an attachment is gone, or its path means another by now.
+    pub fn is_dead(&self, record: &EndpointRecord) -> bool {
+        match self.node.sandbox(Path::new(&record.netns), record.netns_inode) {
+            Ok(_) => false,
+            Err(error) => error.is_not_found(),
+        }
+    }
+
+    fn keep(&self, record: &EndpointRecord) -> Result<(), StateError> {
+        self.state.put_endpoint(record)?;
+        lock(&self.records).insert(record.owner.clone(), record.clone());
+        Ok(())
+    }
+
+    fn turn(&self, owner: &Owner) -> Arc<tokio::sync::Mutex<()>> {
+        lock(&self.busy).entry(owner.clone()).or_default().clone()
+    }
+}
+
+/// An owner as the planner names it.
+pub fn key(owner: &Owner) -> EndpointKey {
+    EndpointKey { container_id: owner.container_id.clone(), ifname: owner.ifname.clone() }
+}
+
+/// A record as the planner sees it.
+pub fn local_endpoint(record: &EndpointRecord) -> LocalEndpoint {
+    let addresses = || record.addresses.iter().map(|it| it.address);
+    LocalEndpoint {
+        key: key(&record.owner),
+        pod: PodKey::new(record.pod.namespace.clone(), record.pod.name.clone()),
+        slot: record.slot,
+        ifindex: record.host_ifindex,
+        mac: record.mac.0,
+        v4: addresses().find_map(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None }),
+        v6: addresses().find_map(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None }),
+    }
+}
+
+fn pod_side(record: &EndpointRecord) -> PodSide {
+    PodSide { ifname: record.owner.ifname.clone(), ifindex: record.pod_ifindex, addresses: pod_addresses(record) }
+}
+
+/// The host side of a record's link.
+pub fn host_side(record: &EndpointRecord) -> HostSide {
+    HostSide {
+        ifname: record.host_ifname.clone(),
+        ifindex: record.host_ifindex,
+        pod_mac: record.mac,
+        addresses: pod_addresses(record),
+    }
+}
+
+fn pod_addresses(record: &EndpointRecord) -> Vec<PodAddress> {
+    record.addresses.clone()
+}
+
+/// Locks; what a panicking holder has left is as good as any, for every change is one insertion.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Now, milliseconds since 1970.
+pub(super) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,530 @@
+//! From configuration to a running agent, and back to nothing but what is in the kernel.
+//!
+//! ```text
+//!   state, pins  --found-->  Planner, Mirror
+//!                               |
+//!   Directory --batches-->  Engine (thread) --maps--> kernel --ring buffer--> drain --> Pipeline
+//!   addresses ------------>     ^      \--Knowledge-------------------------->   |        |
+//!                               |                                               names     v
+//!   cni.sock --> CniHandler --> Attachments --> net, programs            Observer: api.sock
+//!   clock    --> sweep, tombstones, dead sandboxes                       Admin:    api.sock
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use datapath_abi::maps;
+use flows::{observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
+use policy::IdentityKey;
+use proto::bulkhead::cni::v1 as wire;
+use tokio::{net::UnixListener, sync::watch, task::JoinSet};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tracing::{error, info, warn};
+
+use super::{
+    admin::{AdminParts, AdminService, EndpointExtra, Facts, Stage},
+    attachments::{Attachments, host_side, local_endpoint, lock},
+    engine::Engine,
+    flows::{drain, unix_ns},
+    handler::CniHandler,
+    knowledge::Knowledge,
+};
+use crate::{
+    args::Attach,
+    cni::Service,
+    config::Config,
+    datapath::{
+        attach::Attacher,
+        load::{self, program},
+        maps::{Counts, Tables, take_events},
+        probe::{self, AttachMode},
+        sweep::Sweeper,
+    },
+    ipam::{Allocator, Owner},
+    net::{Node, host, link, masquerade},
+    reconcile::{Capacity, Identities, Mirror, Planner},
+    source::{SourceEvent, directory},
+    state::{self, Durability, EndpointRecord, IdentityRecord, Opened, Phase, StateDir},
+    telemetry::{self, CniMetrics},
+};
+
+/// Pause between two sweeps of conntrack.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Pause between two looks for tombstones.
+const TOMBSTONES: Duration = Duration::from_secs(2);
+/// Pause between two looks for dead sandboxes.
+const DEAD: Duration = Duration::from_secs(30);
+/// How long clients may take to finish when the agent stops.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// MTU of Ethernet (IEEE 802.3), when nothing else is said.
+const DEFAULT_MTU: u32 = 1500;
+
+/// Runs until `stop` turns true.
+pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let started = Instant::now();
+    prepare_folders(&config)?;
+    let boot_id = state::boot_id()?;
+    let (state_dir, opened) = StateDir::open(&config.state_dir, Durability::default(), &boot_id)?;
+    report_opened(&opened);
+
+    // What the kernel can do, and what it holds.
+    let mode = match config.attach {
+        Attach::Auto => probe::attach_mode()?,
+        Attach::Tcx => AttachMode::Tcx,
+        Attach::Clsact => AttachMode::Clsact,
+    };
+    let pins = Some(config.pin_dir.as_path());
+    let tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
+    let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
+    let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
+    let events = take_events(&mut control)?;
+    let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
+    let sweeper = Sweeper::new(control)?;
+    let mut attacher = Attacher::new(packet, mode, &config.pin_dir)?;
+    let mirror = tables.read()?;
+
+    // The node's network.
+    let node = Node::own().await?;
+    host::prepare(&node, &config.pools.gateways()).await?;
+    if let Some(keep) = &config.masquerade {
+        let wanted = masquerade::Masquerade {
+            table: config.nft_table.clone(),
+            pools: config.ranges.clone(),
+            keep: keep.clone(),
+        };
+        masquerade::install(&node, &wanted).await?;
+    }
+
+    // What a predecessor has left: taken over, or undone if it was half done.
+    let (allocator, conflicts) = crate::ipam::restore(config.pools.clone(), &state_dir)?;
+    for conflict in conflicts {
+        warn!(%conflict, "Address of a record outside of the pools");
+    }
+    let (records, allocator) =
+        take_over(&node, &state_dir, &mut attacher, opened.endpoints, allocator, &mirror).await?;
+    let alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
+    attacher.forget_all_but(&alive);
+
+    // Pure state, and the thread that owns it.
+    let capacity = Capacity::from_fn(|map| config.capacities.of(map));
+    let known = opened.identities.identities.iter().map(identity_of);
+    let identities = Identities::restore(known, mirror.highest_identity());
+    let mut planner = Planner::new(config.identity.clone(), config.ranges.clone(), identities, capacity.clone());
+    let own = host::watch_own_addresses(&node).await?;
+    planner.set_host_addresses(own.borrow().clone());
+    for record in records.values() {
+        planner.add_endpoint(local_endpoint(record));
+    }
+    let knowledge = Arc::new(Knowledge::default());
+    let state_dir = Arc::new(state_dir);
+    let keep = state_dir.clone();
+    let (engine, thread) = Engine::start(
+        planner,
+        tables,
+        mirror,
+        capacity,
+        knowledge.clone(),
+        Box::new(move |planner| keep.put_identities(&records_of(planner)).map_err(|error| error.to_string())),
+    )?;
+
+    // Flows.
+    let flow_node = FlowNode {
+        name: config.node_name.clone(),
+        cluster: config.cluster_name.clone(),
+        labels: BTreeMap::new(),
+        epoch: unix_ns(),
+    };
+    let pipeline = Arc::new(Pipeline::new(Arc::new(flow_node), config.flow_records));
+    let observer = flows::Observer::new(
+        ObserverConfig {
+            version: format!("bulkhead v{}", env!("CARGO_PKG_VERSION")),
+            address: format!("unix://{}", config.api_socket().display()),
+            ..ObserverConfig::default()
+        },
+        pipeline.clone(),
+    );
+
+    let mtu = if config.mtu == 0 { DEFAULT_MTU } else { config.mtu };
+    let attachments = Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu));
+    let (source, batches) = directory::Directory::watch(&config.directory, directory::Options::default())?;
+    let conntrack = Arc::new(Mutex::new(None));
+    let cni_metrics = CniMetrics::default();
+    let admin = AdminService::new(AdminParts {
+        facts: facts(&config, mode, mtu, started),
+        engine: Arc::new(engine.clone()),
+        source: source.status_receiver(),
+        counts: counts.clone(),
+        sweep: conntrack.clone(),
+        connections: None,
+        pools: pool_usage(attachments.clone()),
+        pipeline: pipeline.clone(),
+        extras: endpoint_extras(attachments.clone()),
+    });
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
+    tasks.spawn(follow_source(batches, engine.clone(), stop.clone()));
+    tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
+    tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
+    tasks.spawn(look_after(attachments.clone(), stop.clone()));
+    let metrics = match config.metrics {
+        Some(address) => {
+            let server = telemetry::http::serve(address, Arc::new(admin.clone()), cni_metrics.clone()).await;
+            Some(server.context("--metrics: choose another address, or `off`")?)
+        }
+        None => None,
+    };
+
+    // The sockets come last: who connects is served.
+    let api = listen(&config.api_socket())?;
+    let cni = listen(&config.cni_socket())?;
+    let handler = CniHandler::new(attachments.clone(), engine.clone(), cni_metrics);
+    let cni_service = wire::cni_server::CniServer::new(Service::new(Arc::new(handler)));
+    let cni_router = Server::builder().add_service(cni_service);
+    let api_router = Server::builder()
+        .add_service(observer.observer_service())
+        .add_service(observer.peer_service())
+        .add_service(observer.health_service())
+        .add_service(admin.into_service());
+    let (cni_stop, api_stop) = (stop.clone(), stop.clone());
+    tasks.spawn(async move {
+        let incoming = UnixListenerStream::new(cni);
+        if let Err(error) = cni_router.serve_with_incoming_shutdown(incoming, until(cni_stop)).await {
+            error!(%error, "CNI server ended");
+        }
+    });
+    tasks.spawn(async move {
+        let incoming = UnixListenerStream::new(api);
+        if let Err(error) = api_router.serve_with_incoming_shutdown(incoming, until(api_stop)).await {
+            error!(%error, "API server ended");
+        }
+    });
+    info!(
+        node = %config.node_name, source = %config.source, attach = mode.name(),
+        started_in_ms = started.elapsed().as_millis() as u64, "Bulkhead runs"
+    );
+
+    stopped(&mut stop).await;
+    info!("Stopping: pods keep their network and their rules");
+    observer.close();
+    if let Some(metrics) = metrics {
+        metrics.stop().await;
+    }
+    let goodbye = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
+        tasks.abort_all();
+    }
+    drop(source);
+    engine.stop();
+    let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    for socket in [config.cni_socket(), config.api_socket()] {
+        let _ = fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+async fn until(mut stop: watch::Receiver<bool>) {
+    stopped(&mut stop).await;
+}
+
+/// Waits for the order to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is there to give the order: that is one.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn report_opened(opened: &Opened) {
+    for corrupt in &opened.corrupt {
+        error!(%corrupt, "State could not be read");
+    }
+    if !opened.stale.is_empty() {
+        info!(endpoints = opened.stale.len(), "Endpoints of an earlier boot forgotten");
+    }
+}
+
+/// Makes the folders, and mounts a bpffs where the pins are to be if there is none.
+fn prepare_folders(config: &Config) -> anyhow::Result<()> {
+    fs::create_dir_all(&config.run_dir).with_context(|| format!("--run-dir {}", config.run_dir.display()))?;
+    fs::set_permissions(&config.run_dir, fs::Permissions::from_mode(0o755))?;
+    let pins = &config.pin_dir;
+    if fs::create_dir_all(pins).is_ok() && on_bpffs(pins)? {
+        return Ok(());
+    }
+    let mount_point = Path::new("/sys/fs/bpf");
+    if !pins.starts_with(mount_point) {
+        bail!(
+            "--pin-dir {}: not on a bpffs; mount one there (mount -t bpf bpf {0}), or use a folder below /sys/fs/bpf",
+            pins.display()
+        );
+    }
+    if !on_bpffs(mount_point)? {
+        rustix::mount::mount("bpf", mount_point, "bpf", rustix::mount::MountFlags::empty(), None)
+            .context("mounting a bpffs at /sys/fs/bpf: run as root, or mount one before")?;
+        info!("Mounted a bpffs at /sys/fs/bpf");
+    }
+    fs::create_dir_all(pins).with_context(|| format!("--pin-dir {}", pins.display()))
+}
+
+/// Whether a folder lies on a bpffs (BPF_FS_MAGIC, include/uapi/linux/magic.h).
+fn on_bpffs(path: &Path) -> anyhow::Result<bool> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let stat = rustix::fs::statfs(path).with_context(|| format!("looking at {}", path.display()))?;
+    Ok(stat.f_type as i64 & 0xffff_ffff == BPF_FS_MAGIC)
+}
+
+/// Listens at a socket that only root may connect to. One that a dead predecessor left is replaced.
+fn listen(path: &PathBuf) -> anyhow::Result<UnixListener> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                bail!("{}: another daemon answers there; stop it, or choose another --run-dir", path.display());
+            }
+            fs::remove_file(path)?;
+        }
+        Ok(_) => bail!("{}: is there and is no socket; remove it, or choose another --run-dir", path.display()),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listening at {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Goes through the records: what is whole is taken over and gets the new programs, what is half
+/// or has lost its link is undone. Links of ours without a record go.
+async fn take_over(
+    node: &Node,
+    state_dir: &StateDir,
+    attacher: &mut Attacher,
+    found: Vec<EndpointRecord>,
+    mut allocator: Allocator,
+    mirror: &Mirror,
+) -> anyhow::Result<(BTreeMap<Owner, EndpointRecord>, Allocator)> {
+    let links: BTreeMap<String, u32> =
+        link::host_links(node).await?.into_iter().map(|link| (link.name, link.ifindex)).collect();
+    let mut records = BTreeMap::new();
+    let mut slots = BTreeSet::new();
+    for record in found {
+        let whole = record.phase == Phase::Ready
+            && links.get(&record.host_ifname) == Some(&record.host_ifindex)
+            && record.slot != 0
+            && slots.insert(record.slot);
+        if whole {
+            if mirror.interfaces.get(&record.host_ifindex) != Some(&record.slot) {
+                warn!(owner = %record.owner, "Endpoint is not in the maps: it is denied until the source is read");
+            }
+            attacher.attach(&record.host_ifname, record.host_ifindex)?;
+            host::enable(node, &host_side(&record)).await?;
+            records.insert(record.owner.clone(), record);
+        } else {
+            info!(owner = %record.owner, phase = ?record.phase, "Undoing what a predecessor left half done");
+            link::delete_link(node, &record.host_ifname).await?;
+            attacher.forget(record.host_ifindex);
+            state_dir.remove_endpoint(&record.owner)?;
+            allocator.free_all(&record.owner);
+        }
+    }
+    for name in links.keys() {
+        if !records.values().any(|record| record.host_ifname == *name) {
+            warn!(link = %name, "Removing a link that no record knows");
+            link::delete_link(node, name).await?;
+        }
+    }
+    Ok((records, allocator))
+}
+
+fn identity_of(record: &IdentityRecord) -> (u32, IdentityKey) {
+    let IdentityRecord { number, namespace, namespace_labels, labels, service_account } = record.clone();
+    let labels_of = |labels: BTreeMap<String, String>| labels.into_iter().collect();
+    let key = IdentityKey {
+        namespace,
+        namespace_labels: labels_of(namespace_labels),
+        labels: labels_of(labels),
+        service_account,
+    };
+    (number, key)
+}
+
+fn records_of(planner: &Planner) -> state::Identities {
+    let text =
+        |labels: &policy::model::Labels| labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let identities = planner.identities().iter().map(|(number, key)| IdentityRecord {
+        number,
+        namespace: key.namespace.clone(),
+        namespace_labels: text(&key.namespace_labels),
+        labels: text(&key.labels),
+        service_account: key.service_account.clone(),
+    });
+    state::Identities { identities: identities.collect() }
+}
+
+fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts {
+    Facts {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("BULKHEAD_COMMIT").to_owned(),
+        node: config.node_name.clone(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        attach_mode: mode.name().to_owned(),
+        abi_version: datapath_abi::ABI_VERSION,
+        device: "veth".to_owned(),
+        pin_path: load::pin_dir(&config.pin_dir),
+        uplink: String::new(),
+        mtu,
+        source: config.source.clone(),
+        started,
+        capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), config.capacities.of(info.name))).collect(),
+    }
+}
+
+fn pool_usage(attachments: Arc<Attachments>) -> Arc<super::admin::PoolUsage> {
+    let count = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+    Arc::new(move || {
+        attachments.usage().into_iter().map(|usage| (usage.pool, count(usage.used), count(usage.free))).collect()
+    })
+}
+
+fn endpoint_extras(attachments: Arc<Attachments>) -> Arc<super::admin::Extras> {
+    Arc::new(move |key| {
+        let record = attachments.record(&Owner::new(key.container_id.clone(), key.ifname.clone()))?;
+        Some(EndpointExtra {
+            netns: record.netns,
+            host_ifname: record.host_ifname,
+            created: std::time::UNIX_EPOCH + Duration::from_millis(record.created_unix_ms),
+            stage: if record.phase == Phase::Ready { Stage::Attached } else { Stage::Creating },
+        })
+    })
+}
+
+async fn follow_source(
+    mut batches: tokio::sync::mpsc::Receiver<Vec<SourceEvent>>,
+    engine: Engine,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let batch = tokio::select! {
+            batch = batches.recv() => batch,
+            () = stopped(&mut stop) => return,
+        };
+        let Some(batch) = batch else { return };
+        let (mut apply, mut delete, mut synced) = (Vec::new(), Vec::new(), false);
+        for event in batch {
+            match event {
+                SourceEvent::Apply(object, origin) => {
+                    info!(object = %object.key(), %origin, "Object taken");
+                    apply.push(object);
+                }
+                SourceEvent::Delete(key) => {
+                    info!(object = %key, "Object gone");
+                    delete.push(key);
+                }
+                SourceEvent::Error(problem) => warn!(error = %problem, "Object refused"),
+                SourceEvent::Resolved(problem) => info!(error = %problem, "Resolved"),
+                SourceEvent::Synced => synced = true,
+            }
+        }
+        let told = engine.objects(apply, delete).and_then(|()| if synced { engine.synced() } else { Ok(()) });
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+async fn follow_addresses(
+    mut own: watch::Receiver<BTreeSet<std::net::IpAddr>>,
+    engine: Engine,
+    mut stop: watch::Receiver<bool>,
+) {
+    loop {
+        let addresses = own.borrow_and_update().clone();
+        if engine.host_addresses(addresses).is_err() {
+            return;
+        }
+        tokio::select! {
+            changed = own.changed() => if changed.is_err() {
+                error!("The node's addresses are no longer watched");
+                return;
+            },
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+async fn sweep(
+    sweeper: Sweeper,
+    report: Arc<Mutex<Option<datapath_abi::control::SweepReport>>>,
+    active_interval: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let sweeper = Arc::new(Mutex::new(sweeper));
+    let mut clock = tokio::time::interval(SWEEP);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = stopped(&mut stop) => return,
+        }
+        let (sweeper, report) = (sweeper.clone(), report.clone());
+        // Milliseconds in the kernel when the tables are full: not on a thread that serves others.
+        let swept = tokio::task::spawn_blocking(move || match lock(&sweeper).sweep(active_interval) {
+            Ok(Some(found)) => *lock(&report) = Some(found),
+            Ok(None) => {}
+            Err(error) => error!(%error, "Conntrack could not be swept"),
+        });
+        let _ = swept.await;
+    }
+}
+
+/// Serves what nobody waits for: DELs that found no daemon, sandboxes that died without a DEL.
+async fn look_after(attachments: Arc<Attachments>, mut stop: watch::Receiver<bool>) {
+    let mut tombstones = tokio::time::interval(TOMBSTONES);
+    let mut dead = tokio::time::interval(DEAD);
+    loop {
+        tokio::select! {
+            _ = tombstones.tick() => serve_tombstones(&attachments).await,
+            _ = dead.tick() => attachments.collect_dead().await,
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+async fn serve_tombstones(attachments: &Attachments) {
+    let found = match attachments.state().tombstones::<wire::Tombstone>() {
+        Ok((found, corrupt)) => {
+            for corrupt in corrupt {
+                error!(%corrupt, "Tombstone could not be read");
+            }
+            found
+        }
+        Err(error) => return error!(%error, "Tombstones could not be listed"),
+    };
+    for tombstone in found {
+        let wire::Tombstone { request, deleted_at_unix_ms } = &tombstone.message;
+        let owner = match crate::cni::convert::owner(request.as_ref().and_then(|request| request.id.clone())) {
+            Ok(owner) => owner,
+            Err(bad) => {
+                error!(error = %bad, "Tombstone without a valid name removed");
+                let _ = attachments.state().remove_tombstone(&tombstone);
+                continue;
+            }
+        };
+        // An attachment that was added later is another one.
+        let newer = attachments.record(&owner).is_some_and(|record| record.created_unix_ms > *deleted_at_unix_ms);
+        if !newer {
+            if let Err(error) = attachments.del(&owner).await {
+                warn!(%error, "DEL of a tombstone");
+                continue;
+            }
+            info!(%owner, "Served a DEL that had found no daemon");
+        }
+        if let Err(error) = attachments.state().remove_tombstone(&tombstone) {
+            warn!(%error, "Tombstone could not be removed");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The command line: flags as they are written. `config` makes them into something checked.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+
+/// The node agent of Bulkhead: wires pods into eBPF programs, enforces NetworkPolicy by pod
+/// identity, and tells every flow over gRPC.
+#[derive(Parser, Debug)]
+#[command(name = "bulkhead-daemon", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Exit status: 0 done, 1 failure, 64 wrong usage.")]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the daemon's binary can do.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run the agent until it is told to stop (SIGTERM, SIGINT)
+    #[command(after_help = "\
+Examples:
+  bulkhead-daemon run --source directory:/etc/bulkhead/objects
+  bulkhead-daemon run --source directory:./objects --pool 10.244.1.0/24 --pool fd00:10:244:1::/64 \\
+      --run-dir /tmp/bh/run --state-dir /tmp/bh/state --metrics off
+
+Stopping the agent leaves programs, maps and pods' interfaces in place: policy stays enforced.
+`bulkhead-daemon uninstall` takes everything away.")]
+    Run(Box<RunArgs>),
+    /// Take everything away that the agent has left on this node: pods' interfaces, programs,
+    /// maps, addresses, the masquerade table. Pods that run lose their network
+    Uninstall(UninstallArgs),
+    /// Print version, commit, ABI version and the oldest kernel supported
+    Version,
+    /// Print a completion script
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where things are. The same for `run` and `uninstall`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Places {
+    /// Folder of the sockets
+    #[arg(long, env = "BULKHEAD_RUN_DIR", default_value = "/run/bulkhead", value_name = "DIR")]
+    pub run_dir: PathBuf,
+    /// Folder of what must survive a restart
+    #[arg(long, env = "BULKHEAD_STATE_DIR", default_value = "/var/lib/bulkhead", value_name = "DIR")]
+    pub state_dir: PathBuf,
+    /// Folder on a bpffs for pinned maps and links
+    #[arg(long, env = "BULKHEAD_PIN_DIR", default_value = "/sys/fs/bpf/bulkhead", value_name = "DIR")]
+    pub pin_dir: PathBuf,
+    /// Name of the nftables table for masquerade
+    #[arg(long, env = "BULKHEAD_NFT_TABLE", default_value = "bulkhead", value_name = "NAME")]
+    pub nft_table: String,
+    /// Range that pods get their addresses from; repeat for a second family or more ranges
+    #[arg(
+        long = "pool",
+        env = "BULKHEAD_POOL",
+        value_delimiter = ',',
+        default_values = ["10.244.0.0/24", "fd00:10:244::/64"],
+        value_name = "CIDR"
+    )]
+    pub pools: Vec<IpNetwork>,
+}
+
+/// Flags of `run`.
+#[derive(clap::Args, Debug)]
+pub struct RunArgs {
+    /// Where objects (Namespace, Pod, NetworkPolicy) come from: `directory:PATH`, a folder of YAML
+    /// and JSON files that is watched
+    #[arg(long, env = "BULKHEAD_SOURCE", value_name = "SOURCE")]
+    pub source: String,
+    /// Places on this node
+    #[command(flatten)]
+    pub places: Places,
+    /// Name of this node in flows and metrics [default: the host's name]
+    #[arg(long, env = "BULKHEAD_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Name of the cluster in flows
+    #[arg(long, env = "BULKHEAD_CLUSTER_NAME", default_value = "default", value_name = "NAME")]
+    pub cluster_name: String,
+    /// Address that serves /metrics, /healthz and /readyz, or `off`
+    #[arg(long, env = "BULKHEAD_METRICS", default_value = "127.0.0.1:9965", value_name = "ADDRESS|off")]
+    pub metrics: MetricsAddress,
+    /// MTU of pods' interfaces, in bytes; 0 takes that of the uplink, or 1500
+    #[arg(long, env = "BULKHEAD_MTU", default_value_t = 0, value_name = "BYTES")]
+    pub mtu: u32,
+    /// Whether pods' packets to the outside bear the node's address
+    #[arg(long, env = "BULKHEAD_MASQUERADE", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub masquerade: bool,
+    /// Ranges outside the pools that pods' packets reach with the pod's own address
+    #[arg(long, env = "BULKHEAD_NO_MASQUERADE", value_delimiter = ',', value_name = "CIDR")]
+    pub no_masquerade: Vec<IpNetwork>,
+    /// How programs are attached; `auto` tries tcx first
+    #[arg(long, env = "BULKHEAD_ATTACH", value_enum, default_value_t = Attach::Auto)]
+    pub attach: Attach,
+    /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
+    #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
+    pub map_capacity: Vec<String>,
+    /// Pod labels that do not make an identity unless a policy names them [default: those that
+    /// controllers put on each pod, such as pod-template-hash]
+    #[arg(long, env = "BULKHEAD_EXCLUDED_LABELS", value_delimiter = ',', value_name = "KEY")]
+    pub excluded_labels: Option<Vec<String>>,
+    /// Flow records kept in memory
+    #[arg(long, env = "BULKHEAD_FLOW_RECORDS", default_value_t = 16_384, value_name = "N")]
+    pub flow_records: usize,
+    /// How often a connection that lives on is reported, in seconds
+    #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
+    pub active_interval: u64,
+    /// How logs are written
+    #[arg(long, env = "BULKHEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or a filter as of tracing-subscriber's EnvFilter
+    #[arg(long, env = "BULKHEAD_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// Flags of `uninstall`.
+#[derive(clap::Args, Debug)]
+pub struct UninstallArgs {
+    /// Places on this node
+    #[command(flatten)]
+    pub places: Places,
+    /// Do it; without this only says what would be removed
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Attach {
+    /// tcx where the kernel has it, else clsact
+    Auto,
+    /// tcx or nothing (kernel 6.6)
+    Tcx,
+    /// clsact
+    Clsact,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// An address to listen on, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MetricsAddress(pub Option<SocketAddr>);
+
+impl std::str::FromStr for MetricsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965, nor `off`");
+        text.parse().map(|address| Self(Some(address))).map_err(|_| error())
+    }
+}
+
+impl From<LogFormat> for crate::telemetry::logging::Format {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Text => Self::Text,
+            LogFormat::Json => Self::Json,
+        }
+    }
+}

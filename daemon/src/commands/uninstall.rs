@@ -1,0 +1,67 @@
+//! `bulkhead-daemon uninstall`: takes everything away that an agent has left on this node.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    args::{Places, UninstallArgs},
+    config::cni_socket,
+    ipam::Pools,
+    net::{Node, host, link, masquerade},
+};
+
+/// Says what would be removed, or removes it.
+pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(remove(&args.places, args.yes))
+}
+
+async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
+    let Places { run_dir, state_dir, pin_dir, nft_table, pools } = places;
+    let socket = cni_socket(run_dir);
+    if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+        bail!("a daemon answers at {}: stop it first", socket.display());
+    }
+    let node = Node::own().await?;
+    let links = link::host_links(&node).await?;
+    let gateways = Pools::new(pools)?.gateways();
+    let verb = if yes { "removing" } else { "would remove" };
+    for found in &links {
+        println!("{verb} link {} ({})", found.name, found.alias);
+        if yes {
+            link::delete_link(&node, &found.name).await?;
+        }
+    }
+    for gateway in &gateways {
+        println!("{verb} address {gateway} from lo");
+    }
+    println!("{verb} nftables table {nft_table}");
+    if yes {
+        host::remove_gateways(&node, &gateways).await?;
+        match masquerade::remove(&node, nft_table).await {
+            Ok(()) | Err(masquerade::MasqueradeError::NoNft) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    for folder in [pin_dir, state_dir, run_dir] {
+        if !folder.exists() {
+            continue;
+        }
+        println!("{verb} {}", folder.display());
+        if yes {
+            remove_folder(folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+    }
+    if !yes {
+        println!("nothing was removed: give --yes to do it; pods that run lose their network");
+    }
+    Ok(())
+}
+
+fn remove_folder(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

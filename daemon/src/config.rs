@@ -1,0 +1,188 @@
+//! Flags, checked: what the rest of the daemon relies on.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnetwork::IpNetwork;
+
+use crate::{
+    args::{Attach, LogFormat, Places, RunArgs},
+    datapath::load::{Capacities, LoadError},
+    ipam::{PoolError, Pools},
+};
+
+/// Everything `run` needs to know.
+#[derive(Debug)]
+pub struct Config {
+    /// Folder of objects.
+    pub directory: PathBuf,
+    /// As given to `--source`.
+    pub source: String,
+    /// Sockets.
+    pub run_dir: PathBuf,
+    /// Records.
+    pub state_dir: PathBuf,
+    /// Pins.
+    pub pin_dir: PathBuf,
+    /// Masquerade table.
+    pub nft_table: String,
+    /// Addresses of pods.
+    pub pools: Pools,
+    /// The same as ranges.
+    pub ranges: Vec<IpNetwork>,
+    /// This node.
+    pub node_name: String,
+    /// Its cluster.
+    pub cluster_name: String,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// MTU in bytes; 0: to be found out.
+    pub mtu: u32,
+    /// `None`: no masquerade. Else the ranges outside the pools that stay as they are.
+    pub masquerade: Option<Vec<IpNetwork>>,
+    /// How to attach.
+    pub attach: Attach,
+    /// Sizes of maps.
+    pub capacities: Capacities,
+    /// What makes an identity.
+    pub identity: policy::identity::Config,
+    /// Size of the ring of records.
+    pub flow_records: NonZeroUsize,
+    /// How often long connections are reported.
+    pub active_interval: Duration,
+    /// Log format.
+    pub log_format: LogFormat,
+    /// Log filter.
+    pub log: String,
+}
+
+/// What is wrong with the flags.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Unknown source.
+    #[error("--source {0:?}: want directory:PATH, for example directory:/etc/bulkhead/objects")]
+    Source(String),
+    /// A pool that cannot be.
+    #[error("--pool: {0}")]
+    Pool(#[from] PoolError),
+    /// A capacity that cannot be.
+    #[error("--map-capacity: {0}")]
+    Capacity(#[from] LoadError),
+    /// Not `NAME=NUMBER`.
+    #[error("--map-capacity {0:?}: want MAP=ENTRIES, for example CONNTRACK=262144")]
+    CapacitySyntax(String),
+    /// No name for this node.
+    #[error("--node-name: the host has no name; give one")]
+    NodeName,
+    /// Zero where something is needed.
+    #[error("{0}: must be at least 1")]
+    Zero(&'static str),
+    /// An MTU that no packet fits.
+    #[error("--mtu {0}: IPv6 needs 1280 bytes at least (RFC 8200, section 5), and 65535 are the most")]
+    Mtu(u32),
+    /// A path that is not absolute.
+    #[error("{flag} {path}: want an absolute path")]
+    Relative {
+        /// Which flag.
+        flag: &'static str,
+        /// What it was.
+        path: PathBuf,
+    },
+}
+
+impl TryFrom<&RunArgs> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: &RunArgs) -> Result<Self, ConfigError> {
+        let RunArgs {
+            source,
+            places: Places { run_dir, state_dir, pin_dir, nft_table, pools: ranges },
+            node_name,
+            cluster_name,
+            metrics,
+            mtu,
+            masquerade,
+            no_masquerade,
+            attach,
+            map_capacity,
+            excluded_labels,
+            flow_records,
+            active_interval,
+            log_format,
+            log,
+        } = args;
+        let directory = source
+            .strip_prefix("directory:")
+            .filter(|path| !path.is_empty())
+            .ok_or_else(|| ConfigError::Source(source.clone()))?;
+        let mut capacities = Capacities::default();
+        for setting in map_capacity {
+            let syntax = || ConfigError::CapacitySyntax(setting.clone());
+            let (map, entries) = setting.split_once('=').ok_or_else(syntax)?;
+            capacities.set(map, entries.parse().map_err(|_| syntax())?)?;
+        }
+        if *mtu != 0 && !(1280..=65_535).contains(mtu) {
+            return Err(ConfigError::Mtu(*mtu));
+        }
+        for (flag, path) in [("--run-dir", run_dir), ("--state-dir", state_dir), ("--pin-dir", pin_dir)] {
+            if !path.is_absolute() {
+                return Err(ConfigError::Relative { flag, path: path.clone() });
+            }
+        }
+        if *active_interval == 0 {
+            return Err(ConfigError::Zero("--active-interval"));
+        }
+        let identity = match excluded_labels {
+            Some(keys) => policy::identity::Config { excluded_labels: keys.iter().cloned().collect() },
+            None => policy::identity::Config::default(),
+        };
+        Ok(Self {
+            directory: PathBuf::from(directory),
+            source: source.clone(),
+            run_dir: run_dir.clone(),
+            state_dir: state_dir.clone(),
+            pin_dir: pin_dir.clone(),
+            nft_table: nft_table.clone(),
+            pools: Pools::new(ranges)?,
+            ranges: ranges.clone(),
+            node_name: node_name.clone().or_else(host_name).ok_or(ConfigError::NodeName)?,
+            cluster_name: cluster_name.clone(),
+            metrics: metrics.0,
+            mtu: *mtu,
+            masquerade: masquerade.then(|| no_masquerade.clone()),
+            attach: *attach,
+            capacities,
+            identity,
+            flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
+            active_interval: Duration::from_secs(*active_interval),
+            log_format: *log_format,
+            log: log.clone(),
+        })
+    }
+}
+
+impl Config {
+    /// Socket of the CNI plugin.
+    pub fn cni_socket(&self) -> PathBuf {
+        cni_socket(&self.run_dir)
+    }
+
+    /// Socket of the API.
+    pub fn api_socket(&self) -> PathBuf {
+        self.run_dir.join("api.sock")
+    }
+}
+
+/// Socket of the CNI plugin below a run folder.
+pub fn cni_socket(run_dir: &Path) -> PathBuf {
+    run_dir.join("cni.sock")
+}
+
+fn host_name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    (!name.is_empty()).then_some(name)
+}
