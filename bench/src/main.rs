@@ -1,2 +1,28 @@
-//! Placeholder.
-fn main() {}
+//! `bulkhead-bench`: measures what the design has budgets for. One subcommand for each thing
+//! that is measured; each prints a table for people and writes JSON with `--json`, see README.md
+//! beside this crate.
+
+mod machine;
+mod path;
+mod stats;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser, Debug)]
+#[command(name = "bulkhead-bench", about = "Measures Bulkhead against its budgets")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// What one packet costs in the programs, beside a floor program in the same run
+    Path(path::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Path(args) => path::run(&args),
+    }
+}

@@ -179,7 +179,7 @@ impl Seen {
     fn event(&mut self, kind: EventKind) -> FlowEvent {
         let Some(event) = self.events.pop_front() else { self.fail(&format!("no event, wanted {kind:?}")) };
         self.ensure(event.kind == kind as u8, &format!("an event {kind:?}, got {event:?}"));
-        self.ensure(event.pad == [0; 4], "padding of zeroes");
+        self.ensure(event.pad.iter().all(|byte| *byte == 0), "padding of zeroes");
         self.ensure(event.time_ns != 0 && event.created_ns != 0, "an event with times");
         self.explain(Count::Scalar(Scalar::EventsWritten), 0);
         self.last = Some(event);

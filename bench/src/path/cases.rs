@@ -1,0 +1,239 @@
+//! What is measured, and how to tell that it was this that was measured.
+
+use anyhow::ensure;
+use datapath_abi::{
+    addr::Addr,
+    conntrack::CtKey,
+    endpoint::HOST_MAC,
+    event::{EventKind, Hook},
+    maps::Scalar,
+    reason::DropReason,
+};
+use tests::{
+    count::{Change, Count},
+    host::{A, B, C, Family, Host, WORLD},
+    packet::{ACK, Packet, SYN, diff, routed},
+    prog::{Context, Programs, Ran},
+    seen::{NEXT, REDIRECT, SHOT},
+};
+
+use super::{
+    FEW, MANY,
+    scene::{CLOSED_PORT, NEW_PORT, OPEN_PORT, Scene, place},
+    wrapper::{self, Wrapper},
+};
+
+/// Source port of what is established.
+const CLIENT: u16 = 40_000;
+/// Events that the ring buffer takes without a reader, with a margin.
+const RING: u32 = 16_384;
+
+/// What happens to events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ring {
+    /// None is written.
+    Unused,
+    /// One for each run; the ring buffer is emptied between batches, so that none is lost.
+    Drained,
+    /// One for each run, and all are lost.
+    Full,
+}
+
+/// One thing that is measured.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// For people.
+    pub(crate) name: String,
+    /// For programs: stable.
+    pub(crate) id: String,
+    /// Rules and identities; `None` for what does not look at them.
+    pub(crate) rules: Option<u32>,
+    /// Program in front.
+    pub(crate) wrapper: &'static str,
+    /// Program that is measured.
+    pub(crate) program: &'static str,
+    /// The packet.
+    pub(crate) packet: Vec<u8>,
+    /// Where it is.
+    pub(crate) context: Context,
+    /// Bits of the destination that vary.
+    pub(crate) mask: u64,
+    /// What happens to events.
+    pub(crate) ring: Ring,
+    /// Most runs at a time.
+    pub(crate) batch: u32,
+    verdict: i32,
+    /// What the packet must look like afterwards, if it is the same for every run.
+    after: Option<Vec<u8>>,
+    counts: Vec<Count>,
+    event: Option<EventKind>,
+}
+
+impl Case {
+    /// Whether the last runs did what the name says.
+    pub(crate) fn check(&self, ran: &Ran, change: &Change, programs: &mut Programs, repeat: u32) -> anyhow::Result<()> {
+        ensure!(ran.verdict == self.verdict, "verdict {}, wanted {}", ran.verdict, self.verdict);
+        if let Some(after) = &self.after {
+            ensure!(&ran.bytes == after, "another packet than expected:\n{}", diff(after, &ran.bytes));
+        }
+        for (count, moved) in change.moved() {
+            ensure!(self.counts.contains(&count), "{count:?} moved by {}", moved.packets);
+        }
+        for count in &self.counts {
+            let moved = change.of(*count);
+            ensure!(moved == u64::from(repeat), "{count:?} moved by {moved} in {repeat} runs");
+        }
+        if self.ring == Ring::Drained {
+            let wanted = self.event.map(|kind| kind as u8);
+            let events = programs.events();
+            let right = events.iter().filter(|event| Some(event.kind) == wanted).count();
+            ensure!(right == repeat as usize, "{right} events of {wanted:?} in {repeat} runs");
+        }
+        Ok(())
+    }
+
+    fn of(name: &str, id: &str, program: &'static str, packet: &Packet) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: id.to_owned(),
+            rules: None,
+            wrapper: wrapper::RESTORE,
+            program,
+            packet: packet.bytes(),
+            context: Context::default(),
+            mask: 0,
+            ring: Ring::Unused,
+            batch: u32::MAX,
+            verdict: NEXT,
+            after: Some(packet.bytes()),
+            counts: Vec::new(),
+            event: None,
+        }
+    }
+
+    /// A packet of a connection that is established.
+    fn established(name: &str, id: &str, from: Host, to: Host, family: Family, port: [u16; 2]) -> Self {
+        let packet = tcp(from, to, family, port, ACK);
+        let at = place(from, to);
+        let delivered = from.is_local() && to.is_local();
+        Self {
+            rules: Some(MANY),
+            context: at.context(),
+            verdict: if delivered { REDIRECT } else { NEXT },
+            after: Some(if delivered { routed(&packet.bytes(), HOST_MAC, to.mac) } else { packet.bytes() }),
+            counts: vec![Count::Passed(at.hook())],
+            ..Self::of(name, id, at.program(), &packet)
+        }
+    }
+
+    /// A packet that opens a connection, another one in each run.
+    fn first(name: &str, id: &str, from: Host, to: Host, family: Family, rules: u32, mask: u64) -> Self {
+        let packet = tcp(from, to, family, [1, NEW_PORT], SYN);
+        let at = place(from, to);
+        Self {
+            name: format!("{name}, {rules} rules"),
+            id: format!("{id}_{rules}"),
+            rules: Some(rules),
+            wrapper: if family == Family::V4 { wrapper::VARY4 } else { wrapper::VARY6 },
+            context: at.context(),
+            mask,
+            ring: Ring::Drained,
+            batch: RING,
+            verdict: if to.is_local() { REDIRECT } else { NEXT },
+            // Ports are others in each run.
+            after: None,
+            counts: vec![Count::Passed(at.hook()), Count::Scalar(Scalar::EventsWritten)],
+            event: Some(EventKind::Opened),
+            ..Self::of(name, id, at.program(), &packet)
+        }
+    }
+
+    /// A packet that policy denies.
+    fn denied(name: &str, id: &str, from: Host, to: Host, port: u16, rules: u32, ring: Ring) -> Self {
+        let packet = tcp(from, to, Family::V4, [CLIENT, port], SYN);
+        let at = place(from, to);
+        let event = if ring == Ring::Full { Scalar::EventsLost } else { Scalar::EventsWritten };
+        Self {
+            name: format!("{name}, {rules} rules"),
+            id: format!("{id}_{rules}"),
+            rules: Some(rules),
+            context: at.context(),
+            ring,
+            batch: if ring == Ring::Full { u32::MAX } else { RING },
+            verdict: SHOT,
+            counts: vec![Count::Dropped(Hook::FromPod, DropReason::DefaultDeny), Count::Scalar(event)],
+            event: Some(EventKind::Dropped),
+            ..Self::of(name, id, at.program(), &packet)
+        }
+    }
+}
+
+fn tcp(from: Host, to: Host, family: Family, port: [u16; 2], flags: u8) -> Packet {
+    from.tcp(&to, family, port, flags).payload(&[0x42; 32])
+}
+
+/// Every case, with what it needs already there.
+pub(crate) fn all(wrapper: &mut Wrapper, few: &mut Scene, many: &mut Scene) -> anyhow::Result<Vec<Case>> {
+    let (v4, v6) = (Family::V4, Family::V6);
+    let there = [CLIENT, OPEN_PORT];
+    let back = [OPEN_PORT, CLIENT];
+    let mut cases = Vec::new();
+
+    for family in [v4, v6] {
+        let packet = tcp(A, B, family, there, ACK);
+        let addr = packet.addr.map(Addr::from);
+        wrapper.know(CtKey { addr, port: there, proto: packet.proto(), pad: [0; 3] })?;
+        many.establish(A, B, family, there)?;
+    }
+    many.establish(C, WORLD, v4, there)?;
+    many.establish(WORLD, C, v4, [CLIENT, 8080])?;
+
+    cases.push(Case::of("floor, IPv4", "floor_v4", wrapper::FLOOR, &tcp(A, B, v4, there, ACK)));
+    cases.push(Case::of("floor, IPv6", "floor_v6", wrapper::FLOOR, &tcp(A, B, v6, there, ACK)));
+    cases.push(Case::of(
+        "floor with a key for IPv4 alone",
+        "floor_v4_only",
+        wrapper::FLOOR4,
+        &tcp(A, B, v4, there, ACK),
+    ));
+    for (family, text, id) in [(v4, "IPv4", "v4"), (v6, "IPv6", "v6")] {
+        cases.push(Case::established(
+            &format!("established, original, {text}"),
+            &format!("established_original_{id}"),
+            A,
+            B,
+            family,
+            there,
+        ));
+        cases.push(Case::established(
+            &format!("established, reply, {text}"),
+            &format!("established_reply_{id}"),
+            B,
+            A,
+            family,
+            back,
+        ));
+    }
+    cases.push(Case::established("established, pod to the outside", "established_out_v4", C, WORLD, v4, there));
+    cases.push(Case::established("established, outside to pod", "established_in_v4", WORLD, C, v4, [CLIENT, 8080]));
+    for scene in [&*few, &*many] {
+        let rules = if scene.spread() > 100 { MANY } else { FEW };
+        let remote = scene.peer(0);
+        let spread = scene.spread();
+        cases.push(Case::first("first, allowed, IPv4", "first_v4", A, B, v4, rules, 0));
+        cases.push(Case::first("first, allowed, IPv6", "first_v6", A, B, v6, rules, 0));
+        cases.push(Case::first("first, allowed, all peers in turn", "first_spread_v4", A, remote, v4, rules, spread));
+        cases.push(Case::denied("denied at ingress", "denied_ingress", C, B, OPEN_PORT, rules, Ring::Drained));
+        cases.push(Case::denied("denied at egress", "denied_egress", A, B, CLOSED_PORT, rules, Ring::Drained));
+    }
+    cases.push(Case::denied(
+        "denied at ingress, ring buffer full",
+        "denied_ingress_lost",
+        C,
+        B,
+        OPEN_PORT,
+        MANY,
+        Ring::Full,
+    ));
+    Ok(cases)
+}

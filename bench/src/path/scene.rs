@@ -1,0 +1,117 @@
+//! A node with so many rules and identities, for the cases to run on.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
+
+use anyhow::{Context as _, ensure};
+use daemon::datapath::load::{self, Capacities};
+use datapath_abi::{event::FlowEvent, maps, policy::Direction};
+use tests::{
+    count::Counts,
+    host::{A, B, Family, Host, REMOTE},
+    lab::{At, Lab},
+    packet::{ACK, SYN, TCP},
+    prog::Programs,
+    rules::{NO_RULE, Rule, allow},
+};
+
+use super::cases::{Case, Ring};
+
+/// Port of what is established. Rules admit it and the next one.
+pub(crate) const OPEN_PORT: u16 = 80;
+/// Port of what is new: source ports run through all numbers and must not meet the other.
+pub(crate) const NEW_PORT: u16 = 81;
+/// A port that no rule admits.
+pub(crate) const CLOSED_PORT: u16 = 82;
+
+/// Programs and filled maps.
+pub(crate) struct Scene {
+    /// The node.
+    pub(crate) lab: Lab,
+    rules: u32,
+}
+
+impl Scene {
+    /// With `rules` rules, half of them for what A sends and half for what B receives, each
+    /// for one identity and one port, and as many identities, each with an address of both
+    /// families.
+    pub(crate) fn new(rules: u32, object: Option<&Path>) -> anyhow::Result<Self> {
+        let mut capacities = Capacities::default();
+        capacities.set(maps::ADDRESSES, 262_144)?;
+        capacities.set(maps::PORTS, 131_072)?;
+        let programs = match object {
+            None => Programs::load(&capacities)?,
+            Some(path) => {
+                let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+                Programs::of(load::load_object(&bytes, None, &capacities, &load::program::ALL)?)?
+            }
+        };
+        let mut scene = Self { lab: Lab::of(programs), rules };
+        for number in 0..rules {
+            for family in tests::host::FAMILIES {
+                let host = scene.peer(number);
+                scene.lab.address(&host, family, host.identity, 0);
+            }
+        }
+        for (pod, direction, other) in [(A, Direction::Egress, B), (B, Direction::Ingress, A)] {
+            let entry = |identity, cookie| Rule::identity(identity, NO_RULE).port(TCP, OPEN_PORT, 15, allow(cookie, 1));
+            let mut entries: Vec<Rule> =
+                (0..rules / 2 - 1).map(|number| entry(scene.peer(number).identity, number + 1)).collect();
+            entries.push(entry(other.identity, rules));
+            scene.lab.isolate(&pod, direction, &entries);
+        }
+        Ok(scene)
+    }
+
+    /// A pod of another node.
+    pub(crate) fn peer(&self, number: u32) -> Host {
+        Host {
+            v4: Ipv4Addr::from_bits(0x0a80_0000 + number),
+            v6: Ipv6Addr::from_bits(0xfd00_0128 << 96 | u128::from(number)),
+            identity: 10_000 + number,
+            ..REMOTE
+        }
+    }
+
+    /// Bits by which destinations may vary, so that each has an identity and a rule of its own.
+    pub(crate) fn spread(&self) -> u64 {
+        let covered = (self.rules / 2 - 1).min(1 << 16);
+        (1 << (31 - covered.leading_zeros())) - 1
+    }
+
+    /// Sees to it that a connection is established.
+    pub(crate) fn establish(&mut self, from: Host, to: Host, family: Family, port: [u16; 2]) -> anyhow::Result<()> {
+        let (there, back) = (place(from, to), place(to, from));
+        let reply = [port[1], port[0]];
+        self.lab.send(there, &from.tcp(&to, family, port, SYN)).whatever();
+        self.lab.send(back, &to.tcp(&from, family, reply, SYN | ACK)).whatever();
+        self.lab.send(there, &from.tcp(&to, family, port, ACK)).whatever();
+        let established = self.lab.sizes().0;
+        ensure!(established > 0, "the connection is not established");
+        Ok(())
+    }
+
+    /// Brings the ring buffer into the state that a case wants.
+    pub(crate) fn prepare(&mut self, case: &Case) -> anyhow::Result<()> {
+        self.lab.programs.drain();
+        if case.ring == Ring::Full {
+            let capacity =
+                datapath_abi::maps::ALL.iter().find(|map| map.name == maps::EVENTS).map_or(0, |map| map.capacity);
+            let events = capacity / size_of::<FlowEvent>() as u32;
+            self.lab.programs.run(case.program, &case.packet, case.context, events)?;
+        }
+        Ok(())
+    }
+
+    /// The counters.
+    pub(crate) fn counts(&self) -> Counts {
+        Counts::read(&self.lab.programs.ebpf)
+    }
+}
+
+/// Where a packet from one to the other meets a program.
+pub(crate) fn place(from: Host, to: Host) -> At {
+    if from.is_local() { At::From(from) } else { At::To(to, from) }
+}
