@@ -3,21 +3,22 @@
 
 mod arbitrary;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use arbitrary::{PROBES, network_policy, objects, pod};
+use arbitrary::{PROBES, identity_key, network_policy, objects, peer, pod};
 use datapath_abi::identity::{CLASS_ANY, REMOTE_NODE, UNKNOWN, UNMANAGED, WORLD};
 use datapath_abi::policy::{Decision, Direction, Verdict};
 use policy::compile::{PodMatch, RuleTable, TableNamespaces, TablePeers, TablePorts, TableRule, compile};
 use policy::fixture::{block, index, key, namespace, pod as fixture_pod, pods, pods_in, policy, rule};
+use policy::identity::IdentityKey;
 use policy::index::Index;
 use policy::lower::{
     CookieTable, Limits, LowerError, PodAddress, PortPrefix, RuleSet, Universe, What, lower, lower_again, lower_within,
     prefixes,
 };
 use policy::map_model::MapModel;
-use policy::model::{Action, Object, PodKey, PortRange, Precedence, Protocol};
+use policy::model::{Action, NamespaceScope, Object, Peer, PodKey, PortRange, Precedence, Protocol};
 use policy::selector::Selector;
 use policy::world::World;
 use proptest::prelude::*;
@@ -208,6 +209,39 @@ proptest! {
                 prop_assert_eq!(again, lower(&table, &new, &mut cookies).unwrap(), "{}", table);
             }
         }
+    }
+
+    #[test]
+    fn a_universe_finds_whom_a_selector_matches(
+        events in prop::collection::vec((256u32..264, prop::option::weighted(0.7, identity_key())), 0..30),
+        peers in prop::collection::vec(peer(), 1..5),
+    ) {
+        let mut universe = Universe::default();
+        let mut left: BTreeMap<u32, IdentityKey> = BTreeMap::new();
+        for (number, key) in events {
+            match key {
+                Some(key) => {
+                    universe.insert(number, key.clone()).unwrap();
+                    left.insert(number, key);
+                }
+                None => prop_assert_eq!(universe.remove(number).is_some(), left.remove(&number).is_some()),
+            }
+            for peer in &peers {
+                let Peer::Pods { namespaces, pods } = peer else { continue };
+                let namespaces = match namespaces {
+                    NamespaceScope::Own => TableNamespaces::Named("a".to_owned()),
+                    NamespaceScope::Matching(selector) => TableNamespaces::Matching(selector.clone()),
+                };
+                let pods = PodMatch { namespaces, pods: pods.clone() };
+                let all: BTreeSet<u32> = left.iter().filter(|(_, key)| pods.matches(key)).map(|(number, _)| *number).collect();
+                prop_assert_eq!(universe.matching(&pods), all, "{}", pods);
+            }
+        }
+        let mut fresh = Universe::default();
+        for (number, key) in left {
+            fresh.insert(number, key).unwrap();
+        }
+        prop_assert_eq!(universe, fresh);
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn peer(
         TablePeers::Anyone => true,
         TablePeers::These { pods, blocks: _ } => pods.iter().any(|pods| pods.matches(identity.key())),
     });
-    let peer = flatten.peer(voices(table, identity, &rules, &mut Split::new()))?;
+    let peer = flatten.peer(plain(&rules))?;
     Ok(Some(peer).filter(|peer| *peer != cluster))
 }
 

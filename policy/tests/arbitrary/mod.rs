@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use policy::identity::IdentityKey;
 use policy::model::{
     ContainerPort, IpBlock, Labels, Namespace, NamespaceScope, NetworkPolicy, Object, Peer, Pod, PodKey, Port,
     PortRange, PortSpec, Protocol, Rule,
@@ -80,7 +81,7 @@ fn block() -> impl Strategy<Value = IpBlock> {
     })
 }
 
-fn peer() -> impl Strategy<Value = Peer> {
+pub(crate) fn peer() -> impl Strategy<Value = Peer> {
     prop_oneof![
         selector().prop_map(|pods| Peer::Pods { namespaces: NamespaceScope::Own, pods }),
         (namespace_selector(), selector())
@@ -151,6 +152,16 @@ pub(crate) fn namespace() -> impl Strategy<Value = Namespace> {
 
 pub(crate) fn pod() -> impl Strategy<Value = Pod> {
     (0u8..6).prop_flat_map(pod_numbered)
+}
+
+/// An identity; the same namespace may have other labels in another one.
+pub(crate) fn identity_key() -> impl Strategy<Value = IdentityKey> {
+    (namespace(), labels(), select(&["default", "other"][..])).prop_map(|(namespace, labels, account)| IdentityKey {
+        namespace: namespace.name().to_owned(),
+        namespace_labels: namespace.labels().clone(),
+        labels,
+        service_account: account.to_owned(),
+    })
 }
 
 pub(crate) fn object() -> impl Strategy<Value = Object> {
