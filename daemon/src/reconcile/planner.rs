@@ -671,7 +671,8 @@ impl Planner {
                 let (pointer, remains) = match (installed, current) {
                     // The same rules, not yet extended by what did not fit.
                     (Some((number, flags)), _) => (RulesPtr::new(0, flags, number), Remains::LastComplete),
-                    (None, Some(current)) if current != DENIED => (current, Remains::LastComplete),
+                    // Open is no rules: a pod that shall be isolated does not stay open.
+                    (None, Some(current)) if current.ruleset() != 0 => (current, Remains::LastComplete),
                     (None, _) => (DENIED, Remains::Denied),
                 };
                 let policies = table.isolated_by.clone();

@@ -1,1 +1,424 @@
+//! The planner against the oracle, through a mirror that plays the kernel: what the maps say is
+//! asked by the very code that the programs run.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use datapath_abi::{
+    addr::Addr,
+    endpoint::RulesPtr,
+    identity,
+    policy::{Decision, Direction, PeerEntry, PeerKey, PortKey},
+};
+use datapath_ebpf::decide::{self, Rules};
+use policy::{
+    fixture::{self, text},
+    model::{Object, ObjectKey, PodKey},
+    oracle::Oracle,
+    world::{End, Flow},
+};
+use proptest::prelude::*;
+
+use super::*;
+
+/// The kernel: the maps of a mirror, asked about one peer address.
+struct Kernel<'a> {
+    mirror: &'a Mirror,
+    peer: Addr,
+}
+
+impl Rules for Kernel<'_> {
+    fn peer(&self, ruleset: u32, identity: u32) -> Option<PeerEntry> {
+        self.mirror.peers.get(&PeerKey { ruleset, identity }).copied()
+    }
+
+    fn region(&self, ruleset: u32) -> Option<PeerEntry> {
+        let holds = |first: Addr, length: u8| {
+            let (first, addr) = (u128::from_be_bytes(first.octets()), u128::from_be_bytes(self.peer.octets()));
+            length == 0 || (first ^ addr) >> (128 - u32::from(length)) == 0
+        };
+        let inside = self.mirror.regions_of(ruleset).filter(|((first, length), _)| holds(*first, *length));
+        inside.max_by_key(|((_, length), _)| *length).map(|(_, entry)| *entry)
+    }
+
+    fn port(&self, key: PortKey) -> Option<Decision> {
+        self.mirror.ports.get(&key).copied()
+    }
+}
+
+/// What the maps say about a new connection between two pods of the node.
+fn kernel_allows(mirror: &Mirror, source: IpAddr, destination: IpAddr, proto: u8, port: u16) -> bool {
+    let [source, destination] = [source, destination].map(Addr::from);
+    let side = |own: Addr, peer: Addr, direction: Direction| {
+        let Some(entry) = mirror.addresses.get(&own).filter(|entry| entry.slot != 0) else { return true };
+        let ptr = RulesPtr(mirror.endpoints[&entry.slot].rules[direction as usize]);
+        let who = mirror.addresses.get(&peer).map_or(identity::WORLD, |entry| entry.identity);
+        let decision = decide::ask(&Kernel { mirror, peer }, ptr, who, proto, port);
+        decide::verdict(ptr, decision).is_ok()
+    };
+    side(source, destination, Direction::Egress) && side(destination, source, Direction::Ingress)
+}
+
+const PODS: [(&str, &str); 5] = [
+    ("shop/web", "10.0.0.2"),
+    ("shop/api", "10.0.0.3"),
+    ("shop/db", "10.0.0.4"),
+    ("dev/web", "10.0.0.5"),
+    ("dev/bare", "10.0.0.6"),
+];
+
+fn local(slot: u32, path: &str, ip: &str) -> LocalEndpoint {
+    let IpAddr::V4(v4) = ip.parse().unwrap() else { panic!("{ip} is not IPv4") };
+    LocalEndpoint {
+        key: EndpointKey { container_id: format!("c{slot}"), ifname: "eth0".to_owned() },
+        pod: fixture::key(path),
+        slot,
+        ifindex: 100 + slot,
+        mac: [2, 0, 0, 0, 0, slot as u8],
+        v4: Some(v4),
+        v6: None,
+    }
+}
+
+struct Node {
+    planner: Planner,
+    mirror: Mirror,
+    capacity: Capacity,
+    objects: BTreeMap<ObjectKey, Object>,
+}
+
+impl Node {
+    fn new(capacity: Capacity) -> Self {
+        let mut node = Self {
+            planner: planner(Identities::default(), &capacity),
+            mirror: Mirror::default(),
+            capacity,
+            objects: BTreeMap::new(),
+        };
+        for (at, (path, ip)) in PODS.into_iter().enumerate() {
+            node.planner.add_endpoint(local(at as u32 + 1, path, ip));
+        }
+        node
+    }
+
+    fn apply(&mut self, text: &str) {
+        for object in text::parse(text).unwrap() {
+            self.objects.insert(object.key(), object.clone());
+            self.planner.apply(object);
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        self.objects.remove(key);
+        self.planner.delete(key);
+    }
+
+    fn step(&mut self) -> Plan {
+        let plan = self.planner.plan(&self.mirror).unwrap();
+        for change in &plan.changes {
+            self.mirror.apply(change);
+        }
+        plan
+    }
+
+    fn collect(&mut self) {
+        for change in self.planner.garbage(&self.mirror) {
+            self.mirror.apply(&change);
+        }
+    }
+
+    /// A daemon that starts on what this one has left.
+    fn restart(&mut self) {
+        let identities = self.planner.identities().iter().map(|(number, key)| (number, key.clone()));
+        let identities = Identities::restore(identities, self.mirror.highest_identity());
+        let mut planner = planner(identities, &self.capacity);
+        for endpoint in self.planner.endpoints() {
+            planner.add_endpoint(endpoint.clone());
+        }
+        for object in self.objects.values() {
+            planner.apply(object.clone());
+        }
+        self.planner = planner;
+    }
+
+    /// What the API's text says, with the pods' addresses on this node.
+    fn oracle(&self) -> Oracle {
+        let mut objects = self.objects.clone();
+        for (path, ip) in PODS {
+            let key = fixture::key(path);
+            let Object::Pod(mut pod) = objects
+                .remove(&ObjectKey::Pod(key.clone()))
+                .unwrap_or_else(|| policy::model::Pod::new(key.clone()).into())
+            else {
+                panic!("a pod's key names a pod")
+            };
+            pod.ips = BTreeSet::from([ip.parse().unwrap()]);
+            objects.insert(ObjectKey::Pod(key), pod.into());
+        }
+        Oracle::new(objects.into_values())
+    }
+
+    fn check(&self) {
+        let oracle = self.oracle();
+        for (source, from) in PODS {
+            for (destination, to) in PODS.into_iter().filter(|(path, _)| *path != source) {
+                for (proto, port) in [(6, 80), (6, 5432), (17, 53), (132, 80), (6, 8080)] {
+                    let end = |path: &str, ip: &str| End::Pod(fixture::key(path), ip.parse().unwrap());
+                    let flow = Flow { source: end(source, from), destination: end(destination, to), proto, port };
+                    let said = kernel_allows(&self.mirror, from.parse().unwrap(), to.parse().unwrap(), proto, port);
+                    assert_eq!(said, oracle.allows(&flow), "{source} -> {destination} {proto}/{port}");
+                }
+            }
+        }
+    }
+
+    fn rules(&self, slot: u32) -> [RulesPtr; 2] {
+        self.mirror.endpoints[&slot].rules.map(RulesPtr)
+    }
+}
+
+fn planner(identities: Identities, capacity: &Capacity) -> Planner {
+    Planner::new(Default::default(), vec!["10.0.0.0/24".parse().unwrap()], identities, capacity.clone())
+}
+
+const SHOP: &str = "
+namespace shop team=a
+namespace dev team=b
+pod shop/web app=web
+pod shop/api app=api port=http:TCP:8080
+pod shop/db app=db
+pod dev/web app=web
+";
+
+const EDITS: &[&str] = &[
+    "policy shop/db {app=db}\n ingress from {app=api} ports TCP/5432",
+    "policy shop/db {app=db}\n ingress from {app=web} in {team=b} ports TCP/5432, UDP/53",
+    "policy shop/all {}\n ingress none",
+    "policy shop/all {}\n ingress from anyone ports TCP/80\n egress none",
+    "policy shop/api {app=api}\n ingress from 10.0.0.0/24 except 10.0.0.5/32 ports TCP/http\n egress from anyone ports UDP/53",
+    "policy dev/out {app=web}\n egress from {app=db} in {team=a} or 10.0.0.3/32 ports TCP/5432, TCP/http, SCTP/80",
+    "policy dev/any {}\n ingress from {} in {} ports TCP/1-8080",
+    "pod shop/web app=api",
+    "pod shop/web app=web",
+    "pod dev/web app=api",
+    "pod shop/api app=api port=http:TCP:80",
+    "namespace dev team=a",
+    "namespace dev team=b",
+    "pod dev/bare app=db",
+];
+
+#[derive(Clone, Debug)]
+enum Act {
+    Edit(usize),
+    Delete(usize),
+    Plan,
+    Collect,
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => (0..EDITS.len()).prop_map(Act::Edit),
+        2 => (0..EDITS.len()).prop_map(Act::Delete),
+        4 => Just(Act::Plan),
+        2 => Just(Act::Collect),
+        1 => Just(Act::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn after_each_plan_the_maps_say_what_the_oracle_says(acts in prop::collection::vec(act(), 1..24)) {
+        let mut node = Node::new(Capacity::default());
+        node.apply(SHOP);
+        for act in acts.into_iter().chain([Act::Plan, Act::Collect, Act::Restart, Act::Plan]) {
+            match act {
+                Act::Edit(at) => node.apply(EDITS[at]),
+                Act::Delete(at) => {
+                    for object in text::parse(EDITS[at]).unwrap() {
+                        node.delete(&object.key());
+                    }
+                }
+                Act::Plan => {
+                    prop_assert_eq!(node.step().refusals, Vec::new());
+                    node.check();
+                    prop_assert_eq!(node.step().changes, Vec::new(), "a second plan has nothing to do");
+                }
+                Act::Collect => {
+                    node.step();
+                    node.collect();
+                    node.check();
+                }
+                Act::Restart => node.restart(),
+            }
+        }
+        // Nothing is left over that a fresh node would not have.
+        node.collect();
+        let mut fresh = Node::new(Capacity::default());
+        for object in node.objects.values() {
+            fresh.objects.insert(object.key(), object.clone());
+            fresh.planner.apply(object.clone());
+        }
+        fresh.step();
+        prop_assert_eq!(node.mirror.peers.len(), fresh.mirror.peers.len());
+        prop_assert_eq!(node.mirror.ports.len(), fresh.mirror.ports.len());
+        prop_assert_eq!(node.mirror.regions.len(), fresh.mirror.regions.len());
+        prop_assert_eq!(node.mirror.rulesets.len(), fresh.mirror.rulesets.len());
+    }
+
+    /// Promise 2, as far as the order of writes can break it: after every single write each
+    /// connection meets its old verdict or its new one.
+    #[test]
+    fn between_two_writes_everybody_is_under_the_old_rules_or_the_new(
+        before in prop::collection::vec(0..7usize, 0..4), after in prop::collection::vec(0..7usize, 1..3)
+    ) {
+        let mut node = Node::new(Capacity::default());
+        node.apply(SHOP);
+        before.into_iter().for_each(|at| node.apply(EDITS[at]));
+        node.step();
+        let old = node.mirror.clone();
+        after.into_iter().for_each(|at| node.apply(EDITS[at]));
+        let plan = node.planner.plan(&node.mirror).unwrap();
+        let mut new = old.clone();
+        plan.changes.iter().for_each(|change| new.apply(change));
+        let mut now = old.clone();
+        for change in &plan.changes {
+            now.apply(change);
+            for (source, from) in PODS {
+                for (_, to) in PODS.into_iter().filter(|(path, _)| *path != source) {
+                    for (proto, port) in [(6, 80), (6, 5432), (17, 53)] {
+                        let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+                        let said = |mirror: &Mirror| kernel_allows(mirror, from, to, proto, port);
+                        prop_assert!(
+                            said(&now) == said(&old) || said(&now) == said(&new),
+                            "{} -> {} {}/{} after {:?}", from, to, proto, port, change
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_restart_writes_nothing() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    EDITS.iter().for_each(|edit| node.apply(edit));
+    node.step();
+    node.collect();
+    node.restart();
+    assert_eq!(node.step().changes, Vec::new());
+}
+
+#[test]
+fn a_new_label_is_asked_about_again_where_it_matters_and_only_there() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    node.apply("policy shop/db {app=db}\n ingress from {app=api}");
+    node.apply("policy dev/any {}\n ingress from {} in {}");
+    node.step();
+    let (db, dev) = (node.rules(3), node.rules(4));
+    // shop/web was denied by shop/db and is allowed now: its connections are to be decided anew.
+    node.apply("pod shop/web app=api");
+    node.step();
+    node.check();
+    assert_ne!(node.rules(3), db);
+    assert_eq!(node.rules(3)[1].ruleset(), db[1].ruleset(), "the rules are the same, only who matches has changed");
+    assert_eq!(node.rules(4), dev, "dev/any allows both identities alike");
+}
+
+#[test]
+fn a_pod_that_is_gone_leaves_no_entry_behind() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    node.apply("policy shop/db {app=db}\n ingress from {app=api}");
+    node.step();
+    assert_eq!(node.planner.remove_endpoint(2).map(|endpoint| endpoint.pod), Some(PodKey::new("shop", "api")));
+    node.delete(&ObjectKey::Pod(PodKey::new("shop", "api")));
+    node.step();
+    node.collect();
+    assert!(!node.mirror.endpoints.contains_key(&2) && !node.mirror.interfaces.contains_key(&102));
+    assert!(!node.mirror.addresses.contains_key(&Addr::from("10.0.0.3".parse::<IpAddr>().unwrap())));
+    assert!(node.mirror.peers.is_empty(), "{:?}", node.mirror.peers);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_the_last_complete_rules_stay() {
+    let mut node = Node::new(Capacity { ports: 4, ..Capacity::default() });
+    node.apply(SHOP);
+    node.apply("policy shop/db {app=db}\n ingress from {app=api} ports TCP/5432");
+    assert_eq!(node.step().refusals, Vec::new());
+    let good = node.rules(3);
+
+    // 1-30000 alone takes more prefixes than there are entries.
+    node.apply("policy shop/db {app=db}\n ingress from {app=api} ports TCP/1-30001");
+    let refusals = node.step().refusals;
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!((refusals[0].pod.to_string(), refusals[0].remains), ("shop/db".to_owned(), Remains::LastComplete));
+    assert!(refusals[0].reason.contains("NetworkPolicy shop/db takes 5"), "{}", refusals[0].reason);
+    assert_eq!(node.rules(3), good);
+    node.collect();
+    let [api, web, db] = ["10.0.0.3", "10.0.0.2", "10.0.0.4"].map(|ip| ip.parse().unwrap());
+    assert!(kernel_allows(&node.mirror, api, db, 6, 5432));
+    assert!(!kernel_allows(&node.mirror, web, db, 6, 5432));
+
+    // A pod that had no rules is denied everything.
+    node.apply("policy shop/api {app=api}\n ingress from {app=db} ports TCP/1-30001");
+    let refusals = node.step().refusals;
+    assert!(refusals.iter().any(|it| it.pod.name == "api" && it.remains == Remains::Denied), "{refusals:?}");
+    assert!(!kernel_allows(&node.mirror, db, api, 6, 80));
+
+    // What fits again is in force again.
+    node.apply("policy shop/api {app=api}\n ingress from {app=db} ports TCP/80");
+    node.apply("policy shop/db {app=db}\n ingress from {app=api} ports TCP/5433");
+    assert_eq!(node.step().refusals, Vec::new());
+    node.check();
+}
+
+#[test]
+fn generations_are_never_given_out_twice() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    let mut given = BTreeSet::new();
+    for round in 0..20 {
+        node.apply(EDITS[round % 3]);
+        node.apply(EDITS[7 + round % 2]);
+        let words = |mirror: &Mirror| -> BTreeSet<u32> {
+            let all = mirror.endpoints.values().flat_map(|endpoint| endpoint.rules);
+            all.map(|rules| RulesPtr(rules).generation()).filter(|generation| *generation != 0).collect()
+        };
+        let before = words(&node.mirror);
+        node.step();
+        for generation in words(&node.mirror).difference(&before) {
+            assert!(given.insert(*generation), "{generation} was given out before");
+            assert!(u64::from(*generation) < node.mirror.generation);
+        }
+        if round % 5 == 0 {
+            node.restart();
+        }
+    }
+    assert!(given.len() > 10, "{given:?}");
+}
+
+#[test]
+fn a_full_map_is_named_with_what_is_free() {
+    let mut node = Node::new(Capacity { peers: 2, ..Capacity::default() });
+    node.apply(SHOP);
+    node.apply("policy shop/db {app=db}\n ingress from {app=api} or {app=web}");
+    assert_eq!(node.step().refusals, Vec::new());
+    node.apply("policy shop/api {app=api}\n ingress from {app=db}");
+    let refusals = node.step().refusals;
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    assert_eq!(refusals[0].reason, "needs 1 more entries of PEERS, 0 of 2 are free");
+    // Space that comes free admits it.
+    node.delete(&ObjectKey::Policy(policy::model::PolicyRef::network_policy("shop", "db")));
+    node.step();
+    node.collect();
+    assert_eq!(node.step().refusals, Vec::new());
+    node.check();
+}
