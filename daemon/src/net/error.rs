@@ -25,12 +25,14 @@ pub enum NetError {
         object: String,
     },
     /// The kernel refused.
-    #[error("{action} {object}: {source}")]
+    #[error("{action} {object}: {source}{}", in_words(said))]
     Refused {
         /// What was tried.
         action: &'static str,
         /// On what.
         object: String,
+        /// What the kernel said about it; empty if it said no more than the errno.
+        said: String,
         /// The errno.
         source: io::Error,
     },
@@ -71,11 +73,11 @@ const EADDRNOTAVAIL: i32 = rustix::io::Errno::ADDRNOTAVAIL.raw_os_error();
 impl NetError {
     /// From the errno in a netlink error message. Which errno means "there is none" depends on the
     /// object: ENODEV for links, ESRCH for routes, EADDRNOTAVAIL for addresses, ENOENT for neighbours.
-    pub(crate) fn from_errno(errno: i32, action: &'static str, object: String) -> Self {
+    pub(crate) fn from_errno(errno: i32, said: String, action: &'static str, object: String) -> Self {
         match errno {
             EEXIST => Self::AlreadyExists { action, object },
             ENOENT | ESRCH | ENODEV | EADDRNOTAVAIL => Self::NotFound { action, object },
-            _ => Self::Refused { action, object, source: io::Error::from_raw_os_error(errno) },
+            _ => Self::Refused { action, object, said, source: io::Error::from_raw_os_error(errno) },
         }
     }
 
@@ -88,6 +90,10 @@ impl NetError {
     pub fn is_already_exists(&self) -> bool {
         matches!(self, Self::AlreadyExists { .. })
     }
+}
+
+fn in_words(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(": {said}") }
 }
 
 /// Turns "as it should be already" into success.

@@ -131,6 +131,7 @@ pub async fn watch_own_addresses(node: &Node) -> Result<watch::Receiver<BTreeSet
     let (connection, handle, mut notifications) = subscribed.map_err(|source| NetError::Refused {
         action: "subscribe to",
         object: "address changes".into(),
+        said: String::new(),
         source,
     })?;
     tokio::spawn(connection);

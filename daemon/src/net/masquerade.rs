@@ -110,30 +110,25 @@ fn set(name: &str, kind: &str, nets: &[IpNetwork]) -> String {
 }
 
 async fn nft(netns: &Netns, script: String) -> Result<(), MasqueradeError> {
-    netns
-        .run(move || {
-            let mut child = Command::new("nft")
-                .args(["-f", "-"])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::piped())
-                .spawn()
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::NotFound => MasqueradeError::NoNft,
-                    _ => MasqueradeError::Run(error),
-                })?;
-            let mut stdin = child.stdin.take().expect("stdin is piped");
-            // If nft ends without reading all, its exit says why.
-            let written = stdin.write_all(script.as_bytes());
-            drop(stdin);
-            let output = child.wait_with_output().map_err(MasqueradeError::Run)?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-                return Err(MasqueradeError::Refused(if said.is_empty() { output.status.to_string() } else { said }));
-            }
-            written.map_err(MasqueradeError::Run)
-        })
-        .await?
+    netns.run(move || feed(Command::new("nft").args(["-f", "-"]), &script)).await?
+}
+
+fn feed(program: &mut Command, script: &str) -> Result<(), MasqueradeError> {
+    let started = program.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+    let mut child = started.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => MasqueradeError::NoNft,
+        _ => MasqueradeError::Run(error),
+    })?;
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    // If nft ends without reading all, its exit says why.
+    let written = stdin.write_all(script.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().map_err(MasqueradeError::Run)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(MasqueradeError::Refused(if said.is_empty() { output.status.to_string() } else { said }));
+    }
+    written.map_err(MasqueradeError::Run)
 }
 
 #[cfg(test)]
@@ -181,5 +176,15 @@ table inet t {
             assert!(matches!(check_name(name), Err(MasqueradeError::Table(_))), "{name:?}");
         }
         assert!(check_name("bulkhead-t_1").is_ok());
+    }
+
+    #[test]
+    fn a_program_that_is_missing_or_fails_is_told() {
+        let fed = |script: &str| feed(Command::new("sh").args(["-c", script]), "input").map_err(|e| e.to_string());
+        assert_eq!(fed("test \"$(cat)\" = input"), Ok(()));
+        assert_eq!(fed("cat >/dev/null; echo no such thing >&2; exit 1"), Err("nft: no such thing".into()));
+        assert_eq!(fed("cat >/dev/null; exit 3"), Err("nft: exit status: 3".into()));
+        let missing = feed(&mut Command::new("/nonexistent/nft"), "").unwrap_err();
+        assert!(matches!(missing, MasqueradeError::NoNft) && missing.to_string().contains("nftables"), "{missing}");
     }
 }

@@ -83,6 +83,10 @@ pub fn enable_forwarding(families: Families) -> Result<(), SysctlError> {
     if families.v4 {
         set("ipv4/ip_forward", "1")?;
     }
+    if families.v6 {
+        // The gateway's address is on `lo`.
+        set("ipv6/conf/lo/disable_ipv6", "0")?;
+    }
     if families.v6 && get("ipv6/conf/all/forwarding")?.is_some_and(|now| now != "1") {
         let conf = Path::new(ROOT).join("ipv6/conf");
         let listed = fs::read_dir(&conf)
@@ -107,7 +111,8 @@ pub fn enable_forwarding(families: Families) -> Result<(), SysctlError> {
 ///
 /// * `rp_filter` strict: the route to a pod's address leads through its veth and nowhere else, so
 ///   nothing legitimate is lost, and a forged source is refused even without our programs. If the
-///   route is missing the pod has no network anyway.
+///   route is missing the pod has no network anyway. Where the node has `all` at 2 (loose), that
+///   wins: the kernel takes the greater (Documentation/networking/ip-sysctl.rst).
 /// * `forwarding` per interface: a link that was made while `default` differs from `all` would not
 ///   forward.
 /// * `accept_ra` off: a pod is no router of the node.

@@ -24,6 +24,19 @@ async fn gateways_are_addresses_of_the_node_and_can_be_removed() {
 }
 
 #[tokio::test]
+async fn a_node_with_ipv6_switched_off_can_have_ipv6_pods() {
+    needs_root!();
+    let here = Namespace::new();
+    let set =
+        |name: &'static str| here.netns.run_blocking(move || daemon::net::sysctl::set(name, "1")).unwrap().unwrap();
+    set("ipv6/conf/all/disable_ipv6");
+    set("ipv6/conf/default/disable_ipv6");
+    let node = node(&here).await;
+    let pod = crate::namespace::pod(&node, 2, 2).await;
+    assert_eq!(pod.namespace.seen_as(&here, ip(GATEWAYS[1])), pod.v6());
+}
+
+#[tokio::test]
 async fn forwarding_is_on_for_the_families_of_the_pools_only() {
     needs_root!();
     let (four, six) = (Namespace::new(), Namespace::new());

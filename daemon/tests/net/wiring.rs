@@ -1,6 +1,9 @@
 //! Pods that are wired talk to each other, to the node, and from the first packet on.
 
-use std::net::{IpAddr, UdpSocket};
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use daemon::net::{host, pod as pod_net};
 
@@ -45,6 +48,10 @@ async fn the_first_packet_needs_no_arp() {
     // Nobody listens on the port, so the pod answers the second with an ICMP error: without ARP too.
     send(&pod.namespace, ip(GATEWAYS[0]));
     send(&host, pod.v4());
+    let deadline = std::time::Instant::now() + Duration::from_secs(2);
+    while received(&host, &pod) - before < 2 && std::time::Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(received(&host, &pod) - before, 2);
     for (namespace, of) in [(&host, pod.v4()), (&pod.namespace, ip(GATEWAYS[0]))] {
         let shown = namespace.run("ip -4 neigh show");
@@ -65,6 +72,41 @@ async fn ipv6_is_usable_at_once_without_link_local_addresses() {
     assert_eq!(shown, "");
     let shown = host.run("ip -6 neigh show");
     assert!(shown.contains("fd00:7::2") && shown.contains("PERMANENT"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_forged_source_is_refused_by_the_node_itself() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    // The greater of `all` and the interface's is in force; new namespaces have the machine's `all`.
+    host.netns.run_blocking(|| daemon::net::sysctl::set("ipv4/conf/all/rp_filter", "0")).unwrap().unwrap();
+    let pod = pod(&node, 2, 1).await;
+    pod.namespace.run("ip addr add 10.7.0.99/32 dev eth0");
+    let listener = host.netns.run_blocking(|| UdpSocket::bind("10.7.0.1:0")).unwrap().unwrap();
+    let to = listener.local_addr().unwrap();
+    let send = |from: IpAddr, text: &'static [u8]| {
+        pod.namespace.netns.run_blocking(move || UdpSocket::bind((from, 0))?.send_to(text, to)).unwrap().unwrap()
+    };
+    send(ip("10.7.0.99"), b"forged");
+    send(pod.v4(), b"true");
+    let mut text = [0; 16];
+    let (length, from) = listener.recv_from(&mut text).unwrap();
+    assert_eq!((&text[..length], from.ip()), (&b"true"[..], pod.v4()));
+}
+
+#[tokio::test]
+async fn a_pod_without_ipv6_leaves_none_on_its_link() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    let (four, both) = (pod(&node, 2, 1).await, pod(&node, 3, 2).await);
+    let setting = |pod: &Pod, name: &str| {
+        let name = format!("ipv6/conf/{}/{name}", pod.veth.host_ifname);
+        host.netns.run_blocking(move || daemon::net::sysctl::get(&name)).unwrap().unwrap().unwrap()
+    };
+    assert_eq!(setting(&four, "disable_ipv6"), "1");
+    assert_eq!(["disable_ipv6", "forwarding", "accept_ra"].map(|name| setting(&both, name)), ["0", "1", "0"]);
 }
 
 #[tokio::test]
