@@ -1,0 +1,55 @@
+//! What comes and goes on a machine without us: nothing of this counts as left behind.
+
+/// Places where others mount: sessions, credentials of services, sticks, container engines.
+const MOUNTS: [&str; 7] = [
+    "/run/user/",
+    "/run/credentials/",
+    "/snap/",
+    "/media/",
+    "/run/docker/",
+    "/var/lib/docker/",
+    "/var/lib/containers/",
+];
+
+/// Endings of systemd's units (systemd.unit(5)), each of which is a control group.
+const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".mount", ".socket", ".swap"];
+
+/// Words in the name of a control group that make it ours, or that of a container we have started.
+const OURS: [&str; 3] = ["bulkhead", "bh-", "containerd-"];
+
+/// Whether something mounted here is not our doing.
+pub(super) fn mounts_at(point: &str) -> bool {
+    MOUNTS.iter().any(|prefix| point.starts_with(prefix))
+}
+
+/// Whether this control group is not our doing.
+pub(super) fn makes_cgroup(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let unit = UNITS.iter().any(|ending| name.ends_with(ending)) || name == "docker";
+    // Slices hold what others put into them, so they are entered, unless they are of a kind that
+    // never holds anything of ours.
+    let entered = matches!(name, "system.slice" | "user.slice" | "machine.slice");
+    unit && !entered && !OURS.iter().any(|word| name.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_systemd_starts_is_not_ours_but_a_container_is() {
+        assert!(makes_cgroup("/sys/fs/cgroup/system.slice/apt-daily.service"));
+        assert!(makes_cgroup("/sys/fs/cgroup/user.slice/user-1000.slice"));
+        assert!(!makes_cgroup("/sys/fs/cgroup/system.slice/cri-containerd-0123.scope"));
+        assert!(!makes_cgroup("/sys/fs/cgroup/system.slice/bulkhead-daemon.service"));
+        assert!(!makes_cgroup("/sys/fs/cgroup/system.slice"));
+        assert!(!makes_cgroup("/sys/fs/cgroup/k8s.io/0123"));
+    }
+
+    #[test]
+    fn a_session_mounts_what_it_wants() {
+        assert!(mounts_at("/run/user/1000/doc"));
+        assert!(!mounts_at("/run/netns/bh-1"));
+        assert!(!mounts_at("/tmp/x/rootfs"));
+    }
+}

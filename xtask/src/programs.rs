@@ -1,0 +1,53 @@
+//! Builds the programs for the kernel, and the binaries that load them.
+
+use anyhow::Context as _;
+
+use crate::{repo, run, toolchain};
+
+/// `cargo xtask build`.
+pub(crate) fn build(release: bool) -> anyhow::Result<()> {
+    ebpf()?;
+    userland(release)
+}
+
+/// The object files with the programs, at [`repo::OBJECT`] and beside it. Fast when nothing has changed.
+pub(crate) fn ebpf() -> anyhow::Result<()> {
+    let toolchain = toolchain::find()?;
+    println!("eBPF programs: {}", toolchain.describe());
+    let mut cargo = toolchain.cargo_build();
+    cargo.env("CARGO_TARGET_DIR", repo::root().join("target/ebpf"));
+    // This variable goes before every flag that a configuration file may hold. BTF is what the
+    // maps and the global functions are described with; it is made from the debug information.
+    let linker = format!("linker={}", toolchain.linker().display());
+    let flags = ["-C", &linker, "-C", "link-arg=--btf", "-C", "debuginfo=2", "-C", "panic=abort"];
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    cargo.args(["--release", "--package", "datapath-ebpf", "--features", "bpf", "--bins"]);
+    // The linker does its own optimisation over all of it, and needs the debug information.
+    cargo.args(["--config", "profile.release.lto=false", "--config", "profile.release.strip=\"none\""]);
+    run::go(&mut cargo).context("building the eBPF programs")?;
+    let object = repo::root().join(repo::OBJECT);
+    let size = std::fs::metadata(&object).with_context(|| format!("no object at {}", object.display()))?.len();
+    println!("eBPF object: {} ({} KiB)", repo::OBJECT, size / 1024);
+    Ok(())
+}
+
+/// The daemon, the CNI plugin and the command line tool. Wants [`ebpf`] first: the daemon carries
+/// the object in it.
+pub(crate) fn userland(release: bool) -> anyhow::Result<()> {
+    let mut cargo = run::cargo();
+    cargo.args(["build", "--bins"]);
+    for package in repo::USERLAND {
+        cargo.args(["--package", package]);
+    }
+    if release {
+        cargo.arg("--release");
+    }
+    run::go(&mut cargo)?;
+    println!("binaries: {}", bin_dir(release).display());
+    Ok(())
+}
+
+/// Where the binaries are.
+pub(crate) fn bin_dir(release: bool) -> std::path::PathBuf {
+    repo::target_dir().join(if release { "release" } else { "debug" })
+}

@@ -1,0 +1,139 @@
+//! What is needed, for what, and how to see that it is there. Each line is what `setup` says to
+//! the user, so it names a reason and not only a package.
+
+use std::{fmt, path::Path};
+
+use super::Purpose;
+use crate::run;
+
+/// Oldest rustc that compiles us: `rust-version` in Cargo.toml.
+pub(super) const RUSTC_FLOOR: (u32, u32) = (1, 88);
+
+/// One package.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Need {
+    /// Debian's and Ubuntu's name for it.
+    pub(super) package: &'static str,
+    /// How to see that it, or something in its place, is there.
+    pub(super) probe: Probe,
+    /// What we do with it.
+    why: &'static str,
+    /// For which purposes.
+    purposes: &'static [Purpose],
+}
+
+/// How to see that something is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Probe {
+    /// A program, in PATH or where an administrator's programs are.
+    Program(&'static str),
+    /// A file.
+    File(&'static str),
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Program(name) => write!(f, "the program {name}"),
+            Self::File(path) => write!(f, "the file {path}"),
+        }
+    }
+}
+
+use Purpose::{Bench, Build, Demo, Test};
+
+const NEEDS: &[Need] = &[
+    Need {
+        package: "build-essential",
+        probe: Probe::Program("cc"),
+        why: "links what Rust compiles",
+        purposes: &[Build, Demo, Test, Bench],
+    },
+    Need {
+        package: "protobuf-compiler",
+        probe: Probe::Program("protoc"),
+        why: "checks that the code generated from proto/ is up to date",
+        purposes: &[Test],
+    },
+    Need {
+        package: "iproute2",
+        probe: Probe::Program("ip"),
+        why: "makes throwaway network namespaces to test in",
+        purposes: &[Demo, Test, Bench],
+    },
+    Need {
+        package: "nftables",
+        probe: Probe::Program("nft"),
+        why: "the daemon masquerades with it what pods send to the world",
+        purposes: &[Demo, Test, Bench],
+    },
+    Need {
+        package: "containerd",
+        probe: Probe::Program("containerd"),
+        why: "a real container runtime that calls the CNI plugin",
+        purposes: &[Demo, Test, Bench],
+    },
+    Need {
+        package: "runc",
+        probe: Probe::Program("runc"),
+        why: "starts the containers for containerd",
+        purposes: &[Demo, Test, Bench],
+    },
+    Need {
+        package: "busybox-static",
+        probe: Probe::Program("busybox"),
+        why: "all the software there is in the test containers' image",
+        purposes: &[Demo, Test, Bench],
+    },
+    Need {
+        package: "containernetworking-plugins",
+        probe: Probe::File("/usr/lib/cni/ptp"),
+        why: "the reference CNI plugins that benchmarks compare with",
+        purposes: &[Bench],
+    },
+    Need { package: "iperf3", probe: Probe::Program("iperf3"), why: "measures throughput", purposes: &[Bench] },
+];
+
+/// Everything that `purpose` needs.
+pub(super) fn all(purpose: Purpose) -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().filter(move |need| need.purposes.contains(&purpose))
+}
+
+impl Need {
+    /// Whether it is there.
+    pub(super) fn is_there(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => run::find(name).is_some(),
+            Probe::File(path) => Path::new(path).exists(),
+        }
+    }
+
+    /// Says whether it is there.
+    pub(super) fn report(&self) -> bool {
+        let there = self.is_there();
+        println!("  {:<8} {:<28} {}", if there { "there" } else { "missing" }, self.package, self.why);
+        there
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compiler_that_is_asked_for_is_the_one_that_the_workspace_asks_for() {
+        let manifest = std::fs::read_to_string(crate::repo::root().join("Cargo.toml")).unwrap();
+        let (major, minor) = RUSTC_FLOOR;
+        assert!(manifest.contains(&format!("rust-version = \"{major}.{minor}\"")), "Cargo.toml says otherwise");
+    }
+
+    #[test]
+    fn only_benchmarks_need_the_programs_we_compare_with() {
+        let packages = |purpose| all(purpose).map(|need| need.package).collect::<Vec<_>>();
+        assert!(packages(Bench).contains(&"iperf3"));
+        for purpose in [Build, Demo, Test] {
+            assert!(!packages(purpose).contains(&"iperf3"), "{purpose:?}");
+        }
+        assert_eq!(packages(Build), ["build-essential"]);
+    }
+}
