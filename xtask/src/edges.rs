@@ -72,8 +72,10 @@ fn direct(package: &Package, row: &Crate, ours: &BTreeSet<&str>) -> Vec<String> 
     for dependency in &package.dependencies {
         let name = dependency.name.as_str();
         if ours.contains(name) {
-            let itself_for_tests = name == row.name && dependency.kind == DependencyKind::Development;
-            if !row.ours.contains(&name) && !itself_for_tests {
+            // A crate's tests may have the crate itself with other features.
+            let in_tests = dependency.kind == DependencyKind::Development;
+            let for_tests = in_tests && (name == row.name || row.for_tests.contains(&name));
+            if !row.ours.contains(&name) && !for_tests {
                 wrong.push(format!("{} may not import {name}", row.name));
             }
         } else if dependency.kind != DependencyKind::Development {

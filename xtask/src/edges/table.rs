@@ -7,6 +7,8 @@ pub(super) struct Crate {
     pub(super) name: &'static str,
     /// The crates of ours that it may import.
     pub(super) ours: &'static [&'static str],
+    /// What its tests may import of ours besides: to compare two halves, never to get at something.
+    pub(super) for_tests: &'static [&'static str],
     /// What it may import of others.
     pub(super) outside: Outside,
     /// What must not be compiled into it, by whatever way it gets there.
@@ -61,58 +63,73 @@ const IMPURE: [Never; 9] = [
 ];
 
 pub(super) const CRATES: &[Crate] = &[
-    Crate { name: "datapath-abi", ours: &[], outside: Outside::Only(&["zerocopy", "aya"]), never: &KERNEL },
+    Crate {
+        name: "datapath-abi",
+        ours: &[],
+        for_tests: &[],
+        outside: Outside::Only(&["zerocopy", "aya"]),
+        never: &KERNEL,
+    },
     Crate {
         name: "datapath-ebpf",
         ours: &["datapath-abi"],
+        for_tests: &[],
         outside: Outside::Only(&["aya-ebpf"]),
         never: &[One("aya"), One("rtnetlink")],
     },
     Crate {
         name: "policy",
         ours: &["datapath-abi"],
+        for_tests: &[],
         outside: Outside::Only(&["ipnetwork", "sha2", "thiserror"]),
         never: &IMPURE,
     },
     Crate {
         name: "objects",
         ours: &["policy"],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[One("tokio"), Family("kube"), Family("aya"), One("rtnetlink")],
     },
     Crate {
         name: "proto",
         ours: &[],
+        for_tests: &[],
         outside: Outside::Only(&["prost", "prost-types", "tonic", "tonic-prost"]),
         never: &KERNEL,
     },
     Crate {
         name: "flows",
         ours: &["datapath-abi", "policy", "proto"],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[Family("aya"), One("rtnetlink"), Family("kube")],
     },
     Crate {
         name: "cni-plugin",
         ours: &["proto"],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[Family("kube"), Family("aya"), One("rtnetlink")],
     },
     Crate {
         name: "cli",
         ours: &["datapath-abi", "policy", "objects", "flows", "proto"],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[Family("aya"), One("rtnetlink")],
     },
     Crate {
         name: "daemon",
         ours: &["datapath-abi", "policy", "objects", "flows", "proto"],
+        for_tests: &["datapath-ebpf"],
         outside: Outside::Any,
         never: &[],
     },
     Crate {
         name: "tests",
         ours: &["datapath-abi", "datapath-ebpf", "policy", "objects", "flows", "proto", "cni-plugin", "daemon", "cli"],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[],
     },
@@ -130,12 +147,14 @@ pub(super) const CRATES: &[Crate] = &[
             "cli",
             "tests",
         ],
+        for_tests: &[],
         outside: Outside::Any,
         never: &[],
     },
     Crate {
         name: "xtask",
         ours: &[],
+        for_tests: &[],
         outside: Outside::Only(&["anyhow", "cargo_metadata", "clap", "rustix", "tonic-prost-build"]),
         never: &KERNEL,
     },
