@@ -7,7 +7,8 @@ use crate::addr::Addr;
 /// Key of both conntrack tables. The two ends are put in order, so that both directions of a
 /// connection have one key: `addr[0]` is the smaller one by ([`Addr::words`], port).
 ///
-/// For ICMP echo both ports are the identifier.
+/// For ICMP echo the asker's port is the identifier and the other's the number after it, so that
+/// a request the other way is another connection.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct CtKey {

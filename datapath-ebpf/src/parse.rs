@@ -103,7 +103,7 @@ pub enum Kind {
 pub struct Packet {
     /// Source and destination address.
     pub addr: [Addr; 2],
-    /// Source and destination port in host order; ICMP echo: twice the identifier.
+    /// Source and destination port in host order; ICMP echo: see [`echo_request`].
     pub port: [u16; 2],
     /// IANA protocol number.
     pub proto: u8,
@@ -273,7 +273,8 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
             packet.icmp = [header.u8(0), header.u8(1)];
             match packet.icmp[0] {
                 // Echo reply and echo (RFC 792).
-                0 | 8 => echo(packet, header.u16(4)),
+                8 => echo_request(packet, header.u16(4)),
+                0 => echo_reply(packet, header.u16(4)),
                 // Unreachable, source quench, time exceeded, parameter problem.
                 3 | 4 | 11 | 12 => packet.kind = Kind::IcmpError,
                 _ => packet.kind = Kind::IcmpOther,
@@ -284,7 +285,8 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
             packet.icmp = [header.u8(0), header.u8(1)];
             match packet.icmp[0] {
                 // Echo request and reply (RFC 4443, section 4).
-                128 | 129 => echo(packet, header.u16(4)),
+                128 => echo_request(packet, header.u16(4)),
+                129 => echo_reply(packet, header.u16(4)),
                 // 0 to 127 are errors (RFC 4443, section 2.1).
                 0..=127 => packet.kind = Kind::IcmpError,
                 // RFC 4861, section 4: valid only with hop limit 255, that is from this link.
@@ -300,9 +302,18 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
     Ok(())
 }
 
+/// The asker's port is the identifier, the other's the number after it: so a request the other
+/// way, whatever its identifier, never has the ports of an answer.
 #[inline(always)]
-fn echo(packet: &mut Packet, identifier: u16) {
+fn echo_request(packet: &mut Packet, identifier: u16) {
     packet.port[0] = identifier;
+    packet.port[1] = identifier.wrapping_add(1);
+}
+
+/// See [`echo_request`].
+#[inline(always)]
+fn echo_reply(packet: &mut Packet, identifier: u16) {
+    packet.port[0] = identifier.wrapping_add(1);
     packet.port[1] = identifier;
 }
 

@@ -54,7 +54,9 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
             }
         }
         Hook::ToPod => {
-            if target.ifindex() != seen.ifindex || seen.ingress_ifindex != 0 && source.ifindex() != 0 {
+            if target.ifindex() != seen.ifindex
+                || seen.ingress_ifindex != 0 && (source.ifindex() != 0 || from_host(entry, responder))
+            {
                 return None;
             }
         }
@@ -67,6 +69,14 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
         return Some(Outcome::Deliver(target));
     }
     Some(Outcome::Stack)
+}
+
+/// Whether only a process of this node may send it: the node began the connection, and was let in
+/// without being asked for rules. Answers to what a pod has asked its node may come from behind
+/// it (a node port).
+#[inline(always)]
+fn from_host(entry: EntryRef, responder: bool) -> bool {
+    !responder && entry.identity()[0] == identity::HOST
 }
 
 /// A packet whose key is in a table but is no case for the fast path. [`Slow::Unknown`] and
@@ -151,12 +161,12 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     let genuine = match seen.hook {
         Hook::FromPod => source.ifindex() == seen.ifindex && source.mac() == seen.mac,
         Hook::ToPod => {
-            let from_host = entry.identity()[responder as usize] == identity::HOST;
             target_ifindex == seen.ifindex
                 && if seen.ingress_ifindex == 0 {
                     true
                 } else {
-                    !from_host && (source.ifindex() == 0 || source.ifindex() == seen.ingress_ifindex)
+                    !from_host(entry, responder)
+                        && (source.ifindex() == 0 || source.ifindex() == seen.ingress_ifindex)
                 }
         }
     };
@@ -346,7 +356,9 @@ pub(crate) fn first(seen: &Seen) -> Slow {
             return refuse(seen, &entry.ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
         }
     }
-    steps::report_packet(seen, &entry.ends, Judgement::PASS, now_ns);
+    if !reset {
+        steps::report_packet(seen, &entry.ends, Judgement::PASS, now_ns);
+    }
     onward(seen, &entry.ends)
 }
 
