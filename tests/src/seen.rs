@@ -66,6 +66,13 @@ impl Seen {
         self
     }
 
+    /// It goes on unchanged and is not counted: ARP.
+    pub fn goes_on(self) -> Self {
+        self.verdict(NEXT, "to go on");
+        self.same_bytes(&self.sent.clone());
+        self
+    }
+
     /// It is handed to a pod of this node, as a router would.
     pub fn reaches(mut self, pod: &Host) -> Self {
         self.verdict(REDIRECT, &format!("to be handed to {}", pod.name));

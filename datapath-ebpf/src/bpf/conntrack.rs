@@ -13,7 +13,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{Kind, proto, tcp},
+    parse::{proto, tcp},
 };
 
 use crate::{
@@ -165,8 +165,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
                 && if seen.ingress_ifindex == 0 {
                     true
                 } else {
-                    !from_host(entry, responder)
-                        && (source.ifindex() == 0 || source.ifindex() == seen.ingress_ifindex)
+                    !from_host(entry, responder) && (source.ifindex() == 0 || source.ifindex() == seen.ingress_ifindex)
                 }
         }
     };
@@ -186,7 +185,12 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
             return Slow::Unknown;
         }
         let ends = ends_of(entry, responder);
-        steps::report_packet(seen, &ends, Judgement::invalid(DropReason::PolicyChange).of_reply(responder), event::now_ns());
+        steps::report_packet(
+            seen,
+            &ends,
+            Judgement::invalid(DropReason::PolicyChange).of_reply(responder),
+            event::now_ns(),
+        );
     }
     if revoked {
         return Slow::Dropped(DropReason::PolicyChange as u8);
@@ -376,15 +380,9 @@ pub(crate) fn untracked(seen: &Seen) -> Slow {
 /// Neighbour discovery is between a pod and its node, on one link.
 #[inline(always)]
 pub(crate) fn neighbour(seen: &Seen) -> Slow {
-    let allowed = match seen.hook {
-        // A pod is no router.
-        Hook::FromPod => seen.packet.kind as u8 == Kind::Neighbour as u8,
-        // What was forwarded is not from this link.
-        Hook::ToPod => seen.ingress_ifindex == 0,
-    };
     let mut ends = NOBODY;
     let refused = match policy::ends(seen, &mut ends) {
-        Ok(()) if allowed => return Slow::Stack,
+        Ok(()) if policy::on_this_link(seen, &ends) => return Slow::Stack,
         Ok(()) => DropReason::ForgedNeighbourDiscovery,
         Err(reason) => reason,
     };

@@ -171,6 +171,30 @@ fn on_link(addr: Addr) -> bool {
     (a == 0xfe && b & 0xc0 == 0x80) || addr == Addr::ZERO
 }
 
+/// Whether neighbour discovery stays between a pod and its node. Rules are not asked about it,
+/// so nothing of its form may go further.
+#[inline(always)]
+pub(crate) fn on_this_link(seen: &Seen, ends: &Ends) -> bool {
+    let packet = &seen.packet;
+    match seen.hook {
+        // A pod is no router, and speaks to its node or to a group of the link.
+        Hook::FromPod => {
+            packet.kind as u8 == Kind::Neighbour as u8
+                && (on_link(packet.addr[1]) || link_group(packet) || ends.identity[1] == identity::HOST)
+        }
+        // What was forwarded is not from this link.
+        Hook::ToPod => seen.ingress_ifindex == 0,
+    }
+}
+
+/// To a group of link scope (RFC 4291, section 2.7), or to any by a packet that no router
+/// forwards: listener reports go to the group they are about (RFC 2710, section 3).
+#[inline(always)]
+fn link_group(packet: &Packet) -> bool {
+    let [a, b, ..] = packet.addr[1].octets();
+    a == 0xff && (b & 0x0f <= 2 || packet.ttl <= 1)
+}
+
 /// Asks both ends' rules, notes the cookies. `addr` and `port` are the ends' in the order of
 /// `ends`; what is not tracked is let through only between ends that no rule set isolates.
 #[inline(always)]
