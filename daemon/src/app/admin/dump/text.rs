@@ -1,0 +1,210 @@
+//! Keys and values of the maps as one line of text each: numbers with the names of their fields,
+//! enums by name, in the order of the fields.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use datapath_abi::{
+    addr::{Addr, AddrEntry},
+    conntrack::{
+        CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REPORTED, FLAG_REVOKED, FLAG_VIA_STACK,
+    },
+    endpoint::{Endpoint, RulesPtr},
+    identity,
+    maps::{self, Scalar},
+    policy::{Decision, PeerEntry, PeerKey, PortKey, RulesetInfo, Verdict},
+    reason::DropReason,
+};
+
+use super::Lines;
+use crate::{
+    app::admin::endpoints::{cidr, protocol},
+    reconcile::Mirror,
+    telemetry::{DatapathFigures, PacketFigures, metrics},
+};
+
+/// Entries of a map that the daemon writes. Addresses come in the order of their numbers, which
+/// is not that of the mirror.
+pub(super) fn of_mirror(name: &str, mirror: &Arc<Mirror>) -> Lines {
+    fn own<K: Clone + Send + 'static, V: Clone + Send + 'static>(
+        map: &std::collections::BTreeMap<K, V>,
+        text: fn(K, V) -> (String, String),
+    ) -> Lines {
+        let entries: Vec<(K, V)> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        Box::new(entries.into_iter().map(move |(key, value)| text(key, value)))
+    }
+    let Mirror { endpoints, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation } = &**mirror;
+    match name {
+        maps::ENDPOINTS => own(endpoints, |slot, entry| (format!("slot {slot}"), endpoint(&entry))),
+        maps::INTERFACES => own(interfaces, |ifindex, slot| (format!("ifindex {ifindex}"), format!("slot {slot}"))),
+        maps::ADDRESSES => {
+            let mut sorted: Vec<(Addr, AddrEntry)> = addresses.iter().map(|(addr, entry)| (*addr, *entry)).collect();
+            sorted.sort_by_key(|(addr, _)| addr.octets());
+            Box::new(sorted.into_iter().map(|(addr, entry)| (IpAddr::from(addr).to_string(), owner(entry))))
+        }
+        maps::CIDRS => {
+            let mut sorted: Vec<((Addr, u8), AddrEntry)> = cidrs.iter().map(|(key, entry)| (*key, *entry)).collect();
+            sorted.sort_by_key(|((addr, length), _)| (addr.octets(), *length));
+            Box::new(sorted.into_iter().map(|((addr, length), entry)| (cidr(addr, length), owner(entry))))
+        }
+        maps::PEERS => own(peers, |PeerKey { ruleset, identity }, entry| {
+            (format!("rule set {ruleset}, {}", peer(identity)), peer_entry(entry))
+        }),
+        maps::REGIONS => {
+            let mut sorted: Vec<((u32, Addr, u8), PeerEntry)> =
+                regions.iter().map(|(key, entry)| (*key, *entry)).collect();
+            sorted.sort_by_key(|((ruleset, addr, length), _)| (*ruleset, addr.octets(), *length));
+            Box::new(sorted.into_iter().map(|((ruleset, addr, length), entry)| {
+                (format!("rule set {ruleset}, {}", cidr(addr, length)), peer_entry(entry))
+            }))
+        }
+        maps::PORTS => own(ports, |PortKey { portset, port, proto, length }, entry| {
+            (format!("port set {portset}, {} {port}/{length}", protocol(proto)), decision(entry))
+        }),
+        maps::RULESETS => own(rulesets, |number, RulesetInfo { digest }| {
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            (format!("rule set {number}"), format!("digest {hex}"))
+        }),
+        maps::GENERATION => Box::new(std::iter::once(("0".to_owned(), format!("generation {generation}")))),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// Entries of COUNTERS, those that are zero as well.
+pub(super) fn counters(figures: DatapathFigures) -> Lines {
+    let DatapathFigures { mut counters, scalars: _ } = figures;
+    counters.sort_by_key(|figures| (figures.hook, figures.reason));
+    Box::new(counters.into_iter().map(|PacketFigures { hook, reason, packets, bytes }| {
+        let hook = metrics::HOOKS.get(hook as usize).copied().unwrap_or("unknown");
+        let known = u8::try_from(reason).ok().and_then(|number| DropReason::try_from(number).ok());
+        let reason = known.map_or(metrics::PASSED, DropReason::name);
+        (format!("{hook}, {reason}"), format!("packets {packets}, bytes {bytes}"))
+    }))
+}
+
+/// Entries of SCALARS.
+pub(super) fn scalars(figures: DatapathFigures) -> Lines {
+    let DatapathFigures { counters: _, mut scalars } = figures;
+    scalars.sort_by_key(|(scalar, _)| *scalar);
+    Box::new(scalars.into_iter().map(|(scalar, value)| {
+        let name = Scalar::ALL.iter().find(|(known, _)| *known == scalar).map_or("unknown", |(_, name)| *name);
+        (name.to_owned(), value.to_string())
+    }))
+}
+
+/// An entry of CONNTRACK or PENDING. Pairs are initiator, responder.
+pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
+    let CtKey { addr, port, proto, pad: _ } = *key;
+    let [low, high] = [0, 1].map(|end| SocketAddr::new(IpAddr::from(addr[end]), port[end]));
+    let CtEntry {
+        ends: Ends { rules, slot, ifindex, identity, cookie },
+        last_seen,
+        state,
+        flags,
+        tcp_flags,
+        packets,
+        bytes,
+        created_ns,
+        reported_ns,
+        rtt_us,
+        pad: _,
+    } = *entry;
+    let initiator = if flags & FLAG_INITIATOR_HIGH == 0 { low } else { high };
+    let state = CtState::try_from(state).map_or_else(|number| format!("state {number}"), |state| format!("{state:?}"));
+    let value = format!(
+        "{state}, initiator {initiator}, flags {}, tcp flags {:#04x}/{:#04x}, packets {}, bytes {}, identities {}, \
+         slots {}, ifindexes {}, cookies {}, egress {}, ingress {}, created {created_ns} ns, reported {reported_ns} ns, \
+         last seen {last_seen} jiffies, rtt {rtt_us} us",
+        flag_names(flags),
+        tcp_flags[0],
+        tcp_flags[1],
+        pair(packets),
+        pair(bytes),
+        pair(identity),
+        pair(slot),
+        pair(ifindex),
+        pair(cookie),
+        rules_words(rules[0]),
+        rules_words(rules[1]),
+    );
+    (format!("{} {low}, {high}", protocol(proto)), value)
+}
+
+fn pair<T: std::fmt::Display>(pair: [T; 2]) -> String {
+    format!("{}/{}", pair[0], pair[1])
+}
+
+fn flag_names(flags: u8) -> String {
+    let names = [
+        (FLAG_INITIATOR_HIGH, "INITIATOR_HIGH"),
+        (FLAG_VIA_STACK, "VIA_STACK"),
+        (FLAG_REVOKED, "REVOKED"),
+        (FLAG_MIDSTREAM, "MIDSTREAM"),
+        (FLAG_REPORTED, "REPORTED"),
+    ];
+    set(&names, flags)
+}
+
+/// The names of the bits that are set.
+fn set(names: &[(u8, &str)], bits: u8) -> String {
+    let set: Vec<&str> = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
+    if set.is_empty() { "none".to_owned() } else { set.join("|") }
+}
+
+fn endpoint(entry: &Endpoint) -> String {
+    let Endpoint { rules, addr6, addr4, ifindex, identity, mac, pad: _ } = *entry;
+    let addresses = [addr4, addr6].into_iter().filter(|addr| *addr != Addr::ZERO);
+    let addresses: String = addresses.map(|addr| format!(", {}", IpAddr::from(addr))).collect();
+    let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let [egress, ingress] = rules.map(rules_words);
+    format!("ifindex {ifindex}, identity {identity}, mac {mac}{addresses}, egress {egress}, ingress {ingress}")
+}
+
+/// A pointer to rules: `generation 5 rule set 3 ISOLATED|HAS_PEERS`.
+fn rules_words(word: u64) -> String {
+    let rules = RulesPtr(word);
+    let names = [
+        (RulesPtr::ISOLATED, "ISOLATED"),
+        (RulesPtr::HAS_PEERS, "HAS_PEERS"),
+        (RulesPtr::HAS_CLASSES, "HAS_CLASSES"),
+        (RulesPtr::HAS_REGIONS, "HAS_REGIONS"),
+    ];
+    match word {
+        0 => "open".to_owned(),
+        _ => format!("generation {} rule set {} {}", rules.generation(), rules.ruleset(), set(&names, rules.flags())),
+    }
+}
+
+fn owner(entry: AddrEntry) -> String {
+    let AddrEntry { identity, slot } = entry;
+    format!("identity {identity}, slot {slot}")
+}
+
+fn peer(number: u32) -> String {
+    match number {
+        identity::CLASS_ANY => "class any".to_owned(),
+        identity::CLASS_CLUSTER => "class cluster".to_owned(),
+        identity::CLASS_WORLD => "class world".to_owned(),
+        identity::CLASS_NODE => "class node".to_owned(),
+        number => format!("identity {number}"),
+    }
+}
+
+fn peer_entry(entry: PeerEntry) -> String {
+    let PeerEntry { portset, lengths, otherwise } = entry;
+    let lengths: Vec<String> = (0..=16u32).filter(|bit| lengths & 1 << bit != 0).map(|bit| bit.to_string()).collect();
+    let lengths = if lengths.is_empty() { "none".to_owned() } else { lengths.join("|") };
+    format!("port set {portset}, lengths {lengths}, otherwise {}", decision(otherwise))
+}
+
+fn decision(decision: Decision) -> String {
+    let Decision { cookie, precedence, verdict, pad: _ } = decision;
+    match Verdict::try_from(verdict) {
+        Ok(Verdict::None) => "nothing".to_owned(),
+        Ok(Verdict::Allow) => format!("allow, precedence {precedence}, cookie {cookie}"),
+        Ok(Verdict::Deny) => format!("deny, precedence {precedence}, cookie {cookie}"),
+        Err(other) => format!("verdict {other}, precedence {precedence}, cookie {cookie}"),
+    }
+}
