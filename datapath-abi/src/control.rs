@@ -2,9 +2,15 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Most [`crate::endpoint::Swing`] orders in one run. 40 x 24 bytes are below a page with the
-/// headroom that the kernel adds.
+/// Most [`crate::endpoint::Swing`] orders in one run. 16 + 40 x 24 bytes are below a page with
+/// the headroom that the kernel adds.
 pub const MAX_SWINGS: usize = 40;
+
+/// Where the orders begin in the packet data of `swing`; zeroes before. The kernel takes the
+/// first 14 bytes for an Ethernet header, and refuses to run on data whose EtherType promises an
+/// IP header that is not there (6.18, `bpf_prog_test_run_skb`). The other programs' data have
+/// zeroes in that place.
+pub const SWINGS_AT: usize = 16;
 
 /// Packet data of `clock`; the program fills it in.
 #[repr(C)]

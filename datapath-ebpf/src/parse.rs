@@ -175,11 +175,9 @@ fn v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<(), DropReason> {
         packet.kind = Kind::Fragment;
         return Ok(());
     }
-    let first = header.u8(16);
     // 224.0.0.0/4 (RFC 5771) and 255.255.255.255 (RFC 919); 240.0.0.0/4 is reserved.
-    if first >= 224 {
+    if header.u8(16) >= 224 {
         packet.kind = Kind::Multicast;
-        return Ok(());
     }
     if header_len == 20 {
         transport(bytes, ETH_LEN + 20, packet)
@@ -275,6 +273,7 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
                 // Echo reply and echo (RFC 792).
                 8 => echo_request(packet, header.u16(4)),
                 0 => echo_reply(packet, header.u16(4)),
+                _ if packet.kind as u8 == Kind::Multicast as u8 => {}
                 // Unreachable, source quench, time exceeded, parameter problem.
                 3 | 4 | 11 | 12 => packet.kind = Kind::IcmpError,
                 _ => packet.kind = Kind::IcmpOther,

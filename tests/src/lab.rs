@@ -8,7 +8,7 @@ use daemon::datapath::load::{Capacities, program};
 use datapath_abi::{
     addr::{Addr, AddrEntry, V4_PREFIX_BITS},
     conntrack::{CtEntry, CtKey},
-    control::{Clock, Sweep, SweepReport},
+    control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{Endpoint, RulesPtr, Swing},
     event::Hook,
     maps,
@@ -202,7 +202,9 @@ impl Lab {
 
     /// Runs `swing`; returns how many orders it has carried out.
     pub fn swing(&mut self, orders: &[Swing]) -> i32 {
-        self.programs.run(program::SWING, orders.as_bytes(), Context::default(), 1).expect("swing runs").verdict
+        let mut data = vec![0; SWINGS_AT];
+        data.extend(orders.as_bytes());
+        self.programs.run(program::SWING, &data, Context::default(), 1).expect("swing runs").verdict
     }
 
     /// The endpoint in a pod's slot.
@@ -214,6 +216,17 @@ impl Lab {
     pub fn send(&mut self, at: At, packet: &Packet) -> Seen {
         let bytes = packet.bytes();
         self.run(at, &bytes, Some(packet))
+    }
+
+    /// Whether the kernel runs a program on these bytes at all: newer ones refuse what ends
+    /// before the IP header that its EtherType promises does.
+    pub fn can_send(&self, at: At, bytes: &[u8]) -> bool {
+        let header = match bytes.get(12..14) {
+            Some([0x08, 0x00]) => 20,
+            Some([0x86, 0xdd]) => 40,
+            _ => 1,
+        };
+        bytes.len() >= 14 + header || self.programs.run(program::PROBE, bytes, at.context(), 1).is_ok()
     }
 
     /// Runs bytes through a program.

@@ -7,7 +7,7 @@ use aya::{
 };
 use datapath_abi::{
     addr::{Addr, AddrEntry},
-    control::MAX_SWINGS,
+    control::{MAX_SWINGS, SWINGS_AT},
     endpoint::{Endpoint, Swing},
     event::HOOKS,
     maps::{self, Counter, Scalar},
@@ -182,7 +182,9 @@ impl Tables {
     /// Has the program `swing` carry out orders: each pointer changes in one store.
     fn swing(&self, orders: &[Swing]) -> Result<(), TableError> {
         for batch in orders.chunks(MAX_SWINGS) {
-            let done = run(&self.ebpf, program::SWING, batch.as_bytes(), None)?;
+            let mut data = vec![0; SWINGS_AT];
+            data.extend(batch.as_bytes());
+            let done = run(&self.ebpf, program::SWING, &data, None)?;
             if done as usize != batch.len() {
                 return Err(TableError::Swing { done, wanted: batch.len() });
             }

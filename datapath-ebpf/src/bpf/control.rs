@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use aya_ebpf::{helpers::generated::bpf_for_each_map_elem, programs::TcContext};
 use datapath_abi::{
     conntrack::{CtEntry, CtKey, CtState, FLAG_REPORTED},
-    control::{Clock, Sweep, SweepReport},
+    control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{NO_SLOT, Swing},
     event::EndReason,
 };
@@ -37,7 +37,7 @@ fn at<T: Copy>(context: &TcContext, offset: usize) -> Option<*mut T> {
 pub(crate) fn swing(context: &TcContext) -> i32 {
     let mut done = 0;
     for i in 0..MAX_ORDERS {
-        let Some(order) = at::<Swing>(context, i * core::mem::size_of::<Swing>()) else { break };
+        let Some(order) = at::<Swing>(context, SWINGS_AT + i * core::mem::size_of::<Swing>()) else { break };
         // SAFETY: `at` compared with data_end.
         let (slot, identity, rules) = unsafe { ((*order).slot, (*order).identity, (*order).rules) };
         if slot != NO_SLOT {

@@ -1,0 +1,351 @@
+//! Packets whose ports are not where one looks first, or not there at all: options, fragments,
+//! extension headers, ICMP errors, multicast, headers cut short. Between open pods they pass;
+//! where an isolated one is concerned, what can't be judged is denied with its own reason.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use datapath_abi::{addr::Addr, identity::CLASS_ANY, policy::Direction, reason::DropReason};
+use tests::{
+    host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, WORLD},
+    lab::{At, Lab},
+    packet::{ACK, Body, Packet, SCTP_INIT, SYN, TCP, UDP},
+    rules::{Rule, allow},
+};
+
+const PORTS: [u16; 2] = [40_000, 80];
+
+/// A packet that can't be judged by its ports. From A to B and to the outside, from the outside
+/// to B: with every end open, and with one isolated although a rule admits everybody.
+fn unjudgeable(make: impl Fn(&Host, &Host) -> Packet, reason: DropReason) {
+    let all = [Rule::identity(CLASS_ANY, allow(1, 1))];
+    let mut lab = Lab::new();
+    lab.send(At::From(A), &make(&A, &B)).reaches(&B);
+    lab.send(At::From(A), &make(&A, &WORLD)).passes();
+    lab.send(At::To(B, WORLD), &make(&WORLD, &B)).passes();
+    lab.send(At::To(B, A), &make(&A, &B)).passes();
+    assert_eq!(lab.sizes(), (0, 0), "not tracked");
+
+    lab.isolate(&A, Direction::Egress, &all);
+    for to in [B, WORLD, REMOTE, NODE] {
+        lab.send(At::From(A), &make(&A, &to)).drops(reason, None).with(|event| {
+            assert_eq!(event.identity, [A.identity, to.identity]);
+        });
+    }
+    // The other direction of A, and the others, are as open as before.
+    lab.send(At::To(A, WORLD), &make(&WORLD, &A)).passes();
+    lab.send(At::From(C), &make(&C, &A)).reaches(&A);
+
+    lab.open(&A, Direction::Egress);
+    lab.isolate(&B, Direction::Ingress, &all);
+    lab.send(At::From(A), &make(&A, &B)).drops(reason, None);
+    for from in [WORLD, REMOTE] {
+        lab.send(At::To(B, from), &make(&from, &B)).drops(reason, None);
+    }
+    lab.send(At::To(B, A), &make(&A, &B)).drops(reason, None);
+    lab.send(At::From(A), &make(&A, &C)).reaches(&C);
+    // The node's own packets always enter.
+    lab.send(At::To(B, NODE), &make(&NODE, &B)).passes();
+    // A pod with rules that is not isolated is under policy as well.
+    lab.open(&B, Direction::Ingress);
+    lab.restrict(&B, Direction::Ingress, &all);
+    lab.send(At::From(A), &make(&A, &B)).drops(reason, None);
+    // Who sends in another's name does so in any form.
+    lab.send(
+        At::From(A),
+        &make(&A, &B).from_addr(if make(&A, &B).addr[0].is_ipv4() { C.v4.into() } else { C.v6.into() }),
+    )
+    .drops(DropReason::InvalidSourceIp, None);
+}
+
+#[test]
+fn fragments() {
+    for family in FAMILIES {
+        for (offset, more) in [(0, true), (1, true), (185, true), (185, false), (0x1fff, false)] {
+            unjudgeable(|from, to| from.udp(to, family, PORTS).fragment(offset, more), DropReason::Fragment);
+            unjudgeable(|from, to| from.tcp(to, family, PORTS, SYN).fragment(offset, more), DropReason::Fragment);
+        }
+    }
+    // What says it is the only fragment needs no others: IPv6 has such (RFC 6946), here denied
+    // with the rest; IPv4 has none, zero offset and no more is a whole packet.
+    unjudgeable(|from, to| from.udp(to, Family::V6, PORTS).fragment(0, false), DropReason::Fragment);
+    let mut lab = Lab::new();
+    lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
+    lab.send(At::From(A), &A.udp(&B, Family::V4, PORTS).fragment(0, false)).reaches(&B).opens();
+}
+
+#[test]
+fn extension_headers() {
+    // Eight bytes each, but for "no next header".
+    let options = [0, 1, 4, 0, 0, 0, 0];
+    for number in [0, 43, 60, 135, 139, 140] {
+        unjudgeable(
+            |from, to| from.udp(to, Family::V6, PORTS).extension(number, &options),
+            DropReason::ExtensionHeader,
+        );
+        unjudgeable(
+            |from, to| from.tcp(to, Family::V6, PORTS, SYN).extension(number, &options).extension(60, &options),
+            DropReason::ExtensionHeader,
+        );
+    }
+    unjudgeable(|from, to| from.packet(to, Family::V6, Body::Raw { proto: 59 }), DropReason::ExtensionHeader);
+    // A listener report is ICMPv6 behind hop-by-hop options; other ICMPv6 is not.
+    unjudgeable(|from, to| from.ping(to, Family::V6, 7).extension(0, &options), DropReason::ExtensionHeader);
+}
+
+#[test]
+fn icmp_errors_of_no_connection() {
+    for kind in [3, 4, 11, 12] {
+        unjudgeable(|from, to| from.icmp(to, Family::V4, kind, 1), DropReason::UnrelatedIcmpError);
+    }
+    for kind in [1, 2, 3, 4, 0, 100, 127] {
+        unjudgeable(|from, to| from.icmp(to, Family::V6, kind, 0), DropReason::UnrelatedIcmpError);
+    }
+}
+
+#[test]
+fn multicast_and_broadcast() {
+    let all = [Rule::identity(CLASS_ANY, allow(1, 1))];
+    let groups: [(Family, Host); 6] = [
+        (Family::V4, Host { v4: Ipv4Addr::new(224, 0, 0, 251), ..WORLD }),
+        (Family::V4, Host { v4: Ipv4Addr::new(239, 255, 255, 255), ..WORLD }),
+        (Family::V4, Host { v4: Ipv4Addr::BROADCAST, ..WORLD }),
+        (Family::V4, Host { v4: Ipv4Addr::new(240, 0, 0, 1), ..WORLD }),
+        (Family::V6, Host { v6: "ff02::fb".parse().unwrap(), ..WORLD }),
+        (Family::V6, Host { v6: "ff0e::1".parse().unwrap(), ..WORLD }),
+    ];
+    for (family, group) in groups {
+        for packet in [A.udp(&group, family, PORTS), A.ping(&group, family, 7)] {
+            let mut lab = Lab::new();
+            lab.send(At::From(A), &packet).passes();
+            lab.send(At::To(B, A), &packet).passes();
+            lab.send(At::To(B, WORLD), &packet.clone().from_addr(WORLD.addr(family))).passes();
+            lab.isolate(&A, Direction::Egress, &all);
+            lab.send(At::From(A), &packet).drops(DropReason::Multicast, None);
+            lab.isolate(&B, Direction::Ingress, &all);
+            lab.send(At::To(B, WORLD), &packet.clone().from_addr(WORLD.addr(family)))
+                .drops(DropReason::Multicast, None);
+            lab.send(At::To(B, NODE), &packet.clone().from_addr(NODE.addr(family))).passes();
+            assert_eq!(lab.sizes(), (0, 0));
+        }
+    }
+}
+
+/// ICMP that is neither echo, error nor neighbour discovery has no connection; rules are asked.
+#[test]
+fn other_icmp_follows_the_rules_of_its_protocol() {
+    for (family, kind, proto) in
+        [(Family::V4, 13, 1), (Family::V4, 17, 1), (Family::V6, 139, 58), (Family::V6, 200, 58)]
+    {
+        let mut lab = Lab::new();
+        let packet = A.icmp(&B, family, kind, 0);
+        lab.send(At::From(A), &packet).reaches(&B);
+        lab.isolate(
+            &B,
+            Direction::Ingress,
+            &[Rule::identity(A.identity, tests::rules::NO_RULE).port(TCP, 0, 0, allow(1, 1))],
+        );
+        lab.send(At::From(A), &packet).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+        lab.isolate(
+            &B,
+            Direction::Ingress,
+            &[Rule::identity(A.identity, tests::rules::NO_RULE).port(proto, 0, 0, allow(1, 1))],
+        );
+        lab.send(At::From(A), &packet).reaches(&B);
+        assert_eq!(lab.sizes(), (0, 0));
+    }
+}
+
+#[test]
+fn protocols_without_ports_are_tracked_by_address() {
+    for family in FAMILIES {
+        for proto in [4, 41, 47, 50, 51, 115, 253] {
+            let mut lab = Lab::new();
+            let (there, back) = (Body::Raw { proto }, Body::Raw { proto });
+            lab.isolate(&B, Direction::Egress, &[]);
+            lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(5, 1))]);
+            lab.send(At::From(B), &B.packet(&A, family, back.clone()))
+                .drops(DropReason::DefaultDeny, Some(Direction::Egress));
+            lab.send(At::From(A), &A.packet(&B, family, there.clone())).reaches(&B).opens().with(|event| {
+                assert_eq!((event.proto, event.port, event.cookie), (proto, [0, 0], [0, 5]));
+            });
+            lab.send(At::From(B), &B.packet(&A, family, back)).reaches(&A);
+            lab.send(At::From(A), &A.packet(&B, family, there)).reaches(&B);
+            assert_eq!(lab.sizes(), (1, 0));
+        }
+    }
+}
+
+#[test]
+fn ipv4_options_hide_nothing() {
+    let mut lab = Lab::new();
+    let rule =
+        Rule::identity(A.identity, tests::rules::NO_RULE).port(TCP, 80, 16, allow(1, 1)).port(UDP, 80, 16, allow(1, 1));
+    lab.isolate(&B, Direction::Ingress, &[rule]);
+    for (number, length) in (4..=40).step_by(4).enumerate() {
+        // No-operation (RFC 791), which may be there any number of times.
+        let options = vec![1; length];
+        let source = 40_000 + number as u16;
+        for (packet, denied) in [
+            (A.tcp(&B, Family::V4, [source, 80], SYN), A.tcp(&B, Family::V4, [source, 81], SYN)),
+            (A.udp(&B, Family::V4, [source, 80]), A.udp(&B, Family::V4, [source, 81])),
+        ] {
+            lab.send(At::From(A), &packet.options(&options)).reaches(&B).opens();
+            lab.send(At::From(A), &denied.options(&options)).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+        }
+        let sctp = A.sctp(&B, Family::V4, [source, 80], SCTP_INIT).options(&options);
+        lab.send(At::From(A), &sctp).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+        lab.send(At::From(A), &A.ping(&B, Family::V4, source).options(&options))
+            .drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+    }
+}
+
+/// One of each, with headers that are worth cutting.
+fn whole_packets() -> Vec<Packet> {
+    let mut packets = Vec::new();
+    for family in FAMILIES {
+        packets.push(A.tcp(&B, family, PORTS, SYN));
+        packets.push(A.udp(&B, family, PORTS));
+        packets.push(A.sctp(&B, family, PORTS, SCTP_INIT));
+        packets.push(A.ping(&B, family, 7));
+    }
+    packets.push(A.tcp(&B, Family::V4, PORTS, SYN).options(&[1; 12]));
+    packets.push(A.udp(&B, Family::V6, PORTS).extension(60, &[0; 7]));
+    packets.push(A.udp(&B, Family::V6, PORTS).fragment(0, true));
+    packets
+}
+
+/// Where the kernel refuses to run a program on so little, the parser's own tests stand in.
+#[test]
+fn a_packet_cut_at_any_byte_is_dropped_by_everybody() {
+    for packet in whole_packets() {
+        let mut lab = Lab::new();
+        let whole = packet.bytes();
+        for length in 14..whole.len() {
+            for at in [At::From(A), At::To(B, WORLD)] {
+                if !lab.can_send(at, &whole[..length]) {
+                    continue;
+                }
+                lab.send_bytes(at, &whole[..length]).drops(DropReason::TruncatedHeader, None).with(|event| {
+                    // Who was concerned is known all the same.
+                    let side = matches!(at, At::To(..)) as usize;
+                    assert_eq!(event.slot[side], [A, B][side].slot);
+                    assert_eq!(event.identity[side], [A, B][side].identity);
+                    assert_eq!(event.addr, [Addr::ZERO; 2]);
+                });
+            }
+        }
+        assert_eq!(lab.sizes(), (0, 0));
+    }
+}
+
+/// The same with lengths that agree with the cut: now the transport header is what is missing.
+#[test]
+fn a_transport_header_cut_at_any_byte_is_dropped() {
+    for packet in whole_packets() {
+        if packet.fragment.is_some() || !packet.extensions.is_empty() {
+            continue;
+        }
+        let mut lab = Lab::new();
+        let whole = packet.bytes();
+        let v4 = packet.addr[0].is_ipv4();
+        let network = if v4 { usize::from(whole[14] & 0x0f) * 4 } else { 40 };
+        let least = match packet.body {
+            Body::Tcp { .. } => 20,
+            Body::Sctp { .. } => 16,
+            _ => 8,
+        };
+        for transport in 0..least {
+            let mut cut = whole[..14 + network + transport].to_vec();
+            if v4 {
+                cut[16..18].copy_from_slice(&((network + transport) as u16).to_be_bytes());
+            } else {
+                cut[18..20].copy_from_slice(&(transport as u16).to_be_bytes());
+            }
+            lab.send_bytes(At::From(A), &cut).drops(DropReason::TruncatedHeader, None);
+        }
+    }
+}
+
+#[test]
+fn lengths_that_contradict_each_other() {
+    let mut lab = Lab::new();
+    let good = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
+    // Internet header length below five words, version that is not the EtherType's.
+    for first in [0x40, 0x44, 0x05, 0x55, 0x65, 0xf5] {
+        let mut bad = good.clone();
+        bad[14] = first;
+        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
+    }
+    // Total length below the header's, above the packet's.
+    for total in [1u16, 19, good.len() as u16 - 14 + 1, u16::MAX] {
+        let mut bad = good.clone();
+        bad[16..18].copy_from_slice(&total.to_be_bytes());
+        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
+    }
+    // TCP data offset below five words.
+    let mut bad = good;
+    bad[14 + 20 + 12] = 0x40;
+    lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
+
+    let good = A.tcp(&B, Family::V6, PORTS, SYN).bytes();
+    for first in [0x40, 0x00, 0xf0] {
+        let mut bad = good.clone();
+        bad[14] = first;
+        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
+    }
+    for payload in [good.len() as u16 - 54 + 1, u16::MAX] {
+        let mut bad = good.clone();
+        bad[18..20].copy_from_slice(&payload.to_be_bytes());
+        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
+    }
+    // Ethernet pads short frames: bytes after the packet's end are nothing.
+    let mut padded = A.udp(&B, Family::V4, PORTS).payload(b"").bytes();
+    padded.resize(60, 0);
+    lab.send_bytes(At::From(A), &padded).reaches(&B).opens();
+}
+
+#[test]
+fn what_is_not_ip_is_dropped() {
+    let mut lab = Lab::new();
+    // VLAN tags (802.1Q, 802.1ad), MPLS, PPPoE, EAPOL, LLDP, old lengths (802.3), none.
+    for ethertype in [0x8100u16, 0x88a8, 0x8847, 0x8864, 0x888e, 0x88cc, 0x002e, 0x0000, 0xffff] {
+        let mut frame = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
+        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        for at in [At::From(A), At::To(B, WORLD)] {
+            lab.send_bytes(at, &frame).drops(DropReason::UnsupportedL3, None);
+        }
+    }
+    // A frame of a VLAN with a packet in it.
+    let mut tagged = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+    lab.send_bytes(At::From(A), &tagged).drops(DropReason::UnsupportedL3, None);
+}
+
+/// On the wire such an address is nobody's; here it would be taken for the IPv4 address.
+#[test]
+fn mapped_addresses_are_not_valid_in_ipv6() {
+    let mut lab = Lab::new();
+    let mapped: Ipv6Addr = A.v4.to_ipv6_mapped();
+    let as_source = A.tcp(&B, Family::V6, PORTS, SYN).from_addr(mapped.into());
+    lab.send_bytes(At::From(A), &as_source.bytes()).drops(DropReason::Invalid, None);
+    let as_target = A.tcp(&Host { v6: B.v4.to_ipv6_mapped(), ..WORLD }, Family::V6, PORTS, SYN);
+    lab.send_bytes(At::From(A), &as_target.bytes()).drops(DropReason::Invalid, None);
+}
+
+/// A checksum that is wrong, or left to hardware, is not ours to judge: it stays as wrong.
+#[test]
+fn checksums_are_carried_along() {
+    let mut lab = Lab::new();
+    lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
+    let mut frame = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
+    frame[14 + 20 + 16] ^= 0xff;
+    lab.send_bytes(At::From(A), &frame).reaches(&B).opens();
+    let mut frame = A.tcp(&B, Family::V4, PORTS, ACK).bytes();
+    let right = u16::from_be_bytes([frame[24], frame[25]]);
+    frame[24..26].copy_from_slice(&right.wrapping_add(0x1111).to_be_bytes());
+    let seen = lab.send_bytes(At::From(A), &frame);
+    assert_eq!(seen.returned(), tests::seen::REDIRECT);
+    let after = seen.bytes();
+    assert_ne!(tests::packet::checksum(&[&after[14..34]]), 0, "a wrong header checksum must not become right");
+    seen.whatever();
+}
