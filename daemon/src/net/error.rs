@@ -98,20 +98,11 @@ fn in_words(said: &str) -> String {
 
 /// Turns "as it should be already" into success.
 pub(crate) trait Tolerate {
-    /// Making something that is there is done.
-    fn or_exists(self) -> Self;
     /// Removing something that is gone is done.
     fn or_gone(self) -> Self;
 }
 
 impl Tolerate for Result<(), NetError> {
-    fn or_exists(self) -> Self {
-        match self {
-            Err(error) if error.is_already_exists() => Ok(()),
-            other => other,
-        }
-    }
-
     fn or_gone(self) -> Self {
         match self {
             Err(error) if error.is_not_found() => Ok(()),

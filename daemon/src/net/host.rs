@@ -27,7 +27,7 @@ pub async fn prepare(node: &Node, gateways: &[IpAddr]) -> Result<(), NetError> {
     node.netns().run(move || sysctl::enable_forwarding(families)).await??;
     let mut requests = vec![link::up(LOOPBACK, "link lo".into())];
     requests.extend(gateways.iter().map(|&gateway| address::add_single(LOOPBACK, gateway)));
-    node.netlink().change_each(requests).await.into_iter().try_for_each(Tolerate::or_exists)
+    node.netlink().change_all(requests).await
 }
 
 /// Takes gateways off `lo`; those that are gone already are done.
@@ -50,7 +50,8 @@ pub struct HostSide {
 }
 
 /// Brings the host side up and leads the pod's addresses there: from now on packets pass. The
-/// programs must be attached before. May be repeated.
+/// programs must be attached before. The pod's side may need a moment to notice:
+/// [`super::pod::wait_for_carrier`]. May be repeated.
 pub async fn enable(node: &Node, side: &HostSide) -> Result<(), NetError> {
     let families = families(&side.addresses);
     let ifname = side.ifname.clone();
@@ -60,7 +61,7 @@ pub async fn enable(node: &Node, side: &HostSide) -> Result<(), NetError> {
         requests.push(route::set_neighbour(side.ifindex, pod.address, side.pod_mac));
         requests.push(route::set(side.ifindex, route_to(pod), pod.address));
     }
-    node.netlink().change_each(requests).await.into_iter().try_for_each(Tolerate::or_exists)
+    node.netlink().change_all(requests).await
 }
 
 fn route_to(pod: &PodAddress) -> Route {

@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{
         AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage,
+        LinkMessage, State,
     },
 };
 use sha2::{Digest, Sha256};
@@ -226,6 +226,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub is_up: bool,
+    /// Whether packets pass: its operational state is up (RFC 2863, ifOperStatus).
+    pub is_running: bool,
     /// Whether it is a veth.
     pub is_veth: bool,
     /// Index of the other end of a veth, in the namespace that end is in.
@@ -276,6 +278,7 @@ fn read(message: LinkMessage) -> Link {
         mac: None,
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
+        is_running: false,
         is_veth: false,
         peer_ifindex: None,
     };
@@ -285,6 +288,7 @@ fn read(message: LinkMessage) -> Link {
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.is_running = state == State::Up,
             LinkAttribute::Link(peer) => link.peer_ifindex = Some(peer),
             LinkAttribute::LinkInfo(infos) => {
                 link.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
@@ -332,6 +336,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             is_up: false,
+            is_running: false,
             is_veth: true,
             peer_ifindex: None,
         };

@@ -3,16 +3,20 @@
 //! While the host side is down nothing can pass, so all of this is done before the programs are
 //! attached or after, as the caller likes.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use datapath_abi::endpoint::HOST_MAC;
+use tracing::warn;
 
 use crate::{ipam::PodAddress, mac::Mac};
 
 use super::{
     NetError, Netns,
     address::{self, LinkAddress},
-    error::Tolerate,
     link,
     route::{self, Route},
     sysctl::{self, Families},
@@ -57,7 +61,32 @@ pub async fn configure(sandbox: &Netns, side: &PodSide) -> Result<(), NetError> 
         requests.extend(routes(gateway).map(|route| route::set(side.ifindex, route, gateway)));
         requests.push(route::set_neighbour(side.ifindex, gateway, Mac(HOST_MAC)));
     }
-    netlink.change_each(requests).await.into_iter().try_for_each(Tolerate::or_exists)
+    netlink.change_all(requests).await
+}
+
+/// Waits until packets of the pod pass its interface, after both sides are up.
+///
+/// The side that comes up first learns of the other's carrier from a worker of the kernel
+/// (net/core/link_watch.c), and until then drops in silence what it is to send: the first packet of a
+/// pod would be lost, which costs TCP a second. The worker sets the operational state as well, under
+/// the lock that this question takes. A pod's side that is down is not waited for.
+pub async fn wait_for_carrier(sandbox: &Netns, side: &PodSide) -> Result<(), NetError> {
+    // The worker runs at most once a second when it thinks that there is no hurry.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let netlink = sandbox.connect().await?;
+    let began = Instant::now();
+    loop {
+        let link = link::find_link(&netlink, &side.ifname).await?;
+        if link.is_running || !link.is_up {
+            break;
+        }
+        if began.elapsed() > PATIENCE {
+            warn!(netns = %sandbox.path().display(), ifindex = side.ifindex, "Interface of the pod has no carrier");
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 /// The gateway on the link, everything else behind it.

@@ -28,6 +28,26 @@ async fn pods_reach_each_other_and_the_node_in_both_families() {
     }
 }
 
+/// A pod's side that was brought up first gets its queue only some time after the other side: what
+/// is sent before is lost, and a TCP connection takes a second longer.
+#[tokio::test]
+async fn what_a_pod_sends_first_arrives() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    let listener = host.netns.run_blocking(|| UdpSocket::bind("10.7.0.1:0")).unwrap().unwrap();
+    listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let to = listener.local_addr().unwrap();
+    for n in 2..32 {
+        let pod = pod(&node, n, 1).await;
+        let sent = pod.namespace.netns.run_blocking(move || UdpSocket::bind("0.0.0.0:0")?.send_to(&[n], to));
+        sent.unwrap().unwrap();
+        let mut byte = [0];
+        let (_, from) = listener.recv_from(&mut byte).unwrap_or_else(|error| panic!("pod {n}: {error}"));
+        assert_eq!((byte, from.ip()), ([n], pod.v4()));
+    }
+}
+
 /// Packets the host side has received.
 fn received(host: &Namespace, pod: &Pod) -> u64 {
     let shown = host.run("cat /proc/thread-self/net/dev");
