@@ -230,7 +230,10 @@ impl Attachments {
             Step::Rules => record.slot = self.engine.add(local_endpoint(record)).await?,
             Step::Programs => lock(&self.attacher).attach(&record.host_ifname, record.host_ifindex)?,
             Step::PodSide => pod::configure(sandbox, &pod_side(record)).await?,
-            Step::HostSide => host::enable(&self.node, &host_side(record)).await?,
+            Step::HostSide => {
+                host::enable(&self.node, &host_side(record)).await?;
+                pod::wait_for_carrier(sandbox, &pod_side(record)).await?;
+            }
             Step::Seal => {
                 record.phase = Phase::Ready;
                 self.keep(record)?;
