@@ -9,10 +9,14 @@
 //! rules    rule sets as the compiler would write them
 //! host     who takes part
 //! lab      all of these together: a node in miniature
+//! full     tables that refuse on purpose
+//! bpffs    a BPF file system of one's own
 //! seen     what a program did with a packet, and what it should have done
 //! ```
 
+pub mod bpffs;
 pub mod count;
+pub mod full;
 pub mod host;
 pub mod lab;
 pub mod netns;

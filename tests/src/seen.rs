@@ -251,7 +251,8 @@ impl Seen {
 
 impl Drop for Seen {
     fn drop(&mut self) {
-        if !std::thread::panicking() && !(self.change.is_empty() && self.events.is_empty()) {
+        let explained = self.change.is_empty() && self.events.is_empty();
+        if !explained && !std::thread::panicking() {
             panic!("more happened than the test said\n{}", self.picture());
         }
     }
