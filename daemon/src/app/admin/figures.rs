@@ -15,7 +15,7 @@ use datapath_abi::{
 use futures::future::BoxFuture;
 use policy::model::PodKey;
 
-use super::{AdminService, NoAnswer};
+use super::{AdminService, PROBE_PATIENCE};
 use crate::{
     app::engine::State,
     reconcile::{EndpointKey, Mirror, Refusal},
@@ -163,7 +163,7 @@ impl AdminService {
 impl telemetry::Source for AdminService {
     fn snapshot(&self) -> BoxFuture<'_, Snapshot> {
         Box::pin(async {
-            let engine = self.ask(EngineView::of).await.ok();
+            let engine = self.ask_within(PROBE_PATIENCE, EngineView::of).await.ok();
             let facts = &self.parts.facts;
             let source = self.source();
             let fills = self.fills(engine.as_ref()).into_iter();
@@ -194,15 +194,13 @@ impl telemetry::Source for AdminService {
 
     fn health(&self) -> BoxFuture<'_, Health> {
         Box::pin(async {
-            match self.ask(|state| (state.synced, state.trouble.clone())).await {
+            match self.ask_within(PROBE_PATIENCE, |state| (state.synced, state.trouble.clone())).await {
                 Ok((synced, trouble)) => {
                     let unread = (!synced).then(|| "the source has not been read completely yet".to_owned());
                     let refused = trouble.map(|reason| format!("rules could not be brought up to date: {reason}"));
                     Health { alive: true, problems: unread.into_iter().chain(refused).collect() }
                 }
-                Err(why @ (NoAnswer::Stopped | NoAnswer::Busy | NoAnswer::Defect)) => {
-                    Health { alive: false, problems: vec![why.to_string()] }
-                }
+                Err(why) => Health { alive: false, problems: vec![why.to_string()] },
             }
         })
     }

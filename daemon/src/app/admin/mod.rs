@@ -53,6 +53,8 @@ const MAX_AT_ONCE: usize = 4;
 /// How long the engine may take to answer. It is longer only when it is in the middle of a very
 /// large plan.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for probes and scrapes, whose clients do not wait for long.
+const PROBE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What does not change while the daemon runs.
 #[derive(Clone, PartialEq, Debug)]
@@ -206,8 +208,8 @@ enum NoAnswer {
     #[error("the daemon is shutting down: ask again when it runs")]
     Stopped,
     /// It is in the middle of something.
-    #[error("the engine has not answered for {}s: it is busy, try again", PATIENCE.as_secs())]
-    Busy,
+    #[error("the engine has not answered for {}s: it is busy, try again", .0.as_secs())]
+    Busy(Duration),
     /// What was asked made the asking code panic.
     #[error("the question failed inside the daemon: this is a defect, see its log")]
     Defect,
@@ -217,7 +219,7 @@ impl From<NoAnswer> for Status {
     fn from(why: NoAnswer) -> Self {
         match why {
             NoAnswer::Stopped => Self::unavailable(why.to_string()),
-            NoAnswer::Busy => Self::deadline_exceeded(why.to_string()),
+            NoAnswer::Busy(_) => Self::deadline_exceeded(why.to_string()),
             NoAnswer::Defect => Self::internal(why.to_string()),
         }
     }
@@ -239,17 +241,26 @@ impl AdminService {
         self.at_once.acquire().await.ok()
     }
 
-    /// Has the engine copy something out. A panic in `look` must not take the engine along.
+    /// Has the engine copy something out.
     async fn ask<T: Send + 'static>(&self, look: impl FnOnce(&State) -> T + Send + 'static) -> Result<T, NoAnswer> {
+        self.ask_within(PATIENCE, look).await
+    }
+
+    /// The same for those in a hurry. A panic in `look` must not take the engine along.
+    async fn ask_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        look: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         let question: Question = Box::new(move |state| {
             let _ = reply.send(catch_unwind(AssertUnwindSafe(|| look(state))));
         });
-        let asked = tokio::time::timeout(PATIENCE, async {
+        let asked = tokio::time::timeout(patience, async {
             self.parts.engine.look(question).await.map_err(|_| NoAnswer::Stopped)?;
             answer.await.map_err(|_| NoAnswer::Stopped)?.map_err(|_| NoAnswer::Defect)
         });
-        asked.await.unwrap_or(Err(NoAnswer::Busy))
+        asked.await.unwrap_or(Err(NoAnswer::Busy(patience)))
     }
 
     /// What the source says now.
@@ -337,3 +348,6 @@ impl Admin for AdminService {
         dump::answer(self, request.into_inner()).await.map(Response::new)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! `DumpMaps`: the text of every map, in one place to be compared.
+
+use datapath_abi::{
+    addr::Addr,
+    conntrack::{CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REPORTED},
+    endpoint::RulesPtr,
+    reason::REASONS,
+};
+use futures::TryStreamExt;
+
+use super::*;
+
+async fn ask(node: &Node, names: &[&str]) -> Result<Vec<String>, String> {
+    let names = names.iter().map(|&name| name.to_owned()).collect();
+    let answer = node.service().dump_maps(Request::new(pb::DumpMapsRequest { maps: names })).await;
+    let stream = answer.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?.into_inner();
+    let entries: Vec<pb::MapEntry> = stream.try_collect().await.unwrap();
+    Ok(entries.into_iter().map(|pb::MapEntry { map, key, value }| format!("{map} {key} = {value}")).collect())
+}
+
+async fn dump(node: &Node, names: &[&str]) -> Vec<String> {
+    ask(node, names).await.unwrap()
+}
+
+#[tokio::test]
+async fn rules_are_dumped_as_they_lie_there() {
+    let node = shop();
+    let (web, db, set, ports, generation) = {
+        let state = node.state();
+        let number = |path: &str| state.planner.identity_number(&key(path)).unwrap();
+        let rules = RulesPtr(state.mirror.endpoints[&2].rules[1]);
+        let web = number("shop/web-0");
+        let (_, entry) = state.mirror.peers_of(rules.ruleset()).find(|(who, _)| *who == web).unwrap();
+        (web, number("shop/db-0"), rules.ruleset(), entry.portset, rules.generation())
+    };
+    let endpoints = dump(&node, &["ENDPOINTS"]).await;
+    assert_eq!(
+        endpoints[1],
+        format!(
+            "ENDPOINTS slot 2 = ifindex 22, identity {db}, mac 0a:58:0a:58:00:03, 10.88.0.3, fd88::3, egress open, \
+             ingress generation {generation} rule set {set} ISOLATED|HAS_PEERS|HAS_REGIONS"
+        )
+    );
+    let peers = dump(&node, &["PEERS"]).await;
+    let expected = format!("PEERS rule set {set}, identity {web} = port set {ports}, lengths 14|16, otherwise nothing");
+    assert!(peers.contains(&expected), "no {expected} in {peers:?}");
+    assert!(peers.iter().any(|line| line.contains(", class cluster = port set 0, lengths none, otherwise allow, ")));
+    let lines = dump(&node, &["PORTS"]).await;
+    let of = |line: &str| lines.iter().filter(|it| it.starts_with(line)).count();
+    assert_eq!(of(&format!("PORTS port set {ports}, tcp 5432/16 = allow, precedence 32768, cookie ")), 1, "{lines:?}");
+    assert_eq!(of(&format!("PORTS port set {ports}, udp 60/14 = allow, precedence 32768, cookie ")), 1, "{lines:?}");
+    let regions = dump(&node, &["REGIONS"]).await;
+    let starts =
+        [format!("REGIONS rule set {set}, 192.0.2.0/24 = "), format!("REGIONS rule set {set}, 192.0.2.7/32 = ")];
+    assert!(
+        regions.len() == 2 && regions.iter().zip(&starts).all(|(line, start)| line.starts_with(start)),
+        "{regions:?}"
+    );
+    let digests = dump(&node, &["RULESETS"]).await;
+    assert!(
+        digests.len() == 2 && digests.iter().all(|line| line.contains(" = digest ") && line.len() > 50),
+        "{digests:?}"
+    );
+}
+
+#[tokio::test]
+async fn addresses_come_in_the_order_of_their_numbers() {
+    let node = shop();
+    let keys = |lines: Vec<String>| -> Vec<String> {
+        lines.iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        keys(dump(&node, &["ADDRESSES"]).await),
+        ["10.0.0.1", "10.88.0.2", "10.88.0.3", "10.88.0.4", "10.99.0.3", "fd88::2", "fd88::3", "fd88::4"]
+    );
+    assert_eq!(keys(dump(&node, &["CIDRS"]).await), ["10.88.0.0/24", "fd88::/64"]);
+    assert_eq!(dump(&node, &["ADDRESSES"]).await[0], "ADDRESSES 10.0.0.1 = identity 1, slot 0");
+    assert_eq!(dump(&node, &["INTERFACES"]).await[2], "INTERFACES ifindex 23 = slot 3");
+}
+
+#[tokio::test]
+async fn maps_come_in_one_order_each_once() {
+    let node = shop();
+    lock(&node.counts).counters = (0..REASONS).map(|reason| (0, reason, Counter { packets: 1, bytes: 2 })).collect();
+    let maps_of = |lines: &[String]| -> Vec<String> {
+        let mut names: Vec<String> = lines.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+        names.dedup();
+        names
+    };
+    assert_eq!(maps_of(&dump(&node, &["SCALARS", "PORTS", "PEERS", "PORTS"]).await), ["PEERS", "PORTS", "SCALARS"]);
+    let all = dump(&node, &[]).await;
+    let expected: Vec<&str> = maps::ALL
+        .iter()
+        .map(|info| info.name)
+        .filter(|name| ![maps::EVENTS, maps::CONNTRACK, maps::PENDING].contains(name))
+        .collect();
+    assert_eq!(maps_of(&all), expected);
+    assert!(all.contains(&"COUNTERS from_pod, passed = packets 1, bytes 2".to_owned()));
+    assert!(all.contains(&"COUNTERS from_pod, default_deny = packets 1, bytes 2".to_owned()));
+    assert!(all.contains(&"SCALARS events_lost = 0".to_owned()));
+    let generation = node.state().mirror.generation;
+    assert!(all.contains(&format!("GENERATION 0 = generation {generation}")));
+}
+
+fn connection(port: u16, flags: u8) -> (CtKey, CtEntry) {
+    let addr = [[10, 88, 0, 2], [10, 88, 0, 3]].map(Addr::from_v4);
+    let key = CtKey { addr, port: [port, 5432], proto: 6, pad: [0; 3] };
+    let ends = Ends {
+        rules: [0, RulesPtr::new(9, RulesPtr::ISOLATED, 3).0],
+        slot: [1, 2],
+        ifindex: [21, 22],
+        identity: [256, 257],
+        cookie: [0, 77],
+    };
+    let entry = CtEntry {
+        ends,
+        last_seen: 5,
+        state: CtState::Established as u8,
+        flags,
+        tcp_flags: [0x1b, 0x12],
+        packets: [3, 2],
+        bytes: [300, 200],
+        created_ns: 10,
+        reported_ns: 0,
+        rtt_us: 120,
+        pad: 0,
+    };
+    (key, entry)
+}
+
+#[tokio::test]
+async fn connections_are_dumped_where_they_can_be_read() {
+    let mut node = shop();
+    let error = ask(&node, &["CONNTRACK"]).await.unwrap_err();
+    assert_eq!(error, "Unimplemented: this daemon cannot read CONNTRACK: leave it out");
+    node.parts.connections = Some(Arc::new(|table| match table {
+        Table::Conntrack => Ok(vec![connection(40_001, FLAG_INITIATOR_HIGH), connection(40_000, FLAG_REPORTED)]),
+        Table::Pending => Err("no such map".to_owned()),
+    }));
+    let lines = dump(&node, &["CONNTRACK"]).await;
+    let rest = |port: u16, initiator: &str, flags: &str| {
+        format!(
+            "CONNTRACK tcp 10.88.0.2:{port}, 10.88.0.3:5432 = Established, initiator {initiator}, flags {flags}, tcp \
+             flags 0x1b/0x12, packets 3/2, bytes 300/200, identities 256/257, slots 1/2, ifindexes 21/22, cookies 0/77, \
+             egress open, ingress generation 9 rule set 3 ISOLATED, created 10 ns, reported 0 ns, last seen 5 jiffies, \
+             rtt 120 us"
+        )
+    };
+    assert_eq!(lines, [rest(40_000, "10.88.0.2:40000", "REPORTED"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH"),]);
+    let error = ask(&node, &["PENDING"]).await.unwrap_err();
+    assert_eq!(error, "Internal: the table of connections cannot be read: no such map");
+}
+
+#[tokio::test]
+async fn what_cannot_be_dumped_is_named() {
+    let node = shop();
+    let error = ask(&node, &["PEERS", "EVENTS"]).await.unwrap_err();
+    assert!(error.starts_with("InvalidArgument: maps: EVENTS is a ring buffer without entries: "), "{error}");
+    let error = ask(&node, &["peers\u{1b}"]).await.unwrap_err();
+    assert!(
+        error.starts_with("InvalidArgument: maps: there is no map \"peers\\u{1b}\": use some of CONNTRACK, "),
+        "{error}"
+    );
+    lock(&node.counts).broken = true;
+    let error = ask(&node, &["COUNTERS"]).await.unwrap_err();
+    assert_eq!(error, "Internal: map COUNTERS: map COUNTERS: read: no such file");
+}
