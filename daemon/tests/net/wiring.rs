@@ -182,6 +182,10 @@ async fn a_check_names_what_is_gone() {
     pod.namespace.run("ip link set eth0 mtu 1300");
     assert_eq!(inner().await, none);
 
+    pod.namespace.run("ip route replace default dev eth0");
+    assert_eq!(inner().await, ["default route through interface eth0 is gone"]);
+    pod.namespace.run("ip route replace default via 10.7.0.1");
+    assert_eq!(inner().await, none);
     pod.namespace.run("ip -6 route del default");
     assert_eq!(inner().await, ["default route through interface eth0 is gone"]);
     pod.namespace.run("ip route del 10.7.0.1");
