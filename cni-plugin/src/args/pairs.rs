@@ -48,9 +48,7 @@ impl CniArgs {
             uid: name(POD_UID)?,
             infra_container_id: name(INFRA_CONTAINER_ID)?,
         };
-        if !pod.name.is_empty() && pod.namespace.is_empty() {
-            return Err(ArgsError::Incomplete { present: POD_NAME, absent: POD_NAMESPACE });
-        }
+        // podman names a container and no namespace; the daemon knows which one is meant then.
         if pod.name.is_empty() && !pod.namespace.is_empty() {
             return Err(ArgsError::Incomplete { present: POD_NAMESPACE, absent: POD_NAME });
         }
@@ -124,6 +122,13 @@ mod tests {
     }
 
     #[test]
+    fn what_podman_sends_is_understood() {
+        // podman 4.3 with its CNI backend.
+        let args = CniArgs::parse("IgnoreUnknown=1;K8S_POD_NAME=shop_web").unwrap();
+        assert_eq!(args.pod, wire::Pod { name: "shop_web".into(), ..wire::Pod::default() });
+    }
+
+    #[test]
     fn nothing_is_fine() {
         assert_eq!(CniArgs::parse("").unwrap(), CniArgs::default());
         assert_eq!(CniArgs::parse("K8S_POD_NAME=;K8S_POD_NAMESPACE=;IP=;MAC=").unwrap(), CniArgs::default());
@@ -156,9 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_cannot_be_named_twice_or_by_half() {
+    fn a_pod_cannot_be_named_twice_or_by_its_namespace_alone() {
         assert_eq!(error("K8S_POD_NAMESPACE=a;K8S_POD_NAME=b;K8S_POD_NAME=c"), "CNI_ARGS: K8S_POD_NAME is given twice");
-        assert_eq!(error("K8S_POD_NAME=b"), "CNI_ARGS: K8S_POD_NAME is given without K8S_POD_NAMESPACE");
         assert_eq!(error("K8S_POD_NAMESPACE=a"), "CNI_ARGS: K8S_POD_NAMESPACE is given without K8S_POD_NAME");
     }
 

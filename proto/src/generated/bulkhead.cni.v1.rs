@@ -40,7 +40,8 @@ pub struct Network {
     #[prost(uint32, tag = "3")]
     pub mtu: u32,
 }
-/// Which pod the runtime says this is (CNI_ARGS). All fields may be empty: cnitool sends none.
+/// Which pod the runtime says this is (CNI_ARGS). All fields may be empty: cnitool sends none, podman
+/// only a name.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pod {
