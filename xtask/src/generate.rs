@@ -9,9 +9,13 @@ use crate::{repo::root, run};
 
 /// `cargo xtask gen`: generates everything, or compares with what is there.
 pub(crate) fn run(check: bool) -> anyhow::Result<()> {
-    let scratch = scratch_folder("generated-proto")?;
-    protos(&scratch)?;
-    let mut stale = settle(&scratch, &root().join("proto/src/generated"), check)?;
+    let mut stale = Vec::new();
+    // Our own interfaces, and those of others that only tests speak.
+    for (from, to) in [("proto", "proto/src/generated"), ("tests/proto", "tests/src/generated")] {
+        let scratch = scratch_folder("generated-proto")?;
+        protos(&root().join(from), &scratch)?;
+        stale.extend(settle(&scratch, &root().join(to), check)?);
+    }
     let scratch = scratch_folder("generated-docs")?;
     abi(&scratch.join("abi.md"))?;
     stale.extend(settle_file(&scratch.join("abi.md"), &root().join("docs/abi.md"), check)?);
@@ -38,11 +42,10 @@ fn abi(out: &Path) -> anyhow::Result<()> {
     fs::write(out, text).with_context(|| format!("writing {}", out.display()))
 }
 
-/// Compiles every .proto file below `proto/` into `out`.
-fn protos(out: &Path) -> anyhow::Result<()> {
-    let dir = root().join("proto");
+/// Compiles every .proto file in the folders of `dir` into `out`.
+fn protos(dir: &Path, out: &Path) -> anyhow::Result<()> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(&dir)? {
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if !path.is_dir() || path.ends_with("src") {
             continue;
@@ -61,8 +64,10 @@ fn protos(out: &Path) -> anyhow::Result<()> {
     tonic_prost_build::configure()
         .out_dir(out)
         .emit_rerun_if_changed(false)
-        .compile_protos(&files, &[dir])
-        .context("compiling proto/; if protoc is missing, `cargo xtask setup --for test` installs it")
+        .compile_protos(&files, &[dir.to_owned()])
+        .with_context(|| {
+            format!("compiling {}/; if protoc is missing, `cargo xtask setup --for test` installs it", shown(dir))
+        })
 }
 
 /// Makes the folder `to` hold what `from` holds, or returns what differs.
