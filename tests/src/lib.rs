@@ -12,15 +12,40 @@
 //! full     tables that refuse on purpose
 //! bpffs    a BPF file system of one's own
 //! seen     what a program did with a packet, and what it should have done
+//!
+//! owner    names of throwaway things, and sweeping up after runs that died
+//! sandbox  network namespaces with a name, as runtimes make them
+//! agent    the daemon's process
+//! node     a node: namespace, folders, daemon, manifests
+//! manifest text of objects
+//! plugin   calls of the CNI plugin
+//! pod      a pod: namespace and attachment
+//! ask      questions to the daemon: the `bulkhead` command, gRPC
+//! traffic  servers and clients in a namespace
+//! live     connections that run for a while, and what they lost
+//! world    what is outside of the node
+//! trial    whether a test may run, and what it says when it fails
 //! ```
 
+pub mod agent;
+pub mod ask;
 pub mod bpffs;
 pub mod count;
 pub mod full;
 pub mod host;
 pub mod lab;
+pub mod live;
+pub mod manifest;
 pub mod netns;
+pub mod node;
+pub mod owner;
 pub mod packet;
+pub mod plugin;
+pub mod pod;
 pub mod prog;
 pub mod rules;
+pub mod sandbox;
 pub mod seen;
+pub mod traffic;
+pub mod trial;
+pub mod world;

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Write as _,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -29,6 +30,11 @@ impl Netns {
         let file = made?;
         unnamed?;
         Ok(Self(file.into()))
+    }
+
+    /// Opens the namespace at a path. It stays when this is dropped.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self(File::open(path).with_context(|| format!("network namespace {}", path.display()))?.into()))
     }
 
     /// Moves the calling thread into the namespace until the guard is dropped.
@@ -58,7 +64,7 @@ impl Drop for Inside {
 }
 
 /// Runs `ip` with `input`; its error output becomes the error.
-fn ip(arguments: &[&str], input: &str) -> anyhow::Result<()> {
+pub(crate) fn ip(arguments: &[&str], input: &str) -> anyhow::Result<()> {
     let mut child = Command::new("ip")
         .args(arguments)
         .stdin(Stdio::piped())

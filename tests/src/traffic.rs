@@ -1,0 +1,227 @@
+//! Servers and clients in network namespaces, on plain sockets: a server sends back what it gets.
+//! A socket belongs to the namespace it was made in, so only making it happens there.
+
+use std::{
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use rustix::net::{Shutdown, shutdown};
+
+use crate::sandbox::Sandbox;
+
+/// How long a connection may take that is to be made: longer than TCP waits before it sends a
+/// lost first packet again (1 s, RFC 6298, section 2).
+pub const OPEN: Duration = Duration::from_secs(5);
+/// How long to wait for an answer that must not come. An allowed one takes less than a
+/// millisecond.
+pub const SILENT: Duration = Duration::from_millis(300);
+/// How often threads look whether they are to end.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What came of trying to reach somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// The server has answered.
+    Yes,
+    /// Somebody has said no: nothing listens there. Packets got through.
+    Refused,
+    /// Nobody has said anything. What policy denies is dropped in silence.
+    No,
+}
+
+/// Protocol of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// Tries to reach a server from a namespace, for no longer than `patience`.
+///
+/// # Errors
+/// The attempt could not be made; that says nothing about policy.
+pub fn reach(from: &Sandbox, protocol: Protocol, to: SocketAddr, patience: Duration) -> anyhow::Result<Reached> {
+    let reached = match protocol {
+        Protocol::Tcp => tcp(from, to, patience),
+        Protocol::Udp => udp(from, to, patience),
+    };
+    reached.with_context(|| format!("{protocol:?} to {to}"))
+}
+
+fn tcp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Reached> {
+    let connected = {
+        let _inside = from.enter()?;
+        TcpStream::connect_timeout(&to, patience)
+    };
+    let mut stream = match connected {
+        Ok(stream) => stream,
+        Err(error) => return verdict(error),
+    };
+    stream.set_read_timeout(Some(patience))?;
+    let mut answer = [0; 4];
+    match stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut answer)) {
+        Ok(()) if &answer == b"ping" => Ok(Reached::Yes),
+        Ok(()) => anyhow::bail!("the server answered {answer:?}"),
+        Err(error) => verdict(error),
+    }
+}
+
+fn udp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Reached> {
+    let socket = connected_udp(from, to)?;
+    socket.set_read_timeout(Some(patience))?;
+    let mut answer = [0; 16];
+    match socket.send(b"ping").and_then(|_| socket.recv(&mut answer)) {
+        Ok(4) if answer.starts_with(b"ping") => Ok(Reached::Yes),
+        Ok(_) => anyhow::bail!("the server answered {answer:?}"),
+        Err(error) => verdict(error),
+    }
+}
+
+/// A UDP socket of a namespace that talks to one address.
+pub fn connected_udp(from: &Sandbox, to: SocketAddr) -> anyhow::Result<UdpSocket> {
+    let _inside = from.enter()?;
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+fn verdict(error: io::Error) -> anyhow::Result<Reached> {
+    match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok(Reached::No),
+        ErrorKind::ConnectionRefused => Ok(Reached::Refused),
+        _ => Err(error.into()),
+    }
+}
+
+/// Echo servers of one namespace, on both families. They end when this is dropped.
+#[derive(Debug)]
+pub struct Echo {
+    stop: Arc<AtomicBool>,
+    listeners: Vec<TcpListener>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Echo {
+    /// Listens on these ports.
+    pub fn start(sandbox: &Sandbox, tcp: &[u16], udp: &[u16]) -> anyhow::Result<Self> {
+        let mut echo = Self { stop: Arc::default(), listeners: Vec::new(), threads: Vec::new() };
+        // A wildcard of IPv6 serves IPv4 as well (ipv6(7), bindv6only).
+        let any = |port: &u16| SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port));
+        let _inside = sandbox.enter()?;
+        for port in tcp {
+            let listener = TcpListener::bind(any(port)).with_context(|| format!("listening at TCP port {port}"))?;
+            echo.listeners.push(listener.try_clone()?);
+            let stop = echo.stop.clone();
+            echo.threads.push(thread::spawn(move || accept(&listener, &stop)));
+        }
+        for port in udp {
+            let socket = UdpSocket::bind(any(port)).with_context(|| format!("listening at UDP port {port}"))?;
+            socket.set_read_timeout(Some(LOOK))?;
+            let stop = echo.stop.clone();
+            echo.threads.push(thread::spawn(move || answer(&socket, &stop)));
+        }
+        Ok(echo)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for listener in &self.listeners {
+            // Wakes the thread that waits in accept.
+            let _ = shutdown(listener, Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn accept(listener: &TcpListener, stop: &Arc<AtomicBool>) {
+    while let Ok((stream, _)) = listener.accept() {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let stop = stop.clone();
+        thread::spawn(move || serve(stream, &stop));
+    }
+}
+
+fn serve(mut stream: TcpStream, stop: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    if stream.set_read_timeout(Some(LOOK)).is_err() {
+        return;
+    }
+    while !stop.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                if stream.write_all(&buffer[..length]).is_err() {
+                    break;
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+    }
+}
+
+fn answer(socket: &UdpSocket, stop: &AtomicBool) {
+    let mut buffer = [0; 4096];
+    while !stop.load(Ordering::Relaxed) {
+        if let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(&buffer[..length], from);
+        }
+    }
+}
+
+/// One line of [`expect`]: who, to whom, and what is to come of it.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// What is tried, in words.
+    pub what: String,
+    /// From this namespace.
+    pub from: &'a Sandbox,
+    /// By this protocol.
+    pub protocol: Protocol,
+    /// To this address.
+    pub to: SocketAddr,
+    /// Whether it is allowed.
+    pub allowed: bool,
+}
+
+/// Tries all cases at once. Fails with every case that came out otherwise.
+pub fn expect(cases: &[Case<'_>]) -> anyhow::Result<()> {
+    let outcomes: Vec<anyhow::Result<Reached>> = thread::scope(|scope| {
+        let attempt = |case: &Case<'_>| {
+            let patience = if case.allowed { OPEN } else { SILENT };
+            reach(case.from, case.protocol, case.to, patience)
+        };
+        let started: Vec<_> = cases.iter().map(|case| scope.spawn(move || attempt(case))).collect();
+        started.into_iter().map(|thread| thread.join().expect("an attempt does not panic")).collect()
+    });
+    let mut wrong = Vec::new();
+    for (case, outcome) in cases.iter().zip(outcomes) {
+        let wanted = if case.allowed { Reached::Yes } else { Reached::No };
+        match outcome {
+            Ok(reached) if reached == wanted => {}
+            other => wrong.push(format!(
+                "{} by {:?} to {}: wanted {wanted:?}, found {other:?}",
+                case.what, case.protocol, case.to
+            )),
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "{} of {} attempts:\n  {}", wrong.len(), cases.len(), wrong.join("\n  "));
+    Ok(())
+}
