@@ -93,7 +93,7 @@ fn of_endpoints(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let fix = "let the runtime call DEL or GC, or remove the containers";
         to.push(condition(Severity::Warning, "endpoint-lost", message, fix));
     }
-    let bare = seen.engine.endpoints.iter().filter(|(_, _, has_object)| seen.engine.synced && !has_object);
+    let bare = seen.engine.endpoints.iter().filter(|(_, _, has_object)| !has_object);
     let bare: Vec<PodKey> = bare.map(|(_, pod, _)| pod.clone()).collect();
     if !bare.is_empty() {
         let message =

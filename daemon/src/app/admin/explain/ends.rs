@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use datapath_abi::{
-    addr::{Addr, V4_PREFIX_BITS},
-    identity,
-};
+use datapath_abi::{addr::Addr, identity};
 use policy::{
     compile::compile_pod,
     model::{Pod, PodKey, canonical_ip},
@@ -172,15 +169,13 @@ fn identity_at(known: &Known, ip: IpAddr) -> u32 {
     range_of(known, ip).and_then(|range| known.cidrs.get(&range)).map_or(identity::WORLD, |entry| entry.identity)
 }
 
-/// The longest range of the map CIDRS that holds an address.
+/// The longest range of the map CIDRS that holds an address, found as the kernel finds it.
 fn range_of(known: &Known, ip: IpAddr) -> Option<(Addr, u8)> {
     let bits = |addr: Addr| u128::from_be_bytes(addr.octets());
     let wanted = bits(Addr::from(ip));
     let holds = |(addr, length): &&(Addr, u8)| {
         let mask = u128::MAX.checked_shl(128 - u32::from(*length)).unwrap_or(0);
-        // A range of IPv6 that is around all of IPv4 in the map's form is not meant.
-        let family = ip.is_ipv6() || u32::from(*length) >= V4_PREFIX_BITS;
-        family && bits(*addr) & mask == wanted & mask
+        bits(*addr) & mask == wanted & mask
     };
     known.cidrs.keys().filter(holds).max_by_key(|(_, length)| *length).copied()
 }

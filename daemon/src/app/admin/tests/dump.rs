@@ -2,7 +2,7 @@
 
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REPORTED},
+    conntrack::{CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REVOKED},
     endpoint::RulesPtr,
     reason::REASONS,
 };
@@ -34,13 +34,11 @@ async fn rules_are_dumped_as_they_lie_there() {
         (web, number("shop/db-0"), rules.ruleset(), entry.portset, rules.generation())
     };
     let endpoints = dump(&node, &["ENDPOINTS"]).await;
-    assert_eq!(
-        endpoints[1],
-        format!(
-            "ENDPOINTS slot 2 = ifindex 22, identity {db}, mac 0a:58:0a:58:00:03, 10.88.0.3, fd88::3, egress open, \
-             ingress generation {generation} rule set {set} ISOLATED|HAS_PEERS|HAS_REGIONS"
-        )
-    );
+    let facts =
+        format!("ENDPOINTS slot 2 = ifindex 22, identity {db}, mac 0a:58:0a:58:00:03, 10.88.0.3, fd88::3, egress open");
+    assert!(endpoints[1].starts_with(&facts), "{}", endpoints[1]);
+    let ingress = format!(", ingress generation {generation} rule set {set} ISOLATED|HAS_PEERS|HAS_REGIONS");
+    assert!(endpoints[1].ends_with(&ingress), "{}", endpoints[1]);
     let peers = dump(&node, &["PEERS"]).await;
     let expected = format!("PEERS rule set {set}, identity {web} = port set {ports}, lengths 14|16, otherwise nothing");
     assert!(peers.contains(&expected), "no {expected} in {peers:?}");
@@ -123,7 +121,7 @@ fn connection(port: u16, flags: u8) -> (CtKey, CtEntry) {
         created_ns: 10,
         reported_ns: 0,
         rtt_us: 120,
-        pad: 0,
+        ..CtEntry::default()
     };
     (key, entry)
 }
@@ -134,7 +132,7 @@ async fn connections_are_dumped_where_they_can_be_read() {
     let error = ask(&node, &["CONNTRACK"]).await.unwrap_err();
     assert_eq!(error, "Unimplemented: this daemon cannot read CONNTRACK: leave it out");
     node.parts.connections = Some(Arc::new(|table| match table {
-        Table::Conntrack => Ok(vec![connection(40_001, FLAG_INITIATOR_HIGH), connection(40_000, FLAG_REPORTED)]),
+        Table::Conntrack => Ok(vec![connection(40_001, FLAG_INITIATOR_HIGH), connection(40_000, FLAG_REVOKED)]),
         Table::Pending => Err("no such map".to_owned()),
     }));
     let lines = dump(&node, &["CONNTRACK"]).await;
@@ -146,7 +144,7 @@ async fn connections_are_dumped_where_they_can_be_read() {
              rtt 120 us"
         )
     };
-    assert_eq!(lines, [rest(40_000, "10.88.0.2:40000", "REPORTED"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH"),]);
+    assert_eq!(lines, [rest(40_000, "10.88.0.2:40000", "REVOKED"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH"),]);
     let error = ask(&node, &["PENDING"]).await.unwrap_err();
     assert_eq!(error, "Internal: the table of connections cannot be read: no such map");
 }

@@ -162,6 +162,11 @@ async fn a_workload_stands_for_its_pods_if_they_are_alike() {
     assert_eq!(answer.source.unwrap().pod, "web-0");
     let error = refused(ask(&node, "shop/Deployment/cache", "shop/db-0", "tcp", 1).await);
     assert_eq!(error, "NotFound: source: there are no pods of Deployment cache of namespace shop: name a pod instead");
+    // One that is elsewhere has an earlier name: it says less.
+    node.apply("pod shop/db--1 app=db sa=db port=pg:TCP:5432 ip=10.99.0.8");
+    node.plan();
+    let answer = explain(&node, "shop/web-0", "shop/Deployment/db", "tcp", 5432).await;
+    assert_eq!(answer.destination.unwrap().pod, "db-0");
     node.apply("pod shop/web-2 app=web canary=yes ip=10.99.0.4");
     node.plan();
     let error = refused(ask(&node, "shop/db-0", "shop/Deployment/web", "tcp", 1).await);
