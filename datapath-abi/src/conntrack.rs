@@ -30,8 +30,6 @@ pub const FLAG_VIA_STACK: u8 = 1 << 1;
 /// The rules were changed and forbid it now: dropped in both directions, until they change
 /// again or a packet opens the connection anew.
 pub const FLAG_REVOKED: u8 = 1 << 2;
-/// Its end has been reported.
-pub const FLAG_REPORTED: u8 = 1 << 4;
 /// Picked up in the middle: the handshake was not seen.
 pub const FLAG_MIDSTREAM: u8 = 1 << 3;
 
@@ -114,8 +112,11 @@ pub struct CtEntry {
     pub reported_ns: u64,
     /// From the first packet to the first answer, microseconds; 0 if unknown.
     pub rtt_us: u32,
+    /// 1: its end has been reported. A byte of its own: written by whoever sees the end, while
+    /// others write `flags`.
+    pub reported: u8,
     /// Zero.
-    pub pad: u32,
+    pub pad: [u8; 3],
 }
 crate::assert_size!(CtEntry, 112);
 

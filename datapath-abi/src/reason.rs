@@ -75,6 +75,9 @@ reasons! {
     Invalid = 15, "invalid_packet", 134, "packet is not valid here";
     /// A pod on this node claims to be another one through the host's stack.
     Martian = 16, "martian", 132, "address of a local pod from another interface";
+    /// TCP from the middle of a connection that was not seen to begin, and whose opening by
+    /// the other end the rules would not allow.
+    Midstream = 17, "midstream", 133, "TCP of an unknown connection that the other end may not have opened";
 }
 
 /// Number of counters per CPU and hook: one more than the greatest reason, 0 counts what passed.

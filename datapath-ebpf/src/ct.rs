@@ -61,12 +61,17 @@ pub fn notable(packet: &Packet) -> bool {
     }
 }
 
-/// The next state, seen from the middle. `fins` has bit 0 set when the initiator has sent its
-/// FIN before, bit 1 for the responder.
+/// Bit of `said` in [`next`]: the initiator has sent a FIN before; one higher for the responder.
+pub const FIN_OF: u8 = 1 << 0;
+/// The same for RST.
+pub const RST_OF: u8 = 1 << 2;
+
+/// The next state, seen from the middle. `said`: what the ends have sent before, bits [`FIN_OF`]
+/// and [`RST_OF`].
 #[inline(always)]
-pub fn next(state: CtState, packet: &Packet, from: From, fins: u8) -> CtState {
+pub fn next(state: CtState, packet: &Packet, from: From, said: u8) -> CtState {
     match packet.proto {
-        proto::TCP => next_tcp(state, packet.flags, from, fins),
+        proto::TCP => next_tcp(state, packet.flags, from, said),
         proto::SCTP => match packet.flags {
             sctp::ABORT => CtState::Reset,
             sctp::SHUTDOWN_COMPLETE => CtState::TimeWait,
@@ -78,18 +83,20 @@ pub fn next(state: CtState, packet: &Packet, from: From, fins: u8) -> CtState {
 }
 
 #[inline(always)]
-fn next_tcp(state: CtState, flags: u8, from: From, fins: u8) -> CtState {
+fn next_tcp(state: CtState, flags: u8, from: From, said: u8) -> CtState {
     if flags & tcp::RST != 0 {
         return CtState::Reset;
     }
     if flags & tcp::FIN != 0 {
-        let mine = 1 << from as u8;
-        return if fins | mine == 0b11 { CtState::TimeWait } else { CtState::Closing };
+        let fins = said & (FIN_OF | FIN_OF << 1) | FIN_OF << from as u8;
+        return if fins == FIN_OF | FIN_OF << 1 { CtState::TimeWait } else { CtState::Closing };
     }
     match state {
         // The answer to a SYN: SYN-ACK, or a SYN that crossed (RFC 9293, section 3.5).
         CtState::New if from as u8 == From::Responder as u8 => CtState::SynReceived,
         CtState::SynReceived if from as u8 == From::Initiator as u8 && flags & tcp::ACK != 0 => CtState::Established,
+        // Who has sent the RST goes on: it was out of the window, which only the ends know.
+        CtState::Reset if said & RST_OF << from as u8 != 0 => CtState::Closing,
         other => other,
     }
 }

@@ -35,12 +35,12 @@ pub fn ask<R: Rules>(rules: &R, ptr: RulesPtr, identity: u32, proto: u8, port: u
         Some(entry) => at_port(rules, entry, proto, port),
         None => Decision::default(),
     };
-    if ptr.has(RulesPtr::HAS_REGIONS) {
-        if let Some(entry) = rules.region(ruleset) {
-            let by_address = at_port(rules, entry, proto, port);
-            if by_address.precedence > decision.precedence {
-                decision = by_address;
-            }
+    if ptr.has(RulesPtr::HAS_REGIONS)
+        && let Some(entry) = rules.region(ruleset)
+    {
+        let by_address = at_port(rules, entry, proto, port);
+        if by_address.precedence > decision.precedence {
+            decision = by_address;
         }
     }
     decision

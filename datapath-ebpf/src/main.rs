@@ -159,7 +159,7 @@ fn step(seen: &Seen) -> Outcome {
             None => Outcome::Stack,
         },
         Slow::Dropped(reason) => Outcome::Drop(DropReason::try_from(reason).unwrap_or(DropReason::Invalid)),
-        Slow::Stack | Slow::Unknown | Slow::Stranger => Outcome::Stack,
+        Slow::Stack | Slow::Unknown | Slow::Stranger | Slow::Reopen | Slow::Changed => Outcome::Stack,
     }
 }
 

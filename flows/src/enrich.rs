@@ -242,6 +242,7 @@ fn needs_isolation(reason: DropReason) -> bool {
         | DropReason::ConntrackFull
         | DropReason::UnrelatedIcmpError
         | DropReason::Multicast
+        | DropReason::Midstream
         // Later packets of a connection that was cut name no direction any more.
         | DropReason::PolicyChange => true,
         // These two name their direction; the rest bites whoever sends it.

@@ -195,6 +195,10 @@ impl Attachments {
                     }
                     if let Err(again) = self.undo(undo, &record).await {
                         warn!(owner = %record.owner, error = %again, "Undo of ADD");
+                        // As in `del`: a link that may still be there keeps its programs.
+                        if undo == Undo::DeleteLink {
+                            break;
+                        }
                     }
                 }
                 return Err(problem);
@@ -250,23 +254,27 @@ impl Attachments {
             // An ADD that was cut short may have left the link.
             link::delete_link(&self.node, &link::host_ifname(&owner.container_id, &owner.ifname)).await?;
             lock(&self.allocator).free_all(owner);
-            lock(&self.busy).remove(owner);
+            self.leave(owner, &turn);
             return Ok(false);
         };
         let mut problems = Vec::new();
         for undo in endpoint::DEL {
-            // An address must not be given to another pod while the link may still be there.
-            if undo == Undo::Free && !problems.is_empty() {
-                break;
+            // While the link may still be there its programs stay, and while anything of it is
+            // there nobody else gets its address.
+            if !problems.is_empty() && (undo == Undo::Free || undo == Undo::ForgetPrograms) {
+                continue;
             }
             if let Err(problem) = self.undo(undo, &record).await {
                 problems.push(problem.to_string());
+                if undo == Undo::DeleteLink {
+                    break;
+                }
             }
         }
         if !problems.is_empty() {
             return Err(AttachmentError::Undo { owner: owner.clone(), problems });
         }
-        lock(&self.busy).remove(owner);
+        self.leave(owner, &turn);
         info!(
             namespace = %record.pod.namespace, pod = %record.pod.name, container_id = %owner.container_id,
             "Endpoint removed"
@@ -276,7 +284,7 @@ impl Attachments {
 
     async fn undo(&self, undo: Undo, record: &EndpointRecord) -> Result<(), AttachmentError> {
         match undo {
-            Undo::DeleteLink => link::delete_link(&self.node, &record.host_ifname).await?,
+            Undo::DeleteLink => link::delete_attachment(&self.node, &record.host_ifname, record.host_ifindex).await?,
             Undo::ForgetPrograms => lock(&self.attacher).forget(record.host_ifindex),
             Undo::RemoveRules => self.engine.remove(key(&record.owner)).await?,
             Undo::Free => {
@@ -361,6 +369,15 @@ impl Attachments {
         self.state.put_endpoint(record)?;
         lock(&self.records).insert(record.owner.clone(), record.clone());
         Ok(())
+    }
+
+    /// Forgets whose turn it is, if nobody else waits for one.
+    fn leave(&self, owner: &Owner, turn: &Arc<tokio::sync::Mutex<()>>) {
+        let mut busy = lock(&self.busy);
+        // One in the map, one here; who waits holds another, and gets it with the map locked.
+        if Arc::strong_count(turn) <= 2 {
+            busy.remove(owner);
+        }
     }
 
     fn turn(&self, owner: &Owner) -> Arc<tokio::sync::Mutex<()>> {

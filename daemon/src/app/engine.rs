@@ -197,6 +197,9 @@ enum Waiting {
     Removed(oneshot::Sender<Result<(), EngineError>>),
 }
 
+/// An ADD that waits, and who waits for it.
+type HeldAdd = (Box<LocalEndpoint>, oneshot::Sender<Result<u32, EngineError>>);
+
 struct Worker {
     state: State,
     tables: Tables,
@@ -205,7 +208,7 @@ struct Worker {
     keep: KeepIdentities,
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
-    held: VecDeque<(Box<LocalEndpoint>, oneshot::Sender<Result<u32, EngineError>>)>,
+    held: VecDeque<HeldAdd>,
     garbage_at: Option<Instant>,
     retry_at: Option<Instant>,
     /// How many identities were written down.

@@ -41,7 +41,7 @@ pub async fn drain(
         }
         ticks += 1;
         // Twenty times a second is soon enough to tell of a loss.
-        if ticks % 5 == 0 {
+        if ticks.is_multiple_of(5) {
             let lost = lost_by_cpu(&counts);
             tell_losses(&pipeline, &lost_before, &lost);
             lost_before = lost;

@@ -121,7 +121,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let own = host::watch_own_addresses(&node).await?;
     planner.set_host_addresses(own.borrow().clone());
     for record in records.values() {
-        planner.add_endpoint(local_endpoint(record));
+        let identity = mirror.endpoints.get(&record.slot).filter(|found| found.ifindex == record.host_ifindex);
+        planner.restore_endpoint(local_endpoint(record), identity.map(|found| found.identity));
     }
     let knowledge = Arc::new(Knowledge::default());
     let state_dir = Arc::new(state_dir);

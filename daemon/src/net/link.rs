@@ -199,6 +199,28 @@ pub async fn delete_link(node: &Node, name: &str) -> Result<(), NetError> {
     delete(node.netlink(), message, format!("link {name}")).await
 }
 
+/// Removes the host side of an attachment: by name, and if it was renamed by its index. Succeeds only
+/// when neither is there any more. `ifindex` 0: there is none yet.
+pub async fn delete_attachment(node: &Node, name: &str, ifindex: u32) -> Result<(), NetError> {
+    delete_link(node, name).await?;
+    if ifindex == 0 {
+        return Ok(());
+    }
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let object = || format!("link {ifindex}");
+    match node.netlink().get(RouteNetlinkMessage::GetLink(message.clone()), object()).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+        // The kernel does not hand out an index again before all others have had their turn: what
+        // is there under it is ours, whatever it is called now.
+        Ok(RouteNetlinkMessage::NewLink(found)) if read(found.clone()).mac == Some(Mac(HOST_MAC)) => {
+            delete(node.netlink(), message, object()).await
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
 /// Removes a link of a pod by name, and with it the host side. Gone already is done.
 pub async fn delete_pod_link(sandbox: &Netns, ifname: &str) -> Result<(), NetError> {
     let mut message = LinkMessage::default();

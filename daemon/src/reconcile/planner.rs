@@ -107,6 +107,8 @@ pub struct Planner {
     index: Index,
     /// Pods as the source describes them.
     sourced: BTreeMap<PodKey, Pod>,
+    /// Pods that run here although the source has forgotten them.
+    orphans: BTreeSet<PodKey>,
     endpoints: BTreeMap<u32, LocalEndpoint>,
     host_addresses: BTreeSet<IpAddr>,
     /// Where pods' addresses come from: one in there that nobody has is nobody we know.
@@ -140,6 +142,7 @@ impl Planner {
         Self {
             index: Index::new(config),
             sourced: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
             pools,
@@ -188,6 +191,7 @@ impl Planner {
         let touched = match object {
             Object::Pod(pod) => {
                 let key = pod.key.clone();
+                self.orphans.remove(&key);
                 self.sourced.insert(key.clone(), pod);
                 self.settle_pod(&key)
             }
@@ -199,6 +203,13 @@ impl Planner {
     /// The source has the object no longer.
     pub fn delete(&mut self, key: &ObjectKey) {
         let touched = match key {
+            // A pod that runs here keeps the labels it had: without them it could be open.
+            ObjectKey::Pod(pod) if self.endpoints.values().any(|endpoint| endpoint.pod == *pod) => {
+                if self.sourced.contains_key(pod) {
+                    self.orphans.insert(pod.clone());
+                }
+                Touched::default()
+            }
             ObjectKey::Pod(pod) => {
                 self.sourced.remove(pod);
                 self.settle_pod(pod)
@@ -217,11 +228,30 @@ impl Planner {
         self.dirty.merge(touched);
     }
 
+    /// An endpoint that a predecessor has left, with the identity it had in the kernel. Until the
+    /// source tells of the pod it counts as what that identity says, for the source may have
+    /// forgotten a pod that runs.
+    pub fn restore_endpoint(&mut self, endpoint: LocalEndpoint, identity: Option<u32>) {
+        let known = identity.and_then(|number| self.identities.key(number));
+        if let Some(key) = known.filter(|key| key.namespace == endpoint.pod.namespace) {
+            let mut pod = Pod::new(endpoint.pod.clone());
+            pod.labels = key.labels.clone();
+            pod.service_account = key.service_account.clone();
+            self.orphans.insert(pod.key.clone());
+            self.sourced.insert(pod.key.clone(), pod);
+        }
+        self.add_endpoint(endpoint);
+    }
+
     /// A pod's interface is gone.
     pub fn remove_endpoint(&mut self, slot: u32) -> Option<LocalEndpoint> {
         let endpoint = self.endpoints.remove(&slot)?;
         for direction in DIRECTIONS {
             self.tables.remove(&(slot, direction));
+        }
+        let runs = self.endpoints.values().any(|other| other.pod == endpoint.pod);
+        if !runs && self.orphans.remove(&endpoint.pod) {
+            self.sourced.remove(&endpoint.pod);
         }
         let touched = self.settle_pod(&endpoint.pod);
         self.dirty.merge(touched);
@@ -410,10 +440,10 @@ impl Planner {
                         // taken away was not there.
                         None => mirror.rulesets.contains_key(&number) && draft.touched(number),
                     };
-                    if changed {
+                    let retired = self.retire_at_once(mirror, draft, number, &lowered);
+                    if changed || retired {
                         all.bumped.insert(number);
                     }
-                    self.retire_at_once(mirror, draft, number, &lowered);
                     if let Some(old) = old {
                         all.before.insert(number, old);
                     }
@@ -492,9 +522,10 @@ impl Planner {
         Ok(())
     }
 
-    /// Takes away at once what a live rule set no longer says about somebody who is still there.
-    /// Entries of those who are gone can wait.
-    fn retire_at_once(&self, mirror: &Mirror, draft: &mut Draft<'_>, number: u32, lowered: &RuleSet) {
+    /// Takes away at once what a live rule set no longer says about somebody who is still there;
+    /// says whether there was anything. Entries of those who are gone can wait.
+    fn retire_at_once(&self, mirror: &Mirror, draft: &mut Draft<'_>, number: u32, lowered: &RuleSet) -> bool {
+        let before = draft.retired.len();
         for (who, _) in mirror.peers_of(number) {
             let alive = who > identity::MAX || self.universe.get(who).is_some();
             if alive && !lowered.peers.contains_key(&who) {
@@ -506,6 +537,7 @@ impl Planner {
                 draft.retired.push(Change::DropRegion(number, addr, length));
             }
         }
+        draft.retired.len() != before
     }
 
     /// Brings ADDRESSES and CIDRS up to date. Returns whose identity has changed, from what to what.
@@ -602,7 +634,9 @@ impl Planner {
                 refusals.extend(refusal);
                 let same = (wanted.flags(), wanted.ruleset()) == (current.flags(), current.ruleset());
                 let again = wanted.ruleset() != 0 && asked_again.get(&wanted.ruleset()).copied().unwrap_or(false);
-                if !same || again || (found.is_none() && wanted.flags() != 0) {
+                // A new endpoint never starts with a word that another has had, open ones included:
+                // conntrack knows endpoints by it.
+                if !same || again || found.is_none() || current.generation() == 0 {
                     rules[at] = RulesPtr::new(next as u32, wanted.flags(), wanted.ruleset()).0;
                     next += 1;
                 }
@@ -745,7 +779,7 @@ impl Planner {
         Some(EndpointView {
             identity: self.identity_of(endpoint),
             pod: self.index.pod(&endpoint.pod)?.clone(),
-            has_object: self.sourced.contains_key(&endpoint.pod),
+            has_object: self.sourced.contains_key(&endpoint.pod) && !self.orphans.contains(&endpoint.pod),
             directions: [direction(Direction::Egress)?, direction(Direction::Ingress)?],
             endpoint: endpoint.clone(),
         })
@@ -966,8 +1000,8 @@ impl<'a> Draft<'a> {
         if !self.swings.is_empty() {
             changes.push(Change::Swing(self.swings));
         }
-        changes.extend(self.cleared);
         changes.extend(self.dropped);
+        changes.extend(self.cleared);
         changes
     }
 }

@@ -2,9 +2,7 @@
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use datapath_abi::{
-    conntrack::{
-        CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REPORTED, FLAG_REVOKED, FLAG_VIA_STACK,
-    },
+    conntrack::{CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
     endpoint::NO_SLOT,
     event::{EndReason, Hook},
     identity,
@@ -55,7 +53,8 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
         }
         Hook::ToPod => {
             if target.ifindex() != seen.ifindex
-                || seen.ingress_ifindex != 0 && (source.ifindex() != 0 || from_host(entry, responder))
+                || seen.ingress_ifindex != 0
+                    && (![0, seen.ingress_ifindex].contains(&source.ifindex()) || from_host(entry, responder))
             {
                 return None;
             }
@@ -112,6 +111,10 @@ pub(crate) enum Slow {
     Unknown,
     /// Has the key of a connection that is not its own.
     Stranger,
+    /// Opens anew what is over or was cut: what there is stays unless the rules allow it.
+    Reopen,
+    /// The rules of an end have changed since the connection was decided.
+    Changed,
 }
 
 impl Slow {
@@ -123,6 +126,8 @@ impl Slow {
             Slow::Dropped(reason) => 2 << 32 | reason as u64,
             Slow::Unknown => 3 << 32,
             Slow::Stranger => 4 << 32,
+            Slow::Reopen => 5 << 32,
+            Slow::Changed => 6 << 32,
         }
     }
 
@@ -133,7 +138,9 @@ impl Slow {
             1 => Slow::Deliver(packed as u32),
             2 => Slow::Dropped(packed as u8),
             3 => Slow::Unknown,
-            _ => Slow::Stranger,
+            4 => Slow::Stranger,
+            5 => Slow::Reopen,
+            _ => Slow::Changed,
         }
     }
 }
@@ -151,10 +158,6 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     let Some(responder_end) = maps::endpoint(slot[1]) else { return Slow::Dropped(DropReason::Invalid as u8) };
     if initiator_end.ifindex() != ifindex[0] || responder_end.ifindex() != ifindex[1] {
         return end(seen, entry, EndReason::EndpointGone);
-    }
-    // A new connection with the addresses and ports of one that is over.
-    if state >= CtState::Closing as u8 && ct::opens(&seen.packet) {
-        return end(seen, entry, EndReason::Replaced);
     }
     let source = if responder { responder_end } else { initiator_end };
     let target_ifindex = if responder { ifindex[0] } else { ifindex[1] };
@@ -174,16 +177,20 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         return Slow::Stranger;
     }
 
-    let mut rules = entry.rules();
-    let mut revoked = flags & FLAG_REVOKED != 0;
-    if initiator_end.egress_rules() != rules[0] || responder_end.ingress_rules() != rules[1] {
-        rules = [initiator_end.egress_rules(), responder_end.ingress_rules()];
-        revoked = !redecide(seen, entry, rules, responder, revoked);
-    } else if revoked {
-        if ct::opens(&seen.packet) && seen.packet.proto == proto::TCP {
-            maps::remove(&seen.key);
-            return Slow::Unknown;
-        }
+    let revoked = flags & FLAG_REVOKED != 0;
+    // A new connection with the addresses and ports of one that is over, or that was cut: judged
+    // on its own. Until it is allowed the old entry stays, for what is left of the old
+    // connection must not be taken for something new.
+    let is_tcp = seen.packet.proto == proto::TCP;
+    if ct::opens(&seen.packet) && (state >= CtState::Closing as u8 || revoked && is_tcp) {
+        report_end(seen, entry, EndReason::Replaced);
+        return Slow::Reopen;
+    }
+    if [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules() {
+        return Slow::Changed;
+    }
+    if revoked {
+        entry.touch(jiffies());
         let ends = ends_of(entry, responder);
         steps::report_packet(
             seen,
@@ -191,8 +198,6 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
             Judgement::invalid(DropReason::PolicyChange).of_reply(responder),
             event::now_ns(),
         );
-    }
-    if revoked {
         return Slow::Dropped(DropReason::PolicyChange as u8);
     }
 
@@ -212,8 +217,8 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
     let before = CtState::try_from(state).unwrap_or(CtState::Established);
     if seen.packet.proto == proto::TCP {
         let seen_flags = entry.tcp_flags();
-        let fins = (seen_flags[0] & tcp::FIN) | (seen_flags[1] & tcp::FIN) << 1;
-        let after = ct::next(before, &seen.packet, from, fins);
+        let said = |flags: u8| (flags & tcp::FIN) | (flags & tcp::RST);
+        let after = ct::next(before, &seen.packet, from, said(seen_flags[0]) | said(seen_flags[1]) << 1);
         entry.add_tcp_flags(responder, seen.packet.flags);
         entry.set_state(after as u8);
     } else {
@@ -233,48 +238,66 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
     }
 }
 
-/// The rules of an end have changed: asks them again, for the connection as it was opened.
-/// True if it may go on.
+/// The rules of an end have changed: asks them again, for the connection as it was opened, and
+/// notes the answer in its entry. The packet that led here is then looked at again.
 #[inline(always)]
-fn redecide(seen: &Seen, entry: EntryRef, rules: [u64; 2], responder: bool, was_revoked: bool) -> bool {
+pub(crate) fn redecide(seen: &Seen) {
+    let (entry, pending) = match maps::established(&seen.key) {
+        Some(entry) => (entry, false),
+        None => match maps::pending(&seen.key) {
+            Some(entry) => (entry, true),
+            None => return,
+        },
+    };
     maps::bump(Scalar::Redecided);
-    let high = entry.flags() & FLAG_INITIATOR_HIGH != 0;
+    let flags = entry.flags();
+    let high = flags & FLAG_INITIATOR_HIGH != 0;
     let addr = if high { [seen.key.addr[1], seen.key.addr[0]] } else { seen.key.addr };
     let port = if high { seen.key.port[0] } else { seen.key.port[1] };
-    let mut ends =
-        Ends { slot: entry.slot(), ifindex: entry.ifindex(), identity: entry.identity(), rules, cookie: [0; 2] };
+    let slot = entry.slot();
+    let (Some(initiator), Some(responder)) = (maps::endpoint(slot[0]), maps::endpoint(slot[1])) else { return };
+    let mut ends = Ends {
+        rules: [initiator.egress_rules(), responder.ingress_rules()],
+        slot,
+        ifindex: entry.ifindex(),
+        identity: entry.identity(),
+        cookie: [0; 2],
+    };
     // Identities may have changed since; only this node's own processes are known by how they
     // came, not by address.
     if ends.identity[0] != identity::HOST {
         ends.identity[0] = now_identity(&addr[0]);
     }
-    ends.identity[1] = match maps::address(&addr[1]) {
+    ends.identity[1] = match maps::address(addr[1]) {
         Some(found) => found.identity,
         None => identity::WORLD,
     };
-    let judgement = steps::judge(&mut ends, seen, &addr, port);
-    entry.set_verdict(rules, ends.identity, ends.cookie);
-    if judgement.passes() {
-        if was_revoked {
-            entry.set_flags(entry.flags() & !(FLAG_REVOKED | FLAG_REPORTED));
+    if steps::judge(&mut ends, seen, &addr, port).passes() {
+        entry.set_verdict(ends.rules, ends.identity, ends.cookie);
+        if flags & FLAG_REVOKED != 0 {
+            entry.set_flags(entry.flags() & !FLAG_REVOKED);
+            entry.set_reported(false);
         }
-        return true;
+        return;
     }
-    let now_ns = event::now_ns();
-    if !was_revoked {
-        steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, now_ns);
-        entry.set_flags(entry.flags() | FLAG_REVOKED | FLAG_REPORTED);
+    // The mark before the rules: another CPU that finds the rules up to date finds the mark, too.
+    if flags & FLAG_REVOKED == 0 {
+        if !entry.reported() {
+            steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, event::now_ns());
+            entry.set_reported(true);
+        }
+        entry.set_flags(entry.flags() | FLAG_REVOKED);
     }
-    if responder {
-        ends = turned(ends);
+    entry.set_verdict(ends.rules, ends.identity, ends.cookie);
+    // Out of the table in which others can push it out.
+    if pending && maps::promote(&seen.key, entry) {
+        maps::remove_pending(&seen.key);
     }
-    steps::report_packet(seen, &ends, judgement.because(DropReason::PolicyChange).of_reply(responder), now_ns);
-    false
 }
 
 #[inline(always)]
 fn now_identity(addr: &datapath_abi::addr::Addr) -> u32 {
-    match maps::address(addr) {
+    match maps::address(*addr) {
         // Not the host's own process, or the entry would say so: see policy::ends.
         Some(found) if found.identity != identity::HOST => found.identity,
         _ => identity::WORLD,
@@ -306,17 +329,26 @@ fn turned(ends: Ends) -> Ends {
     }
 }
 
+/// Reports the end of a connection, once.
+#[inline(always)]
+fn report_end(seen: &Seen, entry: EntryRef, why: EndReason) {
+    if entry.reported() {
+        return;
+    }
+    let state = entry.state();
+    let why = match why {
+        EndReason::Replaced if state == CtState::Reset as u8 => EndReason::Rst,
+        EndReason::Replaced if state == CtState::TimeWait as u8 => EndReason::Fin,
+        other => other,
+    };
+    steps::report_connection(&seen.key, entry, why as u32, event::now_ns());
+    entry.set_reported(true);
+}
+
 /// Reports the end of a connection and forgets it.
 #[inline(always)]
 fn end(seen: &Seen, entry: EntryRef, why: EndReason) -> Slow {
-    if entry.flags() & FLAG_REPORTED == 0 {
-        let why = match (why, entry.state()) {
-            (EndReason::Replaced, state) if state == CtState::Reset as u8 => EndReason::Rst,
-            (EndReason::Replaced, state) if state == CtState::TimeWait as u8 => EndReason::Fin,
-            (other, _) => other,
-        };
-        steps::report_connection(&seen.key, entry, why as u32, event::now_ns());
-    }
+    report_end(seen, entry, why);
     maps::remove(&seen.key);
     Slow::Unknown
 }
@@ -338,7 +370,8 @@ pub(crate) fn first(seen: &Seen) -> Slow {
         created_ns: now_ns,
         reported_ns: 0,
         rtt_us: 0,
-        pad: 0,
+        reported: 0,
+        pad: [0; 3],
     };
     let judgement = judged(seen, &mut entry.ends);
     if !judgement.passes() {
@@ -347,16 +380,17 @@ pub(crate) fn first(seen: &Seen) -> Slow {
     if seen.hook as u8 == Hook::ToPod as u8 {
         entry.flags |= FLAG_VIA_STACK;
     }
+    // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
+    let reset = is_tcp && seen.packet.flags & tcp::RST != 0;
     if !ct::opens(&seen.packet) {
         entry.flags |= FLAG_MIDSTREAM;
     }
-    // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
-    let reset = is_tcp && seen.packet.flags & tcp::RST != 0;
     if !reset && !maps::put_pending(&seen.key, &entry) {
         maps::bump(Scalar::PendingFull);
         // Without an entry the answer would be judged on its own: only between ends that have
         // no rules does that make no difference.
-        if entry.ends.rules[0] as u32 | entry.ends.rules[1] as u32 != 0 {
+        let ruled = entry.ends.rules[0] as u32 | entry.ends.rules[1] as u32 != 0;
+        if ruled && entry.ends.identity[0] != identity::HOST {
             return refuse(seen, &entry.ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
         }
     }
@@ -381,7 +415,7 @@ pub(crate) fn untracked(seen: &Seen) -> Slow {
 #[inline(always)]
 pub(crate) fn neighbour(seen: &Seen) -> Slow {
     let mut ends = NOBODY;
-    let refused = match policy::ends(seen, &mut ends) {
+    let refused = match steps::ends(seen, &mut ends) {
         Ok(()) if policy::on_this_link(seen, &ends) => return Slow::Stack,
         Ok(()) => DropReason::ForgedNeighbourDiscovery,
         Err(reason) => reason,
@@ -389,10 +423,44 @@ pub(crate) fn neighbour(seen: &Seen) -> Slow {
     refuse(seen, &ends, Judgement::invalid(refused), event::now_ns())
 }
 
+/// TCP from the middle of a connection that is in no table. Who opened it is not known. If it was
+/// the other end, this is an answer to what the rules may forbid: that reading must be allowed as
+/// well. `Unknown`: it is, go on with [`first`].
+#[inline(always)]
+pub(crate) fn midstream(seen: &Seen) -> Slow {
+    let mut ends = NOBODY;
+    if steps::ends(seen, &mut ends).is_err() || ends.identity[0] == identity::HOST {
+        return Slow::Unknown;
+    }
+    ends = turned(ends);
+    ends.rules = [
+        match maps::endpoint(ends.slot[0]) {
+            Some(end) => end.egress_rules(),
+            None => 0,
+        },
+        match maps::endpoint(ends.slot[1]) {
+            Some(end) => end.ingress_rules(),
+            None => 0,
+        },
+    ];
+    let addr = [seen.packet.addr[1], seen.packet.addr[0]];
+    if steps::judge(&mut ends, seen, &addr, seen.packet.port[0]).passes() {
+        return Slow::Unknown;
+    }
+    let ends = turned(ends);
+    refuse(seen, &ends, Judgement::invalid(DropReason::Midstream).of_reply(true), event::now_ns())
+}
+
+/// Whether a packet needs [`midstream`].
+#[inline(always)]
+pub(crate) fn is_midstream(seen: &Seen) -> bool {
+    seen.packet.proto == proto::TCP && seen.packet.flags & tcp::RST == 0 && !ct::opens(&seen.packet)
+}
+
 /// Who is at the ends, and what their rules say.
 #[inline(always)]
 fn judged(seen: &Seen, ends: &mut Ends) -> Judgement {
-    match policy::ends(seen, ends) {
+    match steps::ends(seen, ends) {
         Ok(()) => steps::judge(ends, seen, &seen.packet.addr, seen.packet.port[1]),
         Err(reason) => Judgement::invalid(reason),
     }

@@ -6,7 +6,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{helpers::generated::bpf_for_each_map_elem, programs::TcContext};
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey, CtState, FLAG_REPORTED},
+    conntrack::{CtEntry, CtKey, CtState, FLAG_REVOKED},
     control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{NO_SLOT, Swing},
     event::EndReason,
@@ -35,14 +35,27 @@ fn at<T: Copy>(context: &TcContext, offset: usize) -> Option<*mut T> {
 /// Points endpoints at other rules. Returns how many orders were carried out.
 #[inline(always)]
 pub(crate) fn swing(context: &TcContext) -> i32 {
+    // Every identity before any rules: what is decided under the new rules of one end must be
+    // decided with the new identity of the other, and is remembered for good. Packets read in
+    // the opposite order.
+    for i in 0..MAX_ORDERS {
+        let Some(order) = at::<Swing>(context, SWINGS_AT + i * core::mem::size_of::<Swing>()) else { break };
+        // SAFETY: `at` compared with data_end.
+        let (slot, identity) = unsafe { ((*order).slot, (*order).identity) };
+        if slot != NO_SLOT
+            && let Some(endpoint) = maps::endpoint(slot)
+        {
+            endpoint.set_identity(identity);
+        }
+    }
     let mut done = 0;
     for i in 0..MAX_ORDERS {
         let Some(order) = at::<Swing>(context, SWINGS_AT + i * core::mem::size_of::<Swing>()) else { break };
         // SAFETY: `at` compared with data_end.
-        let (slot, identity, rules) = unsafe { ((*order).slot, (*order).identity, (*order).rules) };
+        let (slot, rules) = unsafe { ((*order).slot, (*order).rules) };
         if slot != NO_SLOT {
             if let Some(endpoint) = maps::endpoint(slot) {
-                endpoint.swing(identity, rules);
+                endpoint.swing(rules);
                 done += 1;
             }
         }
@@ -125,11 +138,15 @@ extern "C" fn visit(_map: *mut c_void, key: *const CtKey, value: *mut CtEntry, p
     let slot = entry.slot();
     let ifindex = entry.ifindex();
     let gone = elsewhere(slot[0], ifindex[0]) || elsewhere(slot[1], ifindex[1]);
-    let over = idle > ct::timeout_s(key.proto, state) * pass.hz;
-    let ended = state as u8 >= CtState::TimeWait as u8 && idle > pass.hz;
+    let revoked = entry.flags() & FLAG_REVOKED != 0;
+    // What was cut stays until nobody sends any more, whatever state it was in: forgotten, it
+    // could be taken for a connection that the other end opens.
+    let lives_as = if revoked { CtState::Established } else { state };
+    let over = idle > ct::timeout_s(key.proto, lives_as) * pass.hz;
+    let ended = !revoked && state as u8 >= CtState::TimeWait as u8 && idle > pass.hz;
 
     if gone || over || ended {
-        if entry.flags() & FLAG_REPORTED == 0 {
+        if !entry.reported() {
             let end = if gone {
                 EndReason::EndpointGone
             } else if state as u8 == CtState::Reset as u8 {
@@ -141,7 +158,7 @@ extern "C" fn visit(_map: *mut c_void, key: *const CtKey, value: *mut CtEntry, p
             };
             let owned = *key;
             steps::report_connection(&owned, entry, end as u32, pass.now_ns);
-            entry.set_flags(entry.flags() | FLAG_REPORTED);
+            entry.set_reported(true);
             pass.reported += 1;
         }
         if gone || over {
@@ -151,7 +168,7 @@ extern "C" fn visit(_map: *mut c_void, key: *const CtKey, value: *mut CtEntry, p
         return 0;
     }
     let since = if entry.reported_ns() != 0 { entry.reported_ns() } else { entry.created_ns() };
-    if entry.flags() & FLAG_REPORTED == 0 && pass.now_ns.saturating_sub(since) > pass.active_interval_ns {
+    if !entry.reported() && pass.now_ns.saturating_sub(since) > pass.active_interval_ns {
         let owned = *key;
         steps::report_connection(&owned, entry, event::LIVES, pass.now_ns);
         entry.set_reported_ns(pass.now_ns);

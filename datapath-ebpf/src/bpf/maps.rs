@@ -138,11 +138,15 @@ impl EndpointRef {
         load!(self.0, rules[1])
     }
 
-    /// One store each: a packet sees the old word or the new one. The rules come last, so that
-    /// what is decided under them is decided with the new identity.
+    /// One store: a packet sees the old number or the new one.
     #[inline(always)]
-    pub(crate) fn swing(self, identity: u32, rules: [u64; 2]) {
+    pub(crate) fn set_identity(self, identity: u32) {
         store!(self.0, identity, identity);
+    }
+
+    /// One store per direction.
+    #[inline(always)]
+    pub(crate) fn swing(self, rules: [u64; 2]) {
         store!(self.0, rules[0], rules[0]);
         store!(self.0, rules[1], rules[1]);
     }
@@ -173,8 +177,8 @@ impl EndpointRef {
 
 /// Whose address is it? `None`: nobody's we know, so the world's.
 #[inline(always)]
-pub(crate) fn address(addr: &Addr) -> Option<AddrEntry> {
-    if let Some(entry) = ADDRESSES.get_ptr(addr) {
+pub(crate) fn address(addr: Addr) -> Option<AddrEntry> {
+    if let Some(entry) = ADDRESSES.get_ptr(&addr) {
         return Some(AddrEntry { identity: load!(entry, identity), slot: load!(entry, slot) });
     }
     CIDRS.get(&Key::new(128, addr.octets())).copied()
@@ -227,6 +231,12 @@ pub(crate) fn promote(key: &CtKey, entry: EntryRef) -> bool {
 #[inline(always)]
 pub(crate) fn put_pending(key: &CtKey, entry: &CtEntry) -> bool {
     PENDING.insert(key, entry, BPF_ANY as u64).is_ok()
+}
+
+/// Removes the key from CONNTRACK.
+#[inline(always)]
+pub(crate) fn remove_established(key: &CtKey) {
+    let _ = CONNTRACK.remove(key);
 }
 
 /// Removes the key from both tables.
@@ -317,6 +327,22 @@ impl EntryRef {
     #[inline(always)]
     pub(crate) fn set_flags(self, flags: u8) {
         store!(self.0, flags, flags);
+    }
+
+    #[inline(always)]
+    pub(crate) fn reported(self) -> bool {
+        load!(self.0, reported) != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_reported(self, reported: bool) {
+        store!(self.0, reported as u8, reported);
+    }
+
+    /// Notes when the last packet came.
+    #[inline(always)]
+    pub(crate) fn touch(self, now: u32) {
+        store!(self.0, now, last_seen);
     }
 
     #[inline(always)]

@@ -80,18 +80,19 @@ impl Judgement {
     pub(crate) const fn is_reply(self) -> bool {
         self.0 >> 16 & 1 != 0
     }
-
-    /// The same, for another reason.
-    #[inline(always)]
-    pub(crate) const fn because(self, reason: DropReason) -> Self {
-        Self::refused(reason, self.direction())
-    }
 }
 
 /// Finds out who is at the ends, and that the source is who it says it is. Written into `ends`,
 /// which must be zero; on an error it holds what was found so far.
+///
+/// Each end's rules are read before the other end's identity: the daemon writes them in the
+/// opposite order, so a verdict under new rules is one about the new identity.
 #[inline(always)]
 pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    let [src, dst] = &seen.packet.addr;
+    if nowhere(*src) || nowhere(*dst) || *dst == Addr::ZERO {
+        return Err(DropReason::Invalid);
+    }
     match seen.hook {
         Hook::FromPod => ends_from_pod(seen, ends),
         Hook::ToPod => ends_to_pod(seen, ends),
@@ -104,7 +105,6 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     let source = maps::endpoint(slot).ok_or(DropReason::NoEndpoint)?;
     ends.slot[0] = slot;
     ends.ifindex[0] = seen.ifindex;
-    ends.identity[0] = source.identity();
     ends.rules[0] = source.egress_rules();
     if source.mac() != seen.mac {
         return Err(DropReason::InvalidSourceMac);
@@ -114,7 +114,7 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
         return Err(DropReason::InvalidSourceIp);
     }
     ends.identity[1] = identity::WORLD;
-    if let Some(entry) = maps::address(&seen.packet.addr[1]) {
+    if let Some(entry) = maps::address(seen.packet.addr[1]) {
         ends.identity[1] = entry.identity;
         if let Some(endpoint) = local(entry.slot) {
             ends.slot[1] = entry.slot;
@@ -122,6 +122,7 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
             ends.rules[1] = endpoint.ingress_rules();
         }
     }
+    ends.identity[0] = source.identity();
     Ok(())
 }
 
@@ -131,19 +132,24 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     let target = maps::endpoint(slot).ok_or(DropReason::NoEndpoint)?;
     ends.slot[1] = slot;
     ends.ifindex[1] = seen.ifindex;
-    ends.identity[1] = target.identity();
     ends.rules[1] = target.ingress_rules();
+    ends.identity[1] = target.identity();
     // A process of this node, whatever address it uses: promise 8, no table asked.
     if seen.ingress_ifindex == 0 {
         ends.identity[0] = identity::HOST;
         return Ok(());
     }
     ends.identity[0] = identity::WORLD;
-    if let Some(entry) = maps::address(&seen.packet.addr[0]) {
+    if let Some(entry) = maps::address(seen.packet.addr[0]) {
         if let Some(endpoint) = local(entry.slot) {
             if endpoint.ifindex() != seen.ingress_ifindex {
                 return Err(DropReason::Martian);
             }
+            // A pod of this node, sent round by the host's stack, which may have changed the
+            // destination: its own rules are asked about where the packet really goes.
+            ends.slot[0] = entry.slot;
+            ends.ifindex[0] = seen.ingress_ifindex;
+            ends.rules[0] = endpoint.egress_rules();
         }
         // The node's own address on a packet that came in from somewhere is somebody else,
         // masqueraded: it gets no privilege of the node.
@@ -153,6 +159,16 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     }
     Ok(())
 }
+
+/// An address that is never in a packet on a link: 0.0.0.0/8 and 127.0.0.0/8 (RFC 1122, section
+/// 3.2.1.3), ::1 (RFC 4291, section 2.5.3).
+#[inline(always)]
+fn nowhere(addr: Addr) -> bool {
+    let octets = addr.octets();
+    if addr.is_v4() { matches!(octets[12], 0 | 127) } else { addr == LOOPBACK }
+}
+
+const LOOPBACK: Addr = Addr::from_octets([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
 
 /// The endpoint in a slot, if somebody lives there.
 #[inline(always)]

@@ -19,17 +19,36 @@ use crate::{
     bpf::{
         conntrack::{self, Slow},
         event,
-        maps::EntryRef,
+        maps::{self, EntryRef},
         policy::{self, Judgement},
     },
 };
 
-/// A packet that the fast path has left over.
+/// A packet that the fast path has left over. The steps are called from here, one after the other,
+/// and not by each other: the kernel's stack of 512 bytes is that of all nested calls together.
 #[inline(always)]
 pub(crate) fn slow(seen: &Seen) -> Slow {
-    match Slow::unpack(step_known(seen)) {
+    let mut known = Slow::unpack(step_known(seen));
+    if matches!(known, Slow::Changed) {
+        step_redecide(seen);
+        known = Slow::unpack(step_known(seen));
+    }
+    match known {
+        Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
+            Slow::Dropped(reason) => Slow::Dropped(reason),
+            _ => Slow::unpack(step_first(seen)),
+        },
         Slow::Unknown => Slow::unpack(step_first(seen)),
-        Slow::Stranger => untracked(seen),
+        Slow::Reopen => match Slow::unpack(step_first(seen)) {
+            Slow::Dropped(reason) => Slow::Dropped(reason),
+            // The new one is in PENDING, where CONNTRACK would hide it.
+            allowed => {
+                maps::remove_established(&seen.key);
+                allowed
+            }
+        },
+        // Changed again, within these nanoseconds: the next packet finds out.
+        Slow::Stranger | Slow::Changed => untracked(seen),
         done => done,
     }
 }
@@ -44,6 +63,15 @@ pub(crate) fn untracked(seen: &Seen) -> Slow {
 #[inline(always)]
 pub(crate) fn neighbour(seen: &Seen) -> Slow {
     Slow::unpack(step_neighbour(seen))
+}
+
+/// Finds out who is at the ends: see [`policy::ends`].
+#[inline(always)]
+pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    match step_ends(seen, ends) {
+        0 => Ok(()),
+        reason => Err(DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid)),
+    }
 }
 
 /// Asks the rules of both ends. `addr` and `port` are those of the connection.
@@ -71,47 +99,43 @@ pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: 
     step_report_connection(key, entry.value(), end, now_ns);
 }
 
-/// For a null pointer, which no caller passes.
-const NOTHING: Slow = Slow::Dropped(DropReason::Invalid as u8);
-
-#[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_known(seen: *const Seen) -> u64 {
-    // SAFETY: the verifier admits only a pointer to a whole `Seen`, or null.
-    match unsafe { seen.as_ref() } {
-        Some(seen) => conntrack::known(seen),
-        None => NOTHING.pack(),
+fn step_known(seen: &Seen) -> u64 {
+    conntrack::known(seen)
+}
+
+#[inline(never)]
+fn step_redecide(seen: &Seen) -> u32 {
+    conntrack::redecide(seen);
+    0
+}
+
+#[inline(never)]
+fn step_ends(seen: &Seen, ends: &mut Ends) -> u32 {
+    match policy::ends(seen, ends) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
     }
 }
 
-#[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_first(seen: *const Seen) -> u64 {
-    // SAFETY: as above.
-    match unsafe { seen.as_ref() } {
-        Some(seen) => conntrack::first(seen).pack(),
-        None => NOTHING.pack(),
-    }
+fn step_midstream(seen: &Seen) -> u64 {
+    conntrack::midstream(seen).pack()
 }
 
-#[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_untracked(seen: *const Seen) -> u64 {
-    // SAFETY: as above.
-    match unsafe { seen.as_ref() } {
-        Some(seen) => conntrack::untracked(seen).pack(),
-        None => NOTHING.pack(),
-    }
+fn step_first(seen: &Seen) -> u64 {
+    conntrack::first(seen).pack()
 }
 
-#[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_neighbour(seen: *const Seen) -> u64 {
-    // SAFETY: as above.
-    match unsafe { seen.as_ref() } {
-        Some(seen) => conntrack::neighbour(seen).pack(),
-        None => NOTHING.pack(),
-    }
+fn step_untracked(seen: &Seen) -> u64 {
+    conntrack::untracked(seen).pack()
+}
+
+#[inline(never)]
+fn step_neighbour(seen: &Seen) -> u64 {
+    conntrack::neighbour(seen).pack()
 }
 
 #[unsafe(no_mangle)]

@@ -47,6 +47,10 @@ fn tcp_conversations() {
     after(&[(Initiator, fin | ack, Closing), (Initiator, fin | ack, Closing), (Responder, ack, Closing)]);
     // Half open, and reset in every state.
     after(&[(Initiator, rst, Reset), (Responder, ack, Reset)]);
+    // Who goes on after its RST has not ended the connection with it.
+    let said = RST_OF << Initiator as u8;
+    assert_eq!(next(Reset, &packet(proto::TCP, ack), Initiator, said), Closing);
+    assert_eq!(next(Reset, &packet(proto::TCP, ack), Responder, said), Reset);
     after(&[(Initiator, fin | ack, Closing), (Responder, rst | ack, Reset)]);
     talk(proto::TCP, &[(Responder, rst | ack, Reset)]);
     // A SYN again, an answer again, data before the handshake is done.

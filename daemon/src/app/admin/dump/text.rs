@@ -8,9 +8,7 @@ use std::{
 
 use datapath_abi::{
     addr::{Addr, AddrEntry},
-    conntrack::{
-        CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REPORTED, FLAG_REVOKED, FLAG_VIA_STACK,
-    },
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
     endpoint::{Endpoint, RulesPtr},
     identity,
     maps::{self, Scalar},
@@ -109,6 +107,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
         created_ns,
         reported_ns,
         rtt_us,
+        reported,
         pad: _,
     } = *entry;
     let initiator = if flags & FLAG_INITIATOR_HIGH == 0 { low } else { high };
@@ -116,7 +115,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
     let value = format!(
         "{state}, initiator {initiator}, flags {}, tcp flags {:#04x}/{:#04x}, packets {}, bytes {}, identities {}, \
          slots {}, ifindexes {}, cookies {}, egress {}, ingress {}, created {created_ns} ns, reported {reported_ns} ns, \
-         last seen {last_seen} jiffies, rtt {rtt_us} us",
+         last seen {last_seen} jiffies, rtt {rtt_us} us{}",
         flag_names(flags),
         tcp_flags[0],
         tcp_flags[1],
@@ -128,6 +127,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
         pair(cookie),
         rules_words(rules[0]),
         rules_words(rules[1]),
+        if reported == 0 { "" } else { ", end reported" },
     );
     (format!("{} {low}, {high}", protocol(proto)), value)
 }
@@ -142,7 +142,6 @@ fn flag_names(flags: u8) -> String {
         (FLAG_VIA_STACK, "VIA_STACK"),
         (FLAG_REVOKED, "REVOKED"),
         (FLAG_MIDSTREAM, "MIDSTREAM"),
-        (FLAG_REPORTED, "REPORTED"),
     ];
     set(&names, flags)
 }
@@ -171,9 +170,11 @@ fn rules_words(word: u64) -> String {
         (RulesPtr::HAS_CLASSES, "HAS_CLASSES"),
         (RulesPtr::HAS_REGIONS, "HAS_REGIONS"),
     ];
-    match word {
-        0 => "open".to_owned(),
-        _ => format!("generation {} rule set {} {}", rules.generation(), rules.ruleset(), set(&names, rules.flags())),
+    let generation = rules.generation();
+    match (rules.flags(), rules.ruleset(), generation) {
+        (0, 0, 0) => "open".to_owned(),
+        (0, 0, _) => format!("open generation {generation}"),
+        (flags, ruleset, _) => format!("generation {generation} rule set {ruleset} {}", set(&names, flags)),
     }
 }
 
