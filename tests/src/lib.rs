@@ -25,14 +25,24 @@
 //! live     connections that run for a while, and what they lost
 //! world    what is outside of the node
 //! trial    whether a test may run, and what it says when it fails
+//!
+//! room        namespaces of its own for a machine with everything where it is installed
+//! image       a container image made here
+//! cgroup      a control group for containers
+//! cri         the runtime's interface, as a kubelet uses it
+//! containerd  a machine with a real containerd, and our daemon as its network
 //! ```
 
 pub mod agent;
 pub mod ask;
 pub mod bpffs;
+pub mod cgroup;
+pub mod containerd;
 pub mod count;
+pub mod cri;
 pub mod full;
 pub mod host;
+pub mod image;
 pub mod lab;
 pub mod live;
 pub mod manifest;
@@ -43,6 +53,7 @@ pub mod packet;
 pub mod plugin;
 pub mod pod;
 pub mod prog;
+pub mod room;
 pub mod rules;
 pub mod sandbox;
 pub mod seen;
