@@ -79,7 +79,7 @@ fn layouts() -> Vec<Layout> {
         AddrEntry { identity, slot }
         CtKey { addr, port, proto, pad }
         Ends { rules, slot, ifindex, identity, cookie }
-        CtEntry { ends, last_seen, state, flags, tcp_flags, packets, bytes, created_ns, reported_ns, rtt_us, pad }
+        CtEntry { ends, last_seen, state, flags, tcp_flags, packets, bytes, created_ns, reported_ns, rtt_us, reported, denied, pad }
         Endpoint { rules, addr6, addr4, ifindex, identity, mac, pad }
         PeerKey { ruleset, identity }
         PeerEntry { portset, lengths, otherwise }
@@ -199,7 +199,6 @@ fn print_numbers() {
         (conntrack::FLAG_VIA_STACK, "through the host's stack"),
         (conntrack::FLAG_REVOKED, "revoked"),
         (conntrack::FLAG_MIDSTREAM, "picked up in the middle"),
-        (conntrack::FLAG_REPORTED, "end reported"),
     ];
     println!("| `flags` of a connection | {} |", bits(&connection));
     let rules = [

@@ -115,8 +115,11 @@ pub struct CtEntry {
     /// 1: its end has been reported. A byte of its own: written by whoever sees the end, while
     /// others write `flags`.
     pub reported: u8,
+    /// With [`FLAG_REVOKED`]: the [`crate::policy::Direction`] that forbids it, or
+    /// [`crate::event::DIRECTION_NONE`].
+    pub denied: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 crate::assert_size!(CtEntry, 112);
 

@@ -42,7 +42,7 @@ fn provoke(reason: DropReason) -> Seen {
             lab.send(At::From(A), &syn).reaches(&B).opens();
             lab.isolate(&B, Direction::Ingress, &[]);
             lab.send(At::From(A), &A.tcp(&B, V4, PORTS, ACK)).whatever();
-            lab.send(At::From(A), &A.tcp(&B, V4, PORTS, ACK)).drops(reason, None)
+            lab.send(At::From(A), &A.tcp(&B, V4, PORTS, ACK)).drops(reason, Some(Direction::Ingress))
         }
         DropReason::InvalidSourceIp => lab.send(At::From(A), &syn.from_addr(WORLD.v4.into())).drops(reason, None),
         DropReason::InvalidSourceMac => lab.send(At::From(A), &syn.from_mac(B.mac)).drops(reason, None),
@@ -67,6 +67,10 @@ fn provoke(reason: DropReason) -> Seen {
             lab.send(At::From(A), &A.udp(&B, V4, [1, 2])).reaches(&B).opens();
             lab.isolate(&B, Direction::Ingress, &admit_all);
             lab.send(At::From(A), &syn).bumps(Scalar::PendingFull).drops(reason, None)
+        }
+        DropReason::Midstream => {
+            lab.isolate(&B, Direction::Ingress, &[]);
+            lab.send(At::From(B), &B.tcp(&A, V4, PORTS, ACK)).drops(reason, None)
         }
         DropReason::UnrelatedIcmpError => to_isolated(A.icmp(&B, V4, 3, 1)),
         DropReason::Multicast => {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REPORTED},
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH},
     control::Sweep,
     event::{DIRECTION_NONE, EndReason, FlowEvent},
     maps,
@@ -52,7 +52,9 @@ fn entry(lab: &mut Lab, proto: u8, state: CtState, idle_s: u32) -> (CtKey, CtEnt
         created_ns: clock.monotonic_ns - 1_000_000_000,
         reported_ns: 0,
         rtt_us: 77,
-        pad: 0,
+        reported: 0,
+        denied: 0,
+        pad: [0; 2],
     };
     (key, entry)
 }
@@ -144,7 +146,7 @@ fn an_end_is_told_once() {
     assert_eq!((report.established, report.removed, report.reported), (1, 0, 0));
     // Not a second time when it goes.
     closed = lab.connection(maps::CONNTRACK).1;
-    assert_ne!(closed.flags & FLAG_REPORTED, 0);
+    assert_eq!(closed.reported, 1);
     closed.last_seen = closed.last_seen.wrapping_sub(2 * MARGIN_S * HZ);
     lab.put(maps::CONNTRACK, key, closed);
     let (report, _quiet) = lab.sweep(SWEEP);
@@ -211,7 +213,7 @@ fn a_long_life_is_told_now_and_then() {
     assert!(lab.connection(maps::CONNTRACK).1.reported_ns > reported_ns);
     // What has been told to have ended does not live.
     let (key, mut ended) = lab.connection(maps::CONNTRACK);
-    ended.flags |= FLAG_REPORTED;
+    ended.reported = 1;
     lab.put(maps::CONNTRACK, key, ended);
     let (report, _quiet) = lab.sweep(Sweep { active_interval_ns: 0, ..SWEEP });
     assert_eq!(report.reported, 0);

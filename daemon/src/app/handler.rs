@@ -16,7 +16,7 @@ use crate::{
     },
     ipam::{AllocateError, Owner},
     mac::Mac,
-    net::link::VethError,
+    net::{NetError, link::VethError},
     state::EndpointRecord,
     telemetry::{CniMetrics, CniVerb},
 };
@@ -169,7 +169,9 @@ fn to_wire(error: AttachmentError) -> wire::CniError {
         E::Address(AllocateError::HasAddresses { .. }) => (code::EXISTS, "run DEL first"),
         E::Address(_) => (code::INVALID_CONFIG, "ask for another address, or for none"),
         E::Netns(error) if error.is_not_found() => (code::INVALID_ENVIRONMENT, "the sandbox may be gone already"),
-        E::Netns(_) => (code::INVALID_ENVIRONMENT, "CNI_NETNS must be the path of the pod's network namespace"),
+        E::Netns(_) | E::Link(VethError::Net(NetError::Netns(_))) => {
+            (code::INVALID_ENVIRONMENT, "CNI_NETNS must be the path of the pod's network namespace")
+        }
         E::Link(VethError::PodHasInterface { .. } | VethError::HostHasInterface { .. }) => {
             (code::EXISTS, "run DEL first")
         }

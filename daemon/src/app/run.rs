@@ -74,6 +74,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let boot_id = state::boot_id()?;
     let (state_dir, opened) = StateDir::open(&config.state_dir, Durability::default(), &boot_id)?;
     report_opened(&opened);
+    // Before anything on the node is changed: a folder that is not there ends this.
+    let (source, batches) = directory::Directory::watch(&config.directory, directory::Options::default())?;
 
     // What the kernel can do, and what it holds.
     let mode = match config.attach {
@@ -155,7 +157,6 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     let mtu = if config.mtu == 0 { DEFAULT_MTU } else { config.mtu };
     let attachments = Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu));
-    let (source, batches) = directory::Directory::watch(&config.directory, directory::Options::default())?;
     let conntrack = Arc::new(Mutex::new(None));
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {

@@ -115,6 +115,8 @@ pub async fn create_veth(node: &Node, sandbox: &Netns, spec: &VethSpec) -> Resul
     if !exists {
         // Whatever was not made yet cannot be removed; the first error is the one to tell.
         let _ = delete_link(node, &host_ifname).await;
+        // To a namespace of another kind the kernel says EINVAL only; entering it tells.
+        sandbox.run(|| ()).await.map_err(NetError::from)?;
         return result;
     }
     match find_link(node.netlink(), &host_ifname).await {

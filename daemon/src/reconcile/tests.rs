@@ -111,7 +111,11 @@ impl Node {
     }
 
     fn delete(&mut self, key: &ObjectKey) {
-        self.objects.remove(key);
+        // A pod that runs keeps what its object said.
+        let runs = |pod: &PodKey| self.planner.endpoints().any(|endpoint| endpoint.pod == *pod);
+        if !matches!(key, ObjectKey::Pod(pod) if runs(pod)) {
+            self.objects.remove(key);
+        }
         self.planner.delete(key);
     }
 

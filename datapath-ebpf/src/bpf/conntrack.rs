@@ -195,7 +195,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         steps::report_packet(
             seen,
             &ends,
-            Judgement::invalid(DropReason::PolicyChange).of_reply(responder),
+            Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder),
             event::now_ns(),
         );
         return Slow::Dropped(DropReason::PolicyChange as u8);
@@ -272,7 +272,8 @@ pub(crate) fn redecide(seen: &Seen) {
         Some(found) => found.identity,
         None => identity::WORLD,
     };
-    if steps::judge(&mut ends, seen, &addr, port).passes() {
+    let judgement = steps::judge(&mut ends, seen, &addr, port);
+    if judgement.passes() {
         entry.set_verdict(ends.rules, ends.identity, ends.cookie);
         if flags & FLAG_REVOKED != 0 {
             entry.set_flags(entry.flags() & !FLAG_REVOKED);
@@ -281,14 +282,13 @@ pub(crate) fn redecide(seen: &Seen) {
         return;
     }
     // The mark before the rules: another CPU that finds the rules up to date finds the mark, too.
-    if flags & FLAG_REVOKED == 0 {
-        if !entry.reported() {
-            steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, event::now_ns());
-            entry.set_reported(true);
-        }
-        entry.set_flags(entry.flags() | FLAG_REVOKED);
-    }
+    entry.set_denied(judgement.direction());
+    entry.set_flags(entry.flags() | FLAG_REVOKED);
     entry.set_verdict(ends.rules, ends.identity, ends.cookie);
+    if !entry.reported() {
+        steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, event::now_ns());
+        entry.set_reported(true);
+    }
     // Out of the table in which others can push it out.
     if pending && maps::promote(&seen.key, entry) {
         maps::remove_pending(&seen.key);
@@ -371,7 +371,8 @@ pub(crate) fn first(seen: &Seen) -> Slow {
         reported_ns: 0,
         rtt_us: 0,
         reported: 0,
-        pad: [0; 3],
+        denied: 0,
+        pad: [0; 2],
     };
     let judgement = judged(seen, &mut entry.ends);
     if !judgement.passes() {

@@ -339,6 +339,16 @@ impl EntryRef {
         store!(self.0, reported as u8, reported);
     }
 
+    #[inline(always)]
+    pub(crate) fn denied(self) -> u8 {
+        load!(self.0, denied)
+    }
+
+    #[inline(always)]
+    pub(crate) fn set_denied(self, direction: u8) {
+        store!(self.0, direction, denied);
+    }
+
     /// Notes when the last packet came.
     #[inline(always)]
     pub(crate) fn touch(self, now: u32) {

@@ -89,10 +89,6 @@ impl Judgement {
 /// opposite order, so a verdict under new rules is one about the new identity.
 #[inline(always)]
 pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
-    let [src, dst] = &seen.packet.addr;
-    if nowhere(*src) || nowhere(*dst) || *dst == Addr::ZERO {
-        return Err(DropReason::Invalid);
-    }
     match seen.hook {
         Hook::FromPod => ends_from_pod(seen, ends),
         Hook::ToPod => ends_to_pod(seen, ends),
@@ -106,12 +102,16 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     ends.slot[0] = slot;
     ends.ifindex[0] = seen.ifindex;
     ends.rules[0] = source.egress_rules();
+    ends.identity[0] = source.identity();
     if source.mac() != seen.mac {
         return Err(DropReason::InvalidSourceMac);
     }
     let src = seen.packet.addr[0];
     if !source.owns(src) && !(seen.packet.kind as u8 == Kind::Neighbour as u8 && on_link(src)) {
         return Err(DropReason::InvalidSourceIp);
+    }
+    if nowhere(seen.packet.addr[1]) {
+        return Err(DropReason::Invalid);
     }
     ends.identity[1] = identity::WORLD;
     if let Some(entry) = maps::address(seen.packet.addr[1]) {
@@ -122,6 +122,7 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
             ends.rules[1] = endpoint.ingress_rules();
         }
     }
+    // Again, now that the target's rules have been read.
     ends.identity[0] = source.identity();
     Ok(())
 }
@@ -134,6 +135,9 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     ends.ifindex[1] = seen.ifindex;
     ends.rules[1] = target.ingress_rules();
     ends.identity[1] = target.identity();
+    if nowhere(seen.packet.addr[0]) && seen.packet.kind as u8 != Kind::Neighbour as u8 {
+        return Err(DropReason::Invalid);
+    }
     // A process of this node, whatever address it uses: promise 8, no table asked.
     if seen.ingress_ifindex == 0 {
         ends.identity[0] = identity::HOST;
@@ -161,11 +165,11 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
 }
 
 /// An address that is never in a packet on a link: 0.0.0.0/8 and 127.0.0.0/8 (RFC 1122, section
-/// 3.2.1.3), ::1 (RFC 4291, section 2.5.3).
+/// 3.2.1.3), :: and ::1 (RFC 4291, sections 2.5.2 and 2.5.3).
 #[inline(always)]
 fn nowhere(addr: Addr) -> bool {
     let octets = addr.octets();
-    if addr.is_v4() { matches!(octets[12], 0 | 127) } else { addr == LOOPBACK }
+    if addr.is_v4() { matches!(octets[12], 0 | 127) } else { addr == LOOPBACK || addr == Addr::ZERO }
 }
 
 const LOOPBACK: Addr = Addr::from_octets([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);

@@ -108,6 +108,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
         reported_ns,
         rtt_us,
         reported,
+        denied: _,
         pad: _,
     } = *entry;
     let initiator = if flags & FLAG_INITIATOR_HIGH == 0 { low } else { high };
