@@ -46,7 +46,7 @@ const NEEDED: [(&str, &str); 6] = [
 /// The plugin that containerd calls for the loopback interface of each pod, whatever the network.
 const LOOPBACK: &str = "/usr/lib/cni/loopback";
 
-/// The network that containerd is told of. containerd 1.6 knows CNI up to 1.0.0.
+/// The network that containerd is told of.
 pub const NETWORK: &str = "pods";
 
 /// All that differs from containerd's defaults. Its optional plugins that would look for other
@@ -133,7 +133,13 @@ impl Machine {
             let name = Path::new(plugin).file_name().context("a plugin has a name")?;
             symlink(plugin, room.outside("/run/cni/bin").join(name))?;
         }
-        let network = json!({"cniVersion": "1.0.0", "name": NETWORK, "plugins": [{"type": "bulkhead-cni"}]});
+        // A runtime that knows "cniVersions" takes the highest that it knows; others look at the first.
+        let network = json!({
+            "cniVersion": "1.0.0",
+            "cniVersions": ["1.0.0", "1.1.0"],
+            "name": NETWORK,
+            "plugins": [{"type": "bulkhead-cni"}],
+        });
         fs::write(room.outside("/run/cni/net.d/10-bulkhead.conflist"), network.to_string())?;
         fs::write(room.outside("/run/containerd.toml"), CONTAINERD.replace("IMAGE", image::NAME))?;
         let cri = Cri::at(&room.outside("/run/containerd/containerd.sock"))?;
@@ -305,7 +311,7 @@ fn wait(process: &mut Process, ready: impl Fn() -> anyhow::Result<()>) -> anyhow
         process.must_run()?;
         let Err(error) = ready() else { return Ok(()) };
         if began.elapsed() > PATIENCE {
-            return Err(error.context(format!("not ready after {PATIENCE:?}; the log ends with:\n{}", process.tail())));
+            bail!("not ready after {PATIENCE:?}: {error:#}; the log ends with:\n{}", process.tail());
         }
         thread::sleep(Duration::from_millis(10));
     }

@@ -72,12 +72,17 @@ impl Cri {
         }
     }
 
-    /// What keeps the runtime from serving; nothing if it is ready.
+    /// What keeps the runtime from serving; nothing if it is ready. Other conditions, such as that
+    /// something is deprecated, do not count.
     pub fn trouble(&self) -> anyhow::Result<Vec<String>> {
         let answer = self.wait("Status", self.client().status(v1::StatusRequest {}))?;
         let conditions = answer.status.context("a status without status")?.conditions;
-        let bad = conditions.into_iter().filter(|condition| !condition.status);
-        Ok(bad.map(|condition| format!("{}: {}: {}", condition.r#type, condition.reason, condition.message)).collect())
+        let trouble = |required: &str| match conditions.iter().find(|condition| condition.r#type == required) {
+            Some(v1::RuntimeCondition { status: true, .. }) => None,
+            Some(condition) => Some(format!("{required}: {}: {}", condition.reason, condition.message)),
+            None => Some(format!("{required}: nothing is said of it")),
+        };
+        Ok(["RuntimeReady", "NetworkReady"].into_iter().filter_map(trouble).collect())
     }
 
     /// Makes a pod. Returns its id.
