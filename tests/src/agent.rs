@@ -93,6 +93,11 @@ impl Agent {
         }
     }
 
+    /// Its exit status, if it has ended by itself.
+    pub fn code(&mut self) -> anyhow::Result<Option<i32>> {
+        Ok(self.child.try_wait()?.and_then(|status| status.code()))
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(mut self) -> anyhow::Result<()> {
         self.child.kill().context("killing the daemon")?;

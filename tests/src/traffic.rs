@@ -187,7 +187,7 @@ fn answer(socket: &UdpSocket, stop: &AtomicBool) {
 }
 
 /// One line of [`expect`]: who, to whom, and what is to come of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Case<'a> {
     /// What is tried, in words.
     pub what: String,

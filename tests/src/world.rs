@@ -29,7 +29,7 @@ impl World {
         ))?;
         sandbox
             .ip(&format!("addr add {host_v4}/24 dev eth0\naddr add {host_v6}/64 dev eth0 nodad\nlink set eth0 up\n"))?;
-        node.sandbox.ip(&format!("route add default via {host_v4}\n-6 route add default via {host_v6}\n"))?;
+        node.sandbox.ip(&format!("route add default via {host_v4}\nroute add ::/0 via {host_v6}\n"))?;
         Ok(Self { sandbox })
     }
 
