@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Measure the programs in this object file instead of the built-in one, to compare builds
     #[arg(long, value_name = "PATH")]
     object: Option<PathBuf>,
+    /// Measure only the cases whose id contains this, and the floors
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Run on this CPU only
     #[arg(long, value_name = "CPU", default_value_t = 1)]
     cpu: usize,
@@ -61,7 +64,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let object = args.object.as_deref();
     let mut few = Scene::new(FEW, object)?;
     let mut many = Scene::new(MANY, object)?;
-    let cases = cases::all(&mut wrapper, &mut few, &mut many)?;
+    let mut cases = cases::all(&mut wrapper, &mut few, &mut many)?;
+    if let Some(only) = &args.only {
+        cases.retain(|case| case.id.starts_with("floor") || case.id.contains(only));
+    }
 
     let mut empty = Vec::new();
     let mut series = vec![Vec::new(); cases.len()];
@@ -87,10 +93,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Net nanoseconds of one case.
 fn measure(wrapper: &mut Wrapper, scene: &mut Scene, case: &Case, repeat: u32) -> anyhow::Result<f64> {
-    scene.prepare(case)?;
     let mut left = repeat;
     let mut sum = 0.0;
     while left > 0 {
+        scene.prepare(case)?;
         let batch = left.min(case.batch);
         let before = scene.counts();
         let (with, ran) = wrapper.in_front_of(&scene.lab.programs, case, batch)?;

@@ -61,10 +61,12 @@ fn a_change_of_the_responders_rules_cuts_both_directions() {
                 .bumps(Scalar::Redecided);
             // From now on it is remembered: not asked again, no second end.
             for (at, packet, reply) in [(A, &there, 0), (B, &back, 1), (A, &there, 0)] {
-                lab.send(At::From(at), packet).drops(DropReason::PolicyChange, Some(Direction::Ingress)).with(|event| {
-                    assert_eq!(event.reply, reply);
-                    assert_eq!(event.rules, rules);
-                });
+                lab.send(At::From(at), packet).drops(DropReason::PolicyChange, Some(Direction::Ingress)).with(
+                    |event| {
+                        assert_eq!(event.reply, reply);
+                        assert_eq!(event.rules, rules);
+                    },
+                );
             }
             let (_, entry) = lab.connection(maps::CONNTRACK);
             assert_ne!(entry.flags & FLAG_REVOKED, 0);
@@ -103,7 +105,8 @@ fn a_change_cuts_connections_with_the_outside() {
             .closes(EndReason::PolicyChange)
             .drops(DropReason::PolicyChange, Some(Direction::Egress))
             .bumps(Scalar::Redecided);
-        lab.send(At::From(A), &A.tcp(&WORLD, family, PORTS, ACK)).drops(DropReason::PolicyChange, Some(Direction::Egress));
+        lab.send(At::From(A), &A.tcp(&WORLD, family, PORTS, ACK))
+            .drops(DropReason::PolicyChange, Some(Direction::Egress));
 
         let mut lab = Lab::new();
         establish(&mut lab, family, &REMOTE, &B);
@@ -112,7 +115,8 @@ fn a_change_cuts_connections_with_the_outside() {
             .closes(EndReason::PolicyChange)
             .drops(DropReason::PolicyChange, Some(Direction::Ingress))
             .bumps(Scalar::Redecided);
-        lab.send(At::To(B, REMOTE), &REMOTE.tcp(&B, family, PORTS, ACK)).drops(DropReason::PolicyChange, Some(Direction::Ingress));
+        lab.send(At::To(B, REMOTE), &REMOTE.tcp(&B, family, PORTS, ACK))
+            .drops(DropReason::PolicyChange, Some(Direction::Ingress));
     }
 }
 

@@ -27,6 +27,8 @@ use super::{
 const CLIENT: u16 = 40_000;
 /// Events that the ring buffer takes without a reader, with a margin.
 const RING: u32 = 16_384;
+/// Connections at a time that wait for an answer.
+const PENDING: u32 = 256;
 
 /// What happens to events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,9 @@ pub(crate) struct Case {
     pub(crate) ring: Ring,
     /// Most runs at a time.
     pub(crate) batch: u32,
+    /// Whether connections without an answer are forgotten between batches, so that there is
+    /// room for new ones. If not, each new one has to push an old one out.
+    pub(crate) room: bool,
     verdict: i32,
     /// What the packet must look like afterwards, if it is the same for every run.
     after: Option<Vec<u8>>,
@@ -104,6 +109,7 @@ impl Case {
             mask: 0,
             ring: Ring::Unused,
             batch: u32::MAX,
+            room: false,
             verdict: NEXT,
             after: Some(packet.bytes()),
             counts: Vec::new(),
@@ -138,7 +144,8 @@ impl Case {
             context: at.context(),
             mask,
             ring: Ring::Drained,
-            batch: RING,
+            batch: PENDING,
+            room: true,
             verdict: if to.is_local() { REDIRECT } else { NEXT },
             // Ports are others in each run.
             after: None,
@@ -226,6 +233,10 @@ pub(crate) fn all(wrapper: &mut Wrapper, few: &mut Scene, many: &mut Scene) -> a
         cases.push(Case::denied("denied at ingress", "denied_ingress", C, B, OPEN_PORT, rules, Ring::Drained));
         cases.push(Case::denied("denied at egress", "denied_egress", A, B, CLOSED_PORT, rules, Ring::Drained));
     }
+    cases.push(Case {
+        room: false,
+        ..Case::first("first, allowed, in a flood of such", "first_flood_v4", A, B, v4, MANY, 0)
+    });
     cases.push(Case::denied(
         "denied at ingress, ring buffer full",
         "denied_ingress_lost",

@@ -154,6 +154,10 @@ fn budgets(rows: &[Row]) -> Vec<Budget> {
     let ns = |id: &str| rows.iter().find(|row| row.id == id).map_or(f64::NAN, |row| row.ns.median);
     let mut budgets = Vec::new();
     let mut add = |what: String, found: f64, limit: f64, unit: &'static str| {
+        // Not measured with `--only`.
+        if found.is_nan() {
+            return;
+        }
         budgets.push(Budget { what, limit, found, unit, met: found <= limit });
     };
     for (id, floor) in [

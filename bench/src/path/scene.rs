@@ -7,7 +7,12 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use daemon::datapath::load::{self, Capacities};
-use datapath_abi::{event::FlowEvent, maps, policy::Direction};
+use datapath_abi::{
+    conntrack::{CtEntry, CtKey},
+    event::FlowEvent,
+    maps,
+    policy::Direction,
+};
 use tests::{
     count::Counts,
     host::{A, B, Family, Host, REMOTE},
@@ -93,9 +98,16 @@ impl Scene {
         Ok(())
     }
 
-    /// Brings the ring buffer into the state that a case wants.
+    /// Brings ring buffer and tables into the state that a case wants.
     pub(crate) fn prepare(&mut self, case: &Case) -> anyhow::Result<()> {
         self.lab.programs.drain();
+        if case.room {
+            let mut pending = self.lab.programs.hash::<CtKey, CtEntry>(maps::PENDING);
+            let keys: Vec<CtKey> = pending.keys().collect::<Result<_, _>>()?;
+            for key in keys {
+                pending.remove(&key)?;
+            }
+        }
         if case.ring == Ring::Full {
             let capacity =
                 datapath_abi::maps::ALL.iter().find(|map| map.name == maps::EVENTS).map_or(0, |map| map.capacity);
