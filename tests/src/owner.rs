@@ -13,6 +13,8 @@ use std::{
         Once,
         atomic::{AtomicU32, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +23,9 @@ use rustix::process::{Pid, Signal, kill_process};
 pub const NAMESPACES: &str = "/run/netns";
 /// Where a bpffs is mounted (file-hierarchy(7)).
 pub const BPFFS: &str = "/sys/fs/bpf";
+
+/// How long a process that was killed may take to be gone.
+const DYING: Duration = Duration::from_secs(3);
 
 /// A name that nothing else has. Sweeps first, once in a process.
 pub fn fresh_name() -> String {
@@ -50,6 +55,11 @@ pub fn remove(name: &str) {
     if Path::new(NAMESPACES).join(name).exists() {
         for pid in processes_in(name) {
             let _ = kill_process(pid, Signal::KILL);
+        }
+        // Whoever still dies might write another file.
+        let began = Instant::now();
+        while !processes_in(name).is_empty() && began.elapsed() < DYING {
+            thread::sleep(Duration::from_millis(5));
         }
         let _ = Command::new("ip").args(["netns", "delete", name]).output();
     }
