@@ -48,7 +48,7 @@ fn allowed(extension: &FlowExtension) -> String {
         }
     }
     match (rules.is_empty(), exempt) {
-        (false, _) => format!("by {}", rules.join(" and ")),
+        (false, _) => format!("by {}", listed(&rules)),
         (true, true) => "the pod's own node always may".to_owned(),
         (true, false) => "no policy isolates either end".to_owned(),
     }
@@ -60,7 +60,7 @@ pub(crate) fn denied(extension: &FlowExtension) -> Option<String> {
         Ok(Outcome::RuleDenies) => Some(format!("denied by {}", rule(direction, ruling))),
         Ok(Outcome::Isolated) => {
             let names: Vec<String> = ruling.isolated_by.iter().map(policy).collect();
-            let by = if names.is_empty() { "policy".to_owned() } else { names.join(" and ") };
+            let by = if names.is_empty() { "policy".to_owned() } else { listed(&names) };
             Some(format!("{direction} isolated by {by}; nothing allowed it"))
         }
         Ok(Outcome::Unspecified | Outcome::Open | Outcome::RuleAllows | Outcome::Exempt) | Err(_) => None,
@@ -83,6 +83,14 @@ fn policy(Policy { kind, namespace, name, uid: _ }: &Policy) -> String {
     named(kind, namespace, name)
 }
 
+/// `a`, `a and b`, `a, b and c`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [most @ .., last] if !most.is_empty() => format!("{} and {last}", most.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 /// A policy's name as everywhere in this program.
 fn named(kind: &str, namespace: &str, name: &str) -> String {
     crate::view::Object { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }.to_string()
@@ -94,7 +102,7 @@ pub(crate) fn without_extension(flow: &Flow) -> String {
     let names = |policies: [&[PlainPolicy]; 2]| -> Option<String> {
         let names: Vec<String> =
             policies.into_iter().flatten().map(|policy| named(&policy.kind, &policy.namespace, &policy.name)).collect();
-        (!names.is_empty()).then(|| format!("by {}", names.join(" and ")))
+        (!names.is_empty()).then(|| format!("by {}", listed(&names)))
     };
     let reason = DropReason::try_from(flow.drop_reason_desc).ok().filter(|reason| *reason != DropReason::Unknown);
     match (reason, names([egress_denied_by, ingress_denied_by])) {

@@ -91,7 +91,9 @@ fn facts(out: &mut Out, status: &Status) -> io::Result<()> {
         ),
     )?;
     for (index, pool) in status.pools.iter().enumerate() {
-        let free = pool.free.map_or_else(|| "more than enough".to_owned(), |free| free.to_string());
+        // Nobody reads the number of free addresses in a /64.
+        let few = pool.free.filter(|free| *free < 1 << 32);
+        let free = few.map_or_else(|| "more than enough".to_owned(), |free| free.to_string());
         let name = if index == 0 { "addresses" } else { "" };
         out.field(name, &format!("{}: {} used, {free} free", pool.range, pool.used))?;
     }

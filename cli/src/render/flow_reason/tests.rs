@@ -49,6 +49,11 @@ fn what_is_denied_names_who_isolates_or_denies() {
         phrase(open(), isolated(by), "default_deny", "isolated by policy and no rule allows it"),
         "ingress isolated by shop/db-ingress and shop/deny-all; nothing allowed it"
     );
+    let by = ["a", "b", "c"].map(|name| net("shop", name)).to_vec();
+    assert_eq!(
+        phrase(open(), isolated(by), "default_deny", ""),
+        "ingress isolated by shop/a, shop/b and shop/c; nothing allowed it"
+    );
     let tier = Policy { kind: "ClusterNetworkPolicy".into(), name: "guard".into(), ..Policy::default() };
     assert_eq!(
         phrase(by_rule(Outcome::RuleDenies, tier, 3), None, "deny_rule", "denied by a rule"),
