@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     sandbox::Sandbox,
@@ -94,6 +94,7 @@ impl Live {
                 let (client, server) = udp(from, server, to)?;
                 [End::udp(client, &stop)?, End::udp(server, &stop)?]
             }
+            Protocol::Ping => bail!("only one end of a ping talks by itself"),
         };
         Ok(Self { stop, ends })
     }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
-    net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, ipproto, shutdown, sockopt::Timeout};
 
 use crate::sandbox::Sandbox;
 
@@ -44,6 +44,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// Echo of ICMP or ICMPv6; ports do not count, and every pod answers by itself.
+    Ping,
 }
 
 /// Tries to reach a server from a namespace, for no longer than `patience`.
@@ -54,6 +56,7 @@ pub fn reach(from: &Sandbox, protocol: Protocol, to: SocketAddr, patience: Durat
     let reached = match protocol {
         Protocol::Tcp => tcp(from, to, patience),
         Protocol::Udp => udp(from, to, patience),
+        Protocol::Ping => ping(from, to.ip(), patience),
     };
     reached.with_context(|| format!("{protocol:?} to {to}"))
 }
@@ -84,6 +87,29 @@ fn udp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Rea
         Ok(4) if answer.starts_with(b"ping") => Ok(Reached::Yes),
         Ok(_) => anyhow::bail!("the server answered {answer:?}"),
         Err(error) => verdict(error),
+    }
+}
+
+/// One echo request by a "ping socket" (icmp(7)): the kernel fills in number and checksum.
+fn ping(from: &Sandbox, to: IpAddr, patience: Duration) -> anyhow::Result<Reached> {
+    // Type, code, checksum, identifier, sequence number (RFC 792, RFC 4443).
+    let (family, protocol, request, answer) = match to {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129),
+    };
+    let socket = {
+        let _inside = from.enter()?;
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").context("allowing ping sockets")?;
+        rustix::net::socket(family, SocketType::DGRAM, Some(protocol)).context("a ping socket")?
+    };
+    rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(patience))?;
+    rustix::net::connect(&socket, &SocketAddr::new(to, 0))?;
+    rustix::net::send(&socket, &[request, 0, 0, 0, 0, 0, 0, 1, b'p'], SendFlags::empty())?;
+    let mut message = [0; 64];
+    match rustix::net::recv(&socket, &mut message, RecvFlags::empty()) {
+        Ok(_) if message[0] == answer => Ok(Reached::Yes),
+        Ok(_) => anyhow::bail!("an ICMP message of type {}", message[0]),
+        Err(error) => verdict(error.into()),
     }
 }
 

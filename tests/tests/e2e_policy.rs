@@ -12,7 +12,7 @@ use tests::{
     sandbox::Sandbox,
     traffic::{
         Case, Echo, OPEN,
-        Protocol::{self, Tcp, Udp},
+        Protocol::{self, Ping, Tcp, Udp},
         Reached, SILENT, expect, reach,
     },
     trial::trial,
@@ -204,6 +204,43 @@ fn a_pod_without_an_object_has_a_namespace_and_no_labels() {
         table.pods(&prober, Tcp, &db, 81, false);
         table.pods(&web, Tcp, &db, 80, false);
         expect(&table.0)
+    });
+}
+
+/// A rule without ports is about every protocol; one with ports is about those that have some.
+#[test]
+fn ping_passes_where_a_rule_has_no_ports() {
+    trial(|| {
+        let rule =
+            |label: &str, more: &str| format!("{{from: [{{podSelector: {{matchLabels: {{app: {label}}}}}}}]{more}}}");
+        let objects = [
+            pod("shop/db", "app: db"),
+            pod("shop/web", "app: web"),
+            pod("shop/api", "app: api"),
+            policy(
+                "shop/db",
+                &format!(
+                    "  podSelector: {{matchLabels: {{app: db}}}}\n  ingress: [{}, {}]",
+                    rule("web", ""),
+                    rule("api", ", ports: [{protocol: TCP}, {protocol: UDP}]")
+                ),
+            ),
+        ];
+        let node = Node::start(&[("all.yaml", &objects.concat())])?;
+        let [db, web, api, other] = node.add_all(["shop/db", "shop/web", "shop/api", "shop/other"])?;
+        let _echo = Echo::start(&db.sandbox, &[80], &[80])?;
+        let mut table = Table::default();
+        for (from, ping, ports) in [(&web, true, true), (&api, false, true), (&other, false, false)] {
+            table.pods(from, Ping, &db, 0, ping);
+            table.pods(from, Tcp, &db, 80, ports);
+            table.pods(from, Udp, &db, 80, ports);
+        }
+        // It may ask, and get answers, for it is isolated in the other direction only.
+        table.pods(&db, Ping, &other, 0, true);
+        expect(&table.0)?;
+        let denied = node.bulkhead().flows(&["--protocol", "icmp", "--verdict", "denied"])?;
+        ensure!(denied.len() == 4 && denied.iter().all(|flow| flow["destination"]["pod_name"] == "db"), "{denied:?}");
+        Ok(())
     });
 }
 
