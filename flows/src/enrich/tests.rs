@@ -97,6 +97,7 @@ fn a_drop_that_needs_isolation_names_who_isolates() {
             | DropReason::ConntrackFull
             | DropReason::UnrelatedIcmpError
             | DropReason::Multicast
+            | DropReason::Midstream
             | DropReason::PolicyChange => {
                 assert_eq!(names(&record.ingress), ["db-clients", "default-deny"], "{reason:?}");
                 assert_eq!(record.direction(), Some(Direction::Ingress), "{reason:?}");
