@@ -17,11 +17,11 @@ mod report;
 mod scene;
 mod wrapper;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use crate::{machine::Machine, stats::Summary};
+use crate::machine::Machine;
 
 use self::{cases::Case, report::Report, scene::Scene, wrapper::Wrapper};
 
@@ -45,6 +45,9 @@ pub(crate) struct Args {
     /// Measure the programs in this object file instead of the built-in one, to compare builds
     #[arg(long, value_name = "PATH")]
     object: Option<PathBuf>,
+    /// Measure each case also with the programs in this object file, in turn with the others
+    #[arg(long, value_name = "PATH")]
+    against: Option<PathBuf>,
     /// Measure only the cases whose id contains this, and the floors
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -61,34 +64,77 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let repeat = args.repeat.div_ceil(args.rounds);
     eprintln!("Preparing {FEW} and {MANY} rules and identities");
     let mut wrapper = Wrapper::load()?;
-    let object = args.object.as_deref();
-    let mut few = Scene::new(FEW, object)?;
-    let mut many = Scene::new(MANY, object)?;
-    let mut cases = cases::all(&mut wrapper, &mut few, &mut many)?;
+    let mut scenes = Scenes::new(args.object.as_deref())?;
+    let mut cases = scenes.cases(&mut wrapper)?;
+    let mut others = match &args.against {
+        Some(object) => {
+            let mut scenes = Scenes::new(Some(object))?;
+            scenes.cases(&mut wrapper)?;
+            Some(scenes)
+        }
+        None => None,
+    };
     if let Some(only) = &args.only {
         cases.retain(|case| case.id.starts_with("floor") || case.id.contains(only));
     }
 
     let mut empty = Vec::new();
-    let mut series = vec![Vec::new(); cases.len()];
+    let mut found: Vec<Series> = cases.into_iter().map(Series::of).collect();
     for round in 0..args.rounds {
         eprint!("\rRound {} of {}, {repeat} runs of each case", round + 1, args.rounds);
-        empty.push(wrapper.alone(self::wrapper::EMPTY, &cases[0], repeat)?);
-        for (case, values) in cases.iter().zip(&mut series) {
-            let scene = if case.rules == Some(FEW) { &mut few } else { &mut many };
-            values.push(measure(&mut wrapper, scene, case, repeat).with_context(|| case.name.clone())?);
+        empty.push(wrapper.alone(wrapper::EMPTY, &found[0].case, repeat)?);
+        for Series { case, net, against } in &mut found {
+            net.push(measure(&mut wrapper, scenes.of(case), case, repeat).with_context(|| case.name.clone())?);
+            if let Some(others) = &mut others {
+                against.push(measure(&mut wrapper, others.of(case), case, repeat).with_context(|| case.name.clone())?);
+            }
         }
     }
     eprintln!();
 
-    let empty = Summary::of(&empty);
-    let report = Report::new(machine, args, repeat, empty, &cases, &series);
+    let report = Report::new(machine, args, repeat, &empty, &found);
     print!("{}", report.table());
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
+}
+
+/// What was measured of a case, by round: net nanoseconds.
+struct Series {
+    case: Case,
+    net: Vec<f64>,
+    /// With the other object; empty without one.
+    against: Vec<f64>,
+}
+
+impl Series {
+    fn of(case: Case) -> Self {
+        Self { case, net: Vec::new(), against: Vec::new() }
+    }
+}
+
+/// One build of the programs, on few and on many rules.
+struct Scenes {
+    // Dropped in this order: each leaves the network namespace that it has entered last.
+    many: Scene,
+    few: Scene,
+}
+
+impl Scenes {
+    fn new(object: Option<&Path>) -> anyhow::Result<Self> {
+        let few = Scene::new(FEW, object)?;
+        Ok(Self { many: Scene::new(MANY, object)?, few })
+    }
+
+    fn cases(&mut self, wrapper: &mut Wrapper) -> anyhow::Result<Vec<Case>> {
+        cases::all(wrapper, &mut self.few, &mut self.many)
+    }
+
+    fn of(&mut self, case: &Case) -> &mut Scene {
+        if case.rules == Some(FEW) { &mut self.few } else { &mut self.many }
+    }
 }
 
 /// Net nanoseconds of one case.

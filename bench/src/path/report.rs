@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::{Args, FEW, MANY, cases::Case};
+use super::{Args, FEW, MANY, Series, cases::Case};
 use crate::{machine::Machine, stats::Summary};
 
 /// Everything that was found.
@@ -32,10 +32,19 @@ struct Row {
     ns: Summary,
     /// Without.
     net_ns: Summary,
-    /// `ns` to that of the floor program of the same family.
+    /// `ns` to that of the floor program of the same family, median of the rounds.
     ratio: f64,
     /// The same without what the empty program costs.
     net_ratio: f64,
+    /// `ns` with the object of `--against`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against_ns: Option<Summary>,
+    /// `ns` less that of the other object, median of the rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    change_ns: Option<f64>,
+    /// `ns` by round.
+    #[serde(skip)]
+    rounds: Vec<f64>,
 }
 
 /// One line of the design's section 10.
@@ -49,34 +58,32 @@ struct Budget {
 }
 
 impl Report {
-    /// From the net nanoseconds of each case in each round.
-    pub(crate) fn new(
-        machine: Machine,
-        args: &Args,
-        runs_per_round: u32,
-        empty: Summary,
-        cases: &[Case],
-        series: &[Vec<f64>],
-    ) -> Self {
-        let net: Vec<Summary> = series.iter().map(|values| Summary::of(values)).collect();
+    /// From what was measured in each round.
+    pub(crate) fn new(machine: Machine, args: &Args, runs_per_round: u32, empty: &[f64], found: &[Series]) -> Self {
+        // One figure for all: what a run costs by itself does not depend on what runs.
+        let alone = Summary::of(empty).median;
+        let shown = |net: &[f64]| -> Vec<f64> { net.iter().map(|net| net + alone).collect() };
         let floor_of = |case: &Case| {
             let id = if case.id.contains("v6") { "floor_v6" } else { "floor_v4" };
-            cases.iter().position(|other| other.id == id).map_or(f64::NAN, |at| net[at].median)
+            found.iter().find(|other| other.case.id == id).map_or(&[][..], |floor| &floor.net)
         };
-        let rows: Vec<Row> = cases
+        let rows: Vec<Row> = found
             .iter()
-            .zip(&net)
-            .map(|(case, net)| {
-                let shown = |value: f64| value + empty.median;
+            .map(|Series { case, net, against }| {
                 let floor = floor_of(case);
+                let rounds = shown(net);
+                let other = shown(against);
                 Row {
                     id: case.id.clone(),
                     name: case.name.clone(),
                     rules: case.rules,
-                    ns: Summary { median: shown(net.median), min: shown(net.min), max: shown(net.max), mad: net.mad },
-                    net_ns: *net,
-                    ratio: shown(net.median) / shown(floor),
-                    net_ratio: net.median / floor,
+                    ns: Summary::of(&rounds),
+                    net_ns: Summary::of(net),
+                    ratio: paired(&rounds, &shown(floor), |one, other| one / other),
+                    net_ratio: paired(net, floor, |one, other| one / other),
+                    against_ns: (!other.is_empty()).then(|| Summary::of(&other)),
+                    change_ns: (!other.is_empty()).then(|| paired(&rounds, &other, |one, other| one - other)),
+                    rounds,
                 }
             })
             .collect();
@@ -87,7 +94,7 @@ impl Report {
             cpu: args.cpu,
             rounds: args.rounds,
             runs_per_round,
-            empty_ns: empty,
+            empty_ns: Summary::of(empty),
             cases: rows,
             budgets,
         }
@@ -111,14 +118,18 @@ impl Report {
         }
         let mut table = Table::new();
         table.load_preset(presets::ASCII_BORDERS_ONLY_CONDENSED);
-        table.set_header(["case", "ns", "min", "max", "MAD", "x floor", "net ns", "net x floor"]);
+        let mut header = vec!["case", "ns", "min", "max", "MAD", "x floor", "net ns", "net x floor"];
+        if self.cases.iter().any(|row| row.change_ns.is_some()) {
+            header.extend(["against", "change"]);
+        }
+        table.set_header(header);
         let e = &self.empty_ns;
         table.add_row(
             ["empty program", &one(e.median), &one(e.min), &one(e.max), &one(e.mad), "", "", ""].map(str::to_owned),
         );
         for row in &self.cases {
             let n = &row.ns;
-            table.add_row([
+            let mut cells = vec![
                 row.name.clone(),
                 one(n.median),
                 one(n.min),
@@ -127,7 +138,11 @@ impl Report {
                 format!("{:.2}", row.ratio),
                 one(row.net_ns.median),
                 format!("{:.2}", row.net_ratio),
-            ]);
+            ];
+            if let (Some(against), Some(change)) = (row.against_ns, row.change_ns) {
+                cells.extend([one(against.median), format!("{change:+.1}")]);
+            }
+            table.add_row(cells);
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -149,16 +164,21 @@ fn one(value: f64) -> String {
     format!("{value:.1}")
 }
 
+/// Median of what two cases of the same rounds give: the machine drifts from round to round.
+fn paired(one: &[f64], other: &[f64], give: impl Fn(f64, f64) -> f64) -> f64 {
+    let values: Vec<f64> = one.iter().zip(other).map(|(one, other)| give(*one, *other)).collect();
+    Summary::of(&values).median
+}
+
 /// The packet path's lines of the design's section 10.
 fn budgets(rows: &[Row]) -> Vec<Budget> {
-    let ns = |id: &str| rows.iter().find(|row| row.id == id).map_or(f64::NAN, |row| row.ns.median);
+    let of = |id: &str| rows.iter().find(|row| row.id == id).map_or(&[][..], |row| &row.rounds);
     let mut budgets = Vec::new();
     let mut add = |what: String, found: f64, limit: f64, unit: &'static str| {
         // Not measured with `--only`.
-        if found.is_nan() {
-            return;
+        if !found.is_nan() {
+            budgets.push(Budget { what, limit, found, unit, met: found <= limit });
         }
-        budgets.push(Budget { what, limit, found, unit, met: found <= limit });
     };
     for (id, floor) in [
         ("established_original_v4", "floor_v4"),
@@ -166,21 +186,18 @@ fn budgets(rows: &[Row]) -> Vec<Budget> {
         ("established_original_v6", "floor_v6"),
         ("established_reply_v6", "floor_v6"),
     ] {
-        add(id.to_owned(), ns(id) / ns(floor), 1.5, "x floor");
+        add(id.to_owned(), paired(of(id), of(floor), |one, floor| one / floor), 1.5, "x floor");
     }
     for family in ["v4", "v6"] {
-        let first = ns(&format!("first_{family}_{MANY}"));
-        let established = ns(&format!("established_original_{family}"));
-        add(format!("first_{family}_{MANY} beyond established"), first - established, 250.0, "ns");
-        add(
-            format!("first_{family}_{MANY} to first_{family}_{FEW}"),
-            first / ns(&format!("first_{family}_{FEW}")),
-            1.2,
-            "x",
-        );
+        let (few, many) = (format!("first_{family}_{FEW}"), format!("first_{family}_{MANY}"));
+        let established = format!("established_original_{family}");
+        let beyond = paired(of(&many), of(&established), |first, established| first - established);
+        add(format!("{many} beyond {established}"), beyond, 250.0, "ns");
+        add(format!("{many} to {few}"), paired(of(&many), of(&few), |many, few| many / few), 1.2, "x");
     }
     for id in ["denied_ingress", "denied_egress"] {
-        add(format!("{id}_{MANY} with its event"), ns(&format!("{id}_{MANY}")), 1000.0, "ns");
+        let id = format!("{id}_{MANY}");
+        add(format!("{id} with its event"), paired(of(&id), of(&id), |one, _| one), 1000.0, "ns");
     }
     budgets
 }
