@@ -59,6 +59,10 @@ fn at_port<R: Rules>(rules: &R, entry: PeerEntry, proto: u8, port: u16) -> Decis
                 if let Some(decision) = rules.port(key) {
                     return decision;
                 }
+                // Nothing shorter is there.
+                if entry.lengths & ((1 << length) - 1) == 0 {
+                    break;
+                }
             }
         }
     }

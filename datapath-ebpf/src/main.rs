@@ -41,16 +41,16 @@ use crate::bpf::{
 pub(crate) struct Seen {
     pub(crate) packet: Packet,
     pub(crate) key: CtKey,
+    /// Ethernet source: see [`parse::mac_word`].
+    pub(crate) mac: u64,
     pub(crate) ifindex: u32,
     pub(crate) ingress_ifindex: u32,
     /// From the network header on.
     pub(crate) bytes: u32,
-    /// Ethernet source.
-    pub(crate) mac: [u8; 6],
     /// The packet's source is `key.addr[1]`.
     pub(crate) greater: bool,
     pub(crate) hook: Hook,
-    pub(crate) pad: u32,
+    pub(crate) pad: [u8; 2],
 }
 datapath_abi::assert_size!(Seen, 112);
 
@@ -64,10 +64,10 @@ impl Seen {
             ifindex: skb.ifindex(),
             ingress_ifindex: skb.ingress_ifindex(),
             bytes: skb.network_bytes(),
-            mac: [0; 6],
+            mac: 0,
             greater: false,
             hook: skb.hook,
-            pad: 0,
+            pad: [0; 2],
         }
     }
 }
@@ -121,7 +121,7 @@ fn run(skb: &Skb) -> i32 {
         return arp(skb);
     }
     let mut seen = Seen::of(skb);
-    seen.mac = parse::mac(ethernet, 6);
+    seen.mac = parse::mac_word(ethernet, 6);
     if let Err(reason) = parse::ip(skb, ethertype, &mut seen.packet) {
         return unreadable(skb, reason);
     }
@@ -143,12 +143,13 @@ fn run(skb: &Skb) -> i32 {
 fn step(seen: &Seen) -> Outcome {
     let slow = match seen.packet.kind {
         Kind::Tracked => {
-            if let Some(entry) = maps::established(&seen.key) {
-                if let Some(outcome) = conntrack::fast(seen, entry) {
-                    return outcome;
-                }
+            let established = maps::established(&seen.key);
+            if let Some(entry) = established
+                && let Some(outcome) = conntrack::fast(seen, entry)
+            {
+                return outcome;
             }
-            steps::slow(seen)
+            steps::slow(seen, established.is_some())
         }
         Kind::Neighbour | Kind::Router => steps::neighbour(seen),
         _ => steps::untracked(seen),

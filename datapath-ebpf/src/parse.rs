@@ -351,6 +351,12 @@ pub fn mac<V: View>(view: V, at: usize) -> [u8; 6] {
     [a, b, c, d, e, f]
 }
 
+/// Six bytes from `at` as one word of memory, zero above; reads eight.
+#[inline(always)]
+pub fn mac_word<V: View>(view: V, at: usize) -> u64 {
+    view.u64(at) & u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0])
+}
+
 /// A slice as packet, for tests, fuzzing and the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a>(pub &'a [u8]);

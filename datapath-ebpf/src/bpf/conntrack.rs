@@ -47,7 +47,7 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
     let (source, target) = if responder { (responder_end, initiator_end) } else { (initiator_end, responder_end) };
     match seen.hook {
         Hook::FromPod => {
-            if source.ifindex() != seen.ifindex || source.mac() != seen.mac {
+            if source.ifindex() != seen.ifindex || source.mac_word() != seen.mac {
                 return None;
             }
         }
@@ -81,15 +81,22 @@ fn from_host(entry: EntryRef, responder: bool) -> bool {
 /// A packet whose key is in a table but is no case for the fast path. [`Slow::Unknown`] and
 /// [`Slow::Stranger`] ask the caller to go on with [`first`] or [`untracked`]: not from here,
 /// as the kernel's stack of 512 bytes is that of all calls together.
+///
+/// `established`: the fast path has found it in CONNTRACK. If not, PENDING comes first and then
+/// CONNTRACK again: another CPU promotes by adding there before it removes here, and a connection
+/// must not be missed in both.
 #[inline(always)]
-pub(crate) fn known(seen: &Seen) -> u64 {
-    if let Some(entry) = maps::established(&seen.key) {
-        found(seen, entry, Table::Established).pack()
+pub(crate) fn known(seen: &Seen, established: bool) -> u64 {
+    let (entry, table) = if established && let Some(entry) = maps::established(&seen.key) {
+        (entry, Table::Established)
     } else if let Some(entry) = maps::pending(&seen.key) {
-        found(seen, entry, Table::Pending).pack()
+        (entry, Table::Pending)
+    } else if let Some(entry) = maps::established(&seen.key) {
+        (entry, Table::Established)
     } else {
-        Slow::Unknown.pack()
-    }
+        return Slow::Unknown.pack();
+    };
+    found(seen, entry, table).pack()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,7 +169,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     let source = if responder { responder_end } else { initiator_end };
     let target_ifindex = if responder { ifindex[0] } else { ifindex[1] };
     let genuine = match seen.hook {
-        Hook::FromPod => source.ifindex() == seen.ifindex && source.mac() == seen.mac,
+        Hook::FromPod => source.ifindex() == seen.ifindex && source.mac_word() == seen.mac,
         Hook::ToPod => {
             target_ifindex == seen.ifindex
                 && if seen.ingress_ifindex == 0 {

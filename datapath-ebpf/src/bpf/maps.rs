@@ -127,6 +127,11 @@ macro_rules! store {
     };
 }
 
+const _: () = assert!(
+    core::mem::offset_of!(Endpoint, mac) % 8 == 0
+        && core::mem::offset_of!(Endpoint, pad) == core::mem::offset_of!(Endpoint, mac) + 6
+);
+
 impl EndpointRef {
     #[inline(always)]
     pub(crate) fn egress_rules(self) -> u64 {
@@ -163,7 +168,16 @@ impl EndpointRef {
 
     #[inline(always)]
     pub(crate) fn mac(self) -> [u8; 6] {
-        load!(self.0, mac)
+        let [a, b, c, d, e, f, ..] = self.mac_word().to_ne_bytes();
+        [a, b, c, d, e, f]
+    }
+
+    /// The MAC address as one word of memory, zero above.
+    #[inline(always)]
+    pub(crate) fn mac_word(self) -> u64 {
+        // SAFETY: a map value; `mac` is followed by two bytes of padding, and both together are
+        // aligned to eight (asserted above).
+        unsafe { read_volatile(addr_of!((*self.0).mac).cast()) }
     }
 
     /// Whether the endpoint owns `addr`.

@@ -103,7 +103,7 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     ends.ifindex[0] = seen.ifindex;
     ends.rules[0] = source.egress_rules();
     ends.identity[0] = source.identity();
-    if source.mac() != seen.mac {
+    if source.mac_word() != seen.mac {
         return Err(DropReason::InvalidSourceMac);
     }
     let src = seen.packet.addr[0];

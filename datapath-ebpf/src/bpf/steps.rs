@@ -26,12 +26,14 @@ use crate::{
 
 /// A packet that the fast path has left over. The steps are called from here, one after the other,
 /// and not by each other: the kernel's stack of 512 bytes is that of all nested calls together.
+///
+/// `established`: the fast path has found the connection in CONNTRACK.
 #[inline(always)]
-pub(crate) fn slow(seen: &Seen) -> Slow {
-    let mut known = Slow::unpack(step_known(seen));
+pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
+    let mut known = Slow::unpack(step_known(seen, established));
     if matches!(known, Slow::Changed) {
         step_redecide(seen);
-        known = Slow::unpack(step_known(seen));
+        known = Slow::unpack(step_known(seen, true));
     }
     match known {
         Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
@@ -100,8 +102,8 @@ pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: 
 }
 
 #[inline(never)]
-fn step_known(seen: &Seen) -> u64 {
-    conntrack::known(seen)
+fn step_known(seen: &Seen, established: bool) -> u64 {
+    conntrack::known(seen, established)
 }
 
 #[inline(never)]
