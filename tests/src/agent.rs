@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::sandbox::Sandbox;
 
 /// How long a daemon may take to stop when asked to.
-const STOPPING: Duration = Duration::from_secs(10);
+const STOPPING: Duration = Duration::from_secs(30);
 
 /// Where a binary of the product is: in `BULKHEAD_BIN_DIR`, or beside what cargo has built of us.
 ///

@@ -30,8 +30,9 @@ pub const POOLS: [&str; 2] = ["10.77.0.0/24", "fd77::/64"];
 pub const NETWORK: &str = "bulkhead-test";
 /// Namespace of the policies that mark what has been read.
 const MARKS: &str = "bh-marks";
-/// How long anything may take that should take milliseconds: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anything may take that should take milliseconds. The machine may be busy, and the kernel then
+/// takes its time to take namespaces and tables of others apart, for which nft waits.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a node is to be.
 #[derive(Clone, Debug)]

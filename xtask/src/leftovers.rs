@@ -90,10 +90,28 @@ impl Snapshot {
             // A kind that could not be seen before cannot be compared.
             let Some(then) = before.0.get(kind) else { continue };
             let then = if *kind == Kind::Process { &nothing } else { then };
-            new.extend(now.difference(then).map(|name| format!("{} {name}", kind.name())));
+            let names: Vec<&str> = now.difference(then).map(String::as_str).collect();
+            new.extend(summary(&names).into_iter().map(|name| format!("{} {name}", kind.name())));
         }
         new
     }
+}
+
+/// Names in order, those below another one of them only counted.
+fn summary(names: &[&str]) -> Vec<String> {
+    let mut tops: Vec<(&str, usize)> = Vec::new();
+    for &name in names {
+        let above = |(top, _): &&mut (&str, usize)| name.strip_prefix(*top).is_some_and(|rest| rest.starts_with('/'));
+        match tops.iter_mut().find(above) {
+            Some((_, below)) => *below += 1,
+            None => tops.push((name, 0)),
+        }
+    }
+    let words = |(top, below): (&str, usize)| match below {
+        0 => top.to_owned(),
+        _ => format!("{top} and {below} below it"),
+    };
+    tops.into_iter().map(words).collect()
 }
 
 /// How long what is being taken down may take: the kernel destroys namespaces and their links by
@@ -196,6 +214,12 @@ mod tests {
         let before = snapshot(Kind::Namespace, &["mine"]);
         let after = snapshot(Kind::Namespace, &["mine", "bh-1-0"]);
         assert_eq!(after.since(&before), ["network namespace bh-1-0"]);
+    }
+
+    #[test]
+    fn what_lies_below_a_leftover_is_only_counted() {
+        let names = ["/b", "/b-2", "/b/maps", "/b/maps/X", "/c"];
+        assert_eq!(summary(&names), ["/b and 2 below it", "/b-2", "/c"]);
     }
 
     #[test]

@@ -11,6 +11,10 @@ const MOUNTS: [&str; 7] = [
     "/var/lib/containers/",
 ];
 
+/// Mounts that come with the first use of something and stay for good: `ip netns add` binds this
+/// folder to itself (ip-netns(8)).
+const FIRST_USE: [&str; 1] = ["/run/netns"];
+
 /// Endings of systemd's units (systemd.unit(5)), each of which is a control group.
 const UNITS: [&str; 6] = [".service", ".scope", ".slice", ".mount", ".socket", ".swap"];
 
@@ -19,7 +23,7 @@ const OURS: [&str; 3] = ["bulkhead", "bh-", "containerd-"];
 
 /// Whether something mounted here is not our doing.
 pub(super) fn mounts_at(point: &str) -> bool {
-    MOUNTS.iter().any(|prefix| point.starts_with(prefix))
+    FIRST_USE.contains(&point) || MOUNTS.iter().any(|prefix| point.starts_with(prefix))
 }
 
 /// Whether this control group is not our doing.
@@ -49,6 +53,7 @@ mod tests {
     #[test]
     fn a_session_mounts_what_it_wants() {
         assert!(mounts_at("/run/user/1000/doc"));
+        assert!(mounts_at("/run/netns"));
         assert!(!mounts_at("/run/netns/bh-1"));
         assert!(!mounts_at("/tmp/x/rootfs"));
     }
