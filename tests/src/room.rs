@@ -14,6 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long furnishing may take; it takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -179,8 +180,16 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         crate::trial::remember(format!("log of {}:\n{}", self.name, self.tail()));
-        // Not the process itself, which the room's end ends: what waits for it.
-        let _ = self.child.kill();
+        // Not `nsenter` first: nobody would ask how its child has ended, and a process namespace does
+        // not end before somebody has (pid_namespaces(7)).
+        let waiter = self.child.id();
+        let processes = fs::read_to_string(format!("/proc/{waiter}/task/{waiter}/children")).unwrap_or_default();
+        for pid in processes.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        if processes.is_empty() {
+            let _ = self.child.kill();
+        }
         let _ = self.child.wait();
     }
 }

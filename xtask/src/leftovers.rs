@@ -19,7 +19,7 @@ use anyhow::bail;
 
 use crate::run::{self, Privilege};
 
-pub(crate) use process::adopt_orphans;
+pub(crate) use process::{end_tree, supervise};
 
 /// What can be left behind.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -6,13 +6,14 @@ use std::{
     io::{BufRead as _, BufReader, IsTerminal as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 
-use crate::repo;
+use crate::{leftovers, repo};
 
 /// Folders that hold programs for the administrator and are not in every user's PATH.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -46,16 +47,38 @@ pub(crate) fn go(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// As [`go`], and gives each line of its standard output to `line` before it is printed.
-pub(crate) fn go_reading(command: &mut Command, mut line: impl FnMut(&str)) -> anyhow::Result<()> {
+/// As [`go`], and gives each line of its standard output to `line` before it is printed. A command
+/// that says nothing for as long as `patience` is ended, with all that it has started.
+pub(crate) fn go_reading(command: &mut Command, patience: Duration, mut line: impl FnMut(&str)) -> anyhow::Result<()> {
     let shown = show(command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting `{shown}`"))?;
     let stdout = child.stdout.take().expect("standard output is piped");
-    for text in BufReader::new(stdout).split(b'\n') {
-        let text = text.with_context(|| format!("reading what `{shown}` says"))?;
-        let text = String::from_utf8_lossy(&text);
-        line(&text);
-        println!("{text}");
+    let (sender, lines) = mpsc::channel();
+    // Ends with the pipe, or with the first line that nobody wants any more.
+    thread::spawn(move || {
+        for text in BufReader::new(stdout).split(b'\n') {
+            if sender.send(text).is_err() {
+                break;
+            }
+        }
+    });
+    let mut last = String::new();
+    loop {
+        match lines.recv_timeout(patience) {
+            Ok(text) => {
+                let text = text.with_context(|| format!("reading what `{shown}` says"))?;
+                let text = String::from_utf8_lossy(&text);
+                line(&text);
+                println!("{text}");
+                last = text.into_owned();
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                leftovers::end_tree(child.id());
+                child.wait()?;
+                bail!("`{shown}` was ended: nothing for {} s after the line {last:?}", patience.as_secs());
+            }
+        }
     }
     let status = child.wait()?;
     if !status.success() {
@@ -185,11 +208,31 @@ mod tests {
     #[test]
     fn lines_are_read_before_the_command_has_failed() {
         let mut seen = Vec::new();
-        let result = go_reading(Command::new("sh").args(["-c", "echo a; echo b; exit 1"]), |line| {
+        let long = Duration::from_secs(60);
+        let result = go_reading(Command::new("sh").args(["-c", "echo a; echo b; exit 1"]), long, |line| {
             seen.push(line.to_owned());
         });
         assert!(result.is_err());
         assert_eq!(seen, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_hangs_is_ended_with_all_it_has_started() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$; sleep 1000 & echo $!; wait"]);
+        let mut pids = Vec::new();
+        let result = go_reading(&mut command, Duration::from_secs(2), |line| pids.push(line.to_owned()));
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("nothing for") && text.contains(&format!("{:?}", pids[1])), "{text}");
+        let lives = |pid: &String| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        // A process that is killed takes its time.
+        let began = std::time::Instant::now();
+        while pids.iter().any(lives) {
+            assert!(began.elapsed() < Duration::from_secs(20), "{pids:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     #[test]

@@ -6,7 +6,11 @@
 mod report;
 mod tally;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 
@@ -38,11 +42,23 @@ pub(crate) struct Options {
 /// Features that tests of one crate want of another; a test that lacks its feature would silently not be built.
 const FEATURES: &str = "policy/test-util,flows/test-util,datapath-abi/user";
 
+/// How long a run of tests may print nothing: it may have to be compiled first, and the longest
+/// test takes three minutes.
+const SILENCE: Duration = Duration::from_secs(15 * 60);
+
 /// Packages whose tests need root and a kernel, wholly or in part.
 const KERNEL: [&str; 2] = ["daemon", "tests"];
 
 /// Runs all steps. Fails if any of them did.
 pub(crate) fn run(options: &Options) -> ExitCode {
+    match leftovers::supervise() {
+        Ok(None) => {}
+        Ok(Some(code)) => return code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    }
     let mut report = Report::default();
     steps(options, &mut report);
     report.print();
@@ -57,10 +73,6 @@ fn steps(options: &Options, report: &mut Report) {
         Ok(root) => root,
         Err(error) => return report.add("root", Outcome::failed(&error), Instant::now().elapsed()),
     };
-    // From here on nobody who is started can get lost.
-    if let Err(error) = leftovers::adopt_orphans() {
-        return report.add("processes", Outcome::failed(&error), Instant::now().elapsed());
-    }
     let before = Snapshot::take(root.ok());
     // The daemon carries the programs in it: without them nothing else can be compiled.
     if !step(report, "eBPF programs", || programs::ebpf().map(|()| Outcome::done())) {
@@ -160,6 +172,6 @@ fn count(mut cargo: std::process::Command, options: &Options) -> anyhow::Result<
         cargo.arg("--").arg(filter);
     }
     let mut tally = Tally::default();
-    let result = run::go_reading(&mut cargo, |line| tally.read(line));
+    let result = run::go_reading(&mut cargo, SILENCE, |line| tally.read(line));
     Ok(Outcome::of(tally, result))
 }

@@ -1,16 +1,56 @@
-//! Processes that our steps have started. Whoever loses its parent becomes our child, so that
-//! none can get lost, however it was started.
+//! Processes that our steps have started. A supervisor runs the steps in a child of its own and
+//! adopts whoever loses its parent, so that none can get lost, however it was started. It also asks
+//! how each of them has ended: a process namespace does not end before somebody has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    env, fs,
+    process::{Command, ExitCode},
 };
 
 use anyhow::Context as _;
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, WaitOptions, kill_process},
+};
 
-/// From now on a descendant whose parent ends becomes our child instead of init's.
-pub(crate) fn adopt_orphans() -> anyhow::Result<()> {
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).context("becoming a subreaper")
+/// Tells a worker who its supervisor is: the number of its parent. With any other number it is
+/// somebody else's, that a test has inherited.
+const SUPERVISOR: &str = "BULKHEAD_XTASK_SUPERVISOR";
+
+/// `None`: go on, you are supervised. Else this was the supervisor, and here is how the work ended.
+///
+/// # Errors
+/// The worker could not be started.
+pub(crate) fn supervise() -> anyhow::Result<Option<ExitCode>> {
+    if supervisor().is_some() {
+        return Ok(None);
+    }
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).context("becoming a subreaper")?;
+    let program = env::current_exe().context("where this program is")?;
+    let worker = Command::new(program)
+        .args(env::args_os().skip(1))
+        .env(SUPERVISOR, own.as_raw_nonzero().to_string())
+        .spawn()
+        .context("starting the worker")?;
+    let worker = Pid::from_child(&worker);
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == worker => {
+                let code = status.exit_status().and_then(|code| u8::try_from(code).ok());
+                return Ok(Some(code.map_or(ExitCode::FAILURE, ExitCode::from)));
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error).context("waiting for the worker"),
+        }
+    }
+}
+
+/// Who adopts what our steps lose.
+fn supervisor() -> Option<u32> {
+    let parent = rustix::process::getppid()?.as_raw_nonzero().to_string();
+    (env::var(SUPERVISOR).ok()? == parent).then_some(parent.parse().ok()?)
 }
 
 /// Servers that build tools leave running on purpose.
@@ -28,8 +68,18 @@ struct Process {
 /// Every living descendant of ours, with its command line.
 pub(super) fn descendants() -> BTreeSet<String> {
     let own = std::process::id();
-    let alive = of_us(&all(), own);
+    let mut alive = of_us(&all(), supervisor().unwrap_or(own));
+    alive.retain(|process| process.pid != own);
     alive.iter().map(|process| format!("{}: {}", process.pid, command_line(process))).collect()
+}
+
+/// Ends everything that `pid` has started, and itself.
+pub(crate) fn end_tree(pid: u32) {
+    let mut tree = of_us(&all(), pid).iter().map(|process| process.pid).collect::<Vec<_>>();
+    tree.push(pid);
+    for pid in tree.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
 }
 
 fn all() -> Vec<Process> {
