@@ -236,7 +236,7 @@ impl Attachments {
             Step::PodSide => pod::configure(sandbox, &pod_side(record)).await?,
             Step::HostSide => {
                 host::enable(&self.node, &host_side(record)).await?;
-                pod::wait_for_carrier(sandbox, &pod_side(record)).await?;
+                pod::wait_until_open(sandbox, &pod_side(record)).await?;
             }
             Step::Seal => {
                 record.phase = Phase::Ready;

@@ -51,7 +51,7 @@ pub struct HostSide {
 
 /// Brings the host side up and leads the pod's addresses there: from now on packets pass. The
 /// programs must be attached before. The pod's side may need a moment to notice:
-/// [`super::pod::wait_for_carrier`]. May be repeated.
+/// [`super::pod::wait_until_open`]. May be repeated.
 pub async fn enable(node: &Node, side: &HostSide) -> Result<(), NetError> {
     let families = families(&side.addresses);
     let ifname = side.ifname.clone();

@@ -64,24 +64,38 @@ pub async fn configure(sandbox: &Netns, side: &PodSide) -> Result<(), NetError> 
     netlink.change_all(requests).await
 }
 
-/// Waits until packets of the pod pass its interface, after both sides are up.
+/// Waits until packets pass the pod's interface in both directions, after both sides are up. Two
+/// things come late, from workers of the kernel:
 ///
-/// The side that comes up first learns of the other's carrier from a worker of the kernel
-/// (net/core/link_watch.c), and until then drops in silence what it is to send: the first packet of a
-/// pod would be lost, which costs TCP a second. The worker sets the operational state as well, under
-/// the lock that this question takes. A pod's side that is down is not waited for.
-pub async fn wait_for_carrier(sandbox: &Netns, side: &PodSide) -> Result<(), NetError> {
-    // The worker runs at most once a second when it thinks that there is no hurry.
+/// * The carrier. The side that comes up first learns of the other's from net/core/link_watch.c, and
+///   until then drops in silence what it is to send: the first packet of a pod would be lost, which
+///   costs TCP a second. The worker sets the operational state as well, under the lock that this
+///   question takes.
+/// * That an IPv6 address is the pod's own. It is on the link at once, but the route by which the pod
+///   takes what is sent to it is made where duplicate address detection ends, which is a worker also
+///   where there is none to do (`addrconf_dad_work`, net/ipv6/addrconf.c). Until then the pod takes it for
+///   another's and drops it: the first packet to a pod would be lost, and the first answer.
+///
+/// A pod's side that is down is not waited for.
+pub async fn wait_until_open(sandbox: &Netns, side: &PodSide) -> Result<(), NetError> {
+    // The first worker runs at most once a second when it thinks that there is no hurry.
     const PATIENCE: Duration = Duration::from_secs(2);
     let netlink = sandbox.connect().await?;
     let began = Instant::now();
     loop {
         let link = link::find_link(&netlink, &side.ifname).await?;
-        if link.is_running || !link.is_up {
+        if !link.is_up {
             break;
         }
+        let mut missing = (!link.is_running).then_some("carrier");
+        for pod in side.addresses.iter().filter(|pod| pod.address.is_ipv6()) {
+            if !route::is_own(&netlink, pod.address).await? {
+                missing = Some("route to its own address");
+            }
+        }
+        let Some(missing) = missing else { break };
         if began.elapsed() > PATIENCE {
-            warn!(netns = %sandbox.path().display(), ifindex = side.ifindex, "Interface of the pod has no carrier");
+            warn!(netns = %sandbox.path().display(), ifindex = side.ifindex, missing, "Interface of the pod is not ready");
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

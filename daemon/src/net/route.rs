@@ -96,6 +96,20 @@ pub async fn list(netlink: &Netlink, ifindex: u32) -> Result<Vec<Route>, NetErro
     Ok(routes)
 }
 
+/// Whether the namespace takes packets to an address for its own.
+pub(crate) async fn is_own(netlink: &Netlink, address: IpAddr) -> Result<bool, NetError> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(address);
+    message.header.destination_prefix_length = host_prefix(address);
+    message.attributes = vec![RouteAttribute::Destination(address.into())];
+    match netlink.get(RouteNetlinkMessage::GetRoute(message), format!("route to {address}")).await {
+        Ok(RouteNetlinkMessage::NewRoute(found)) => Ok(found.header.kind == RouteType::Local),
+        // There is no way to it at all.
+        Ok(_) | Err(NetError::NotFound { .. } | NetError::Refused { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn read(message: RouteMessage, ifindex: u32) -> Option<Route> {
     let mut route = Route { destination: None, gateway: None, source: None };
     let mut through = None;

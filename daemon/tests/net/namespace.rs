@@ -160,7 +160,7 @@ pub(crate) async fn pod(node: &Node, n: u8, families: usize) -> Pod {
         HostSide { ifname: veth.host_ifname.clone(), ifindex: veth.host_ifindex, pod_mac: spec.mac, addresses };
     pod::configure(&namespace.netns, &pod_side).await.unwrap();
     host::enable(node, &host_side).await.unwrap();
-    pod::wait_for_carrier(&namespace.netns, &pod_side).await.unwrap();
+    pod::wait_until_open(&namespace.netns, &pod_side).await.unwrap();
     Pod { namespace, veth, pod_side, host_side }
 }
 

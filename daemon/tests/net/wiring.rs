@@ -2,6 +2,10 @@
 
 use std::{
     net::{IpAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -46,6 +50,42 @@ async fn what_a_pod_sends_first_arrives() {
         let (_, from) = listener.recv_from(&mut byte).unwrap_or_else(|error| panic!("pod {n}: {error}"));
         assert_eq!((byte, from.ip()), ([n], pod.v4()));
     }
+}
+
+/// A pod's IPv6 address is its own only when a worker of the kernel has said so, which takes its time
+/// when other namespaces keep it busy.
+#[tokio::test]
+async fn what_is_sent_to_a_pod_first_arrives() {
+    needs_root!();
+    let host = Namespace::new();
+    let node = node(&host).await;
+    let busy = Namespace::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = stop.clone();
+    let lines: String = (0..200).map(|n| format!("addr add fd00:9::{n:x}/128 dev lo nodad\n")).collect();
+    let batch = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(batch.path(), lines).unwrap();
+    let crowd = std::thread::spawn(move || {
+        while !told.load(Ordering::Relaxed) {
+            busy.run(&format!("ip -batch {}", batch.path().display()));
+            busy.run("ip -6 addr flush dev lo");
+        }
+    });
+    let sender = host.netns.run_blocking(|| UdpSocket::bind("[::]:0")).unwrap().unwrap();
+    let mut lost = Vec::new();
+    for n in 2..32 {
+        let pod = pod(&node, n, 2).await;
+        let at = pod.v6();
+        let listener = pod.namespace.netns.run_blocking(|| UdpSocket::bind("[::]:99")).unwrap().unwrap();
+        listener.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        sender.send_to(&[n], (at, 99)).unwrap();
+        if listener.recv_from(&mut [0]).is_err() {
+            lost.push(n);
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    crowd.join().unwrap();
+    assert!(lost.is_empty(), "lost: {lost:?}");
 }
 
 /// Packets the host side has received.
