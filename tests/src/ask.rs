@@ -2,6 +2,7 @@
 //! to ask often or wrongly.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -81,16 +82,20 @@ impl Ask {
         Ok(self.wait(async move { client.list_endpoints(request).await })?.into_inner().endpoints)
     }
 
-    /// Packets dropped so far, by name of the reason.
-    pub fn dropped(&self, reason: &str) -> anyhow::Result<u64> {
+    /// Packets dropped so far, by name of the reason; what was let through is not among them.
+    pub fn drops(&self) -> anyhow::Result<BTreeMap<String, u64>> {
         let mut client = AdminClient::new(self.channel());
         let counters = self.wait(async move { client.counters(admin::CountersRequest {}).await })?.into_inner();
-        Ok(counters
-            .counters
-            .iter()
-            .filter(|counter| counter.reason_name == reason)
-            .map(|counter| counter.packets)
-            .sum())
+        let mut drops = BTreeMap::new();
+        for counter in counters.counters.into_iter().filter(|counter| counter.reason != 0) {
+            *drops.entry(counter.reason_name).or_default() += counter.packets;
+        }
+        Ok(drops)
+    }
+
+    /// Packets dropped so far for one reason, by its name.
+    pub fn dropped(&self, reason: &str) -> anyhow::Result<u64> {
+        Ok(self.drops()?.get(reason).copied().unwrap_or(0))
     }
 }
 

@@ -23,6 +23,9 @@
 //! ask      questions to the daemon: the `bulkhead` command, gRPC
 //! traffic  servers and clients in a namespace
 //! live     connections that run for a while, and what they lost
+//! flood    packets that must not arrive, and traps for them
+//! footprint  what a daemon and its pods take up on a node
+//! effort   how often, and how long it took
 //! world    what is outside of the node
 //! trial    whether a test may run, and what it says when it fails
 //!
@@ -40,6 +43,9 @@ pub mod cgroup;
 pub mod containerd;
 pub mod count;
 pub mod cri;
+pub mod effort;
+pub mod flood;
+pub mod footprint;
 pub mod full;
 pub mod host;
 pub mod image;

@@ -67,18 +67,23 @@ impl Blank {
     /// ADD.
     pub fn add(self) -> anyhow::Result<Pod> {
         let result = self.call("ADD")?.result().with_context(|| format!("ADD of {}", self.key))?;
-        let Self { key, container_id, sandbox, plugin } = self;
         let addresses = addresses(&result);
         let family = |v4: bool| {
             let found = addresses.iter().copied().find(|address| address.is_ipv4() == v4);
-            found.with_context(|| format!("{key} has got no IPv{} address: {result}", if v4 { 4 } else { 6 }))
+            found.with_context(|| format!("{} has got no IPv{} address: {result}", self.key, if v4 { 4 } else { 6 }))
         };
         let (v4, v6) = (family(true)?, family(false)?);
-        Ok(Pod { key, container_id, sandbox, result, v4, v6, plugin })
+        Ok(Pod::of(self, result, v4, v6))
     }
 }
 
 impl Pod {
+    /// What an ADD of a blank pod has made of it.
+    pub fn of(blank: Blank, result: Value, v4: IpAddr, v6: IpAddr) -> Self {
+        let Blank { key, container_id, sandbox, plugin } = blank;
+        Self { key, container_id, sandbox, result, v4, v6, plugin }
+    }
+
     /// Makes a call about it; CHECK and DEL get the result of ADD along.
     pub fn call(&self, command: &str) -> anyhow::Result<Answer> {
         let again = command == "ADD";
