@@ -256,13 +256,16 @@ fn receive(
 /// 4022) without tail loss probes (RFC 8985, section 7), which a busy machine sends when an answer is
 /// merely late.
 pub fn retransmissions(sandbox: &Sandbox) -> anyhow::Result<u64> {
-    let read = |file: &str| {
-        let _inside = sandbox.enter()?;
-        std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).context("counters of TCP")
-    };
-    let again = counter(&read("snmp")?, "Tcp: ", "RetransSegs")?;
-    let probes = counter(&read("netstat")?, "TcpExt: ", "TCPLossProbes")?;
+    let again = counter_of(sandbox, "snmp", "Tcp: ", "RetransSegs")?;
+    let probes = counter_of(sandbox, "netstat", "TcpExt: ", "TCPLossProbes")?;
     Ok(again.saturating_sub(probes))
+}
+
+/// A counter of a namespace, by file below /proc/net, the prefix of its lines, and name (proc_net(5)).
+pub fn counter_of(sandbox: &Sandbox, file: &str, prefix: &str, name: &str) -> anyhow::Result<u64> {
+    let _inside = sandbox.enter()?;
+    let text = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).context("counters of a namespace")?;
+    counter(&text, prefix, name)
 }
 
 /// A counter out of two lines, one of names and one of values.

@@ -15,6 +15,7 @@
 //! pointer, then, after a grace period, what nobody refers to any more.
 
 mod change;
+mod claims;
 mod mirror;
 mod numbers;
 mod planner;

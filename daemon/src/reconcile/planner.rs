@@ -21,6 +21,7 @@ use policy::{
 
 use super::{
     change::{Change, Plan, Refusal, Remains},
+    claims::Claims,
     mirror::{Capacity, Mirror},
     numbers::{Exhausted, HashCookies, Identities},
 };
@@ -106,7 +107,7 @@ struct Set {
 pub struct Planner {
     index: Index,
     /// Pods as the source describes them.
-    sourced: BTreeMap<PodKey, Pod>,
+    sourced: Claims,
     /// Pods that run here although the source has forgotten them.
     orphans: BTreeSet<PodKey>,
     endpoints: BTreeMap<u32, LocalEndpoint>,
@@ -141,7 +142,7 @@ impl Planner {
     ) -> Self {
         Self {
             index: Index::new(config),
-            sourced: BTreeMap::new(),
+            sourced: Claims::default(),
             orphans: BTreeSet::new(),
             endpoints: BTreeMap::new(),
             host_addresses: BTreeSet::new(),
@@ -192,7 +193,7 @@ impl Planner {
             Object::Pod(pod) => {
                 let key = pod.key.clone();
                 self.orphans.remove(&key);
-                self.sourced.insert(key.clone(), pod);
+                self.sourced.put(pod);
                 self.settle_pod(&key)
             }
             other => self.index.apply(other),
@@ -205,7 +206,7 @@ impl Planner {
         let touched = match key {
             // A pod that runs here keeps the labels it had: without them it could be open.
             ObjectKey::Pod(pod) if self.endpoints.values().any(|endpoint| endpoint.pod == *pod) => {
-                if self.sourced.contains_key(pod) {
+                if self.sourced.contains(pod) {
                     self.orphans.insert(pod.clone());
                 }
                 Touched::default()
@@ -222,10 +223,12 @@ impl Planner {
     /// A pod's interface has come, or was found.
     pub fn add_endpoint(&mut self, endpoint: LocalEndpoint) {
         let pod = endpoint.pod.clone();
+        let rivals = self.sourced.claimants(endpoint.ips());
         self.endpoints.insert(endpoint.slot, endpoint);
         let mut touched = self.settle_pod(&pod);
         touched.rules.insert(pod);
         self.dirty.merge(touched);
+        self.settle_all(&rivals);
     }
 
     /// An endpoint that a predecessor has left, with the identity it had in the kernel. Until the
@@ -238,7 +241,7 @@ impl Planner {
             pod.labels = key.labels.clone();
             pod.service_account = key.service_account.clone();
             self.orphans.insert(pod.key.clone());
-            self.sourced.insert(pod.key.clone(), pod);
+            self.sourced.put(pod);
         }
         self.add_endpoint(endpoint);
     }
@@ -255,6 +258,7 @@ impl Planner {
         }
         let touched = self.settle_pod(&endpoint.pod);
         self.dirty.merge(touched);
+        self.settle_all(&self.sourced.claimants(endpoint.ips()));
         Some(endpoint)
     }
 
@@ -280,8 +284,16 @@ impl Planner {
         })
     }
 
+    fn settle_all(&mut self, pods: &BTreeSet<PodKey>) {
+        for pod in pods {
+            let touched = self.settle_pod(pod);
+            self.dirty.merge(touched);
+        }
+    }
+
     /// The pod in the index is the source's, or a bare one for a pod that runs without an object,
-    /// with the addresses it has on this node.
+    /// with the addresses it has on this node. An address that another pod has here is not its own any
+    /// more, whatever an object says that has not been brought up to date.
     fn settle_pod(&mut self, key: &PodKey) -> Touched {
         let local: BTreeSet<IpAddr> =
             self.endpoints.values().filter(|endpoint| endpoint.pod == *key).flat_map(LocalEndpoint::ips).collect();
@@ -294,6 +306,8 @@ impl Planner {
                     // It runs here, whatever an object says that has not been brought up to date.
                     pod.finished = false;
                     pod.host_network = false;
+                } else {
+                    pod.ips.retain(|ip| !self.endpoints.values().any(|other| other.ips().any(|held| held == *ip)));
                 }
                 self.index.apply(Object::Pod(pod))
             }
@@ -779,7 +793,7 @@ impl Planner {
         Some(EndpointView {
             identity: self.identity_of(endpoint),
             pod: self.index.pod(&endpoint.pod)?.clone(),
-            has_object: self.sourced.contains_key(&endpoint.pod) && !self.orphans.contains(&endpoint.pod),
+            has_object: self.sourced.contains(&endpoint.pod) && !self.orphans.contains(&endpoint.pod),
             directions: [direction(Direction::Egress)?, direction(Direction::Ingress)?],
             endpoint: endpoint.clone(),
         })

@@ -351,6 +351,39 @@ fn a_pod_that_is_gone_leaves_no_entry_behind() {
     assert!(node.mirror.peers.is_empty(), "{:?}", node.mirror.peers);
 }
 
+/// An object that is late: its pod had the address before.
+#[test]
+fn an_address_is_who_has_it_here_whatever_an_object_says() {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let stale = "pod dev/gone app=web ip=10.0.0.6 port=http:TCP:8080";
+    let rules = "policy shop/db {app=db}\n egress to {app=web} in {} ports TCP/http";
+    for object_first in [true, false] {
+        let mut node = Node::new(Capacity::default());
+        node.apply("pod shop/db app=db\nnamespace shop\nnamespace dev");
+        node.apply(rules);
+        let bare = node.planner.endpoint(5).cloned().unwrap();
+        if object_first {
+            node.planner.remove_endpoint(5);
+            node.apply(stale);
+            node.step();
+            assert!(kernel_allows(&node.mirror, ip("10.0.0.4"), ip("10.0.0.6"), 6, 8080), "while nobody else has it");
+            node.planner.add_endpoint(bare);
+        } else {
+            node.step();
+            node.apply(stale);
+        }
+        node.step();
+        let gone = fixture::key("dev/gone");
+        assert!(node.planner.index().pod(&gone).unwrap().ips.is_empty());
+        let entry = node.mirror.addresses[&Addr::from(ip("10.0.0.6"))];
+        assert_eq!(Some(entry.identity), node.planner.identity_number(&fixture::key("dev/bare")));
+        let allowed = kernel_allows(&node.mirror, ip("10.0.0.4"), ip("10.0.0.6"), 6, 8080);
+        assert!(!allowed, "dev/bare is let in by the name of another's port");
+        node.planner.remove_endpoint(5);
+        assert_eq!(node.planner.index().pod(&gone).unwrap().ips, [ip("10.0.0.6")].into());
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_and_the_last_complete_rules_stay() {
     let mut node = Node::new(Capacity { ports: 4, ..Capacity::default() });

@@ -6,3 +6,5 @@
 
 mod crash;
 mod first_packet;
+mod live;
+mod reuse;
