@@ -8,7 +8,7 @@ use std::any::type_name;
 use datapath_abi::{
     ABI_VERSION,
     addr::{Addr, AddrEntry},
-    conntrack::{self, CtEntry, CtKey, CtState, Ends},
+    conntrack::{self, CtEntry, CtKey, CtState, Ends, FragmentEntry, FragmentKey},
     control::{Clock, Sweep, SweepReport},
     endpoint::{Endpoint, RulesPtr, Swing},
     event::{EndReason, EventKind, FlowEvent, HOOKS, Hook},
@@ -80,6 +80,8 @@ fn layouts() -> Vec<Layout> {
         CtKey { addr, port, proto, pad }
         Ends { rules, slot, ifindex, identity, cookie }
         CtEntry { ends, last_seen, state, flags, tcp_flags, packets, bytes, created_ns, reported_ns, rtt_us, reported, denied, pad }
+        FragmentKey { addr, id, proto, pad }
+        FragmentEntry { port, proto, pad }
         Endpoint { rules, addr6, addr4, ifindex, identity, mac, pad }
         PeerKey { ruleset, identity }
         PeerEntry { portset, lengths, otherwise }

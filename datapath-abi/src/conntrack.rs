@@ -23,6 +23,35 @@ pub struct CtKey {
 }
 crate::assert_size!(CtKey, 40);
 
+/// Key of FRAGMENTS: what the fragments of one packet have in common (RFC 791, section 3.2; RFC 8200,
+/// section 4.5).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentKey {
+    /// Source and destination address.
+    pub addr: [Addr; 2],
+    /// The header's identification, in memory order.
+    pub id: u32,
+    /// IPv4: IANA protocol number. IPv6: 0.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+crate::assert_size!(FragmentKey, 40);
+
+/// Value of FRAGMENTS: what the first fragment has said and later ones do not repeat.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FragmentEntry {
+    /// Source and destination port as in the packet's [`CtKey`], before they were put in order.
+    pub port: [u16; 2],
+    /// IANA protocol number of the transport header.
+    pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+crate::assert_size!(FragmentEntry, 8);
+
 /// The initiator is `addr[1]` of the key rather than `addr[0]`.
 pub const FLAG_INITIATOR_HIGH: u8 = 1 << 0;
 /// Set up through the host's own stack: deliver through it, not by redirect.

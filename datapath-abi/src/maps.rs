@@ -34,6 +34,8 @@ pub struct MapInfo {
 pub const CONNTRACK: &str = "CONNTRACK";
 /// Conntrack of connections without an answer yet.
 pub const PENDING: &str = "PENDING";
+/// Ports of packets that come in fragments.
+pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Local endpoints by slot.
 pub const ENDPOINTS: &str = "ENDPOINTS";
 /// Slot of the endpoint behind an interface.
@@ -79,6 +81,15 @@ pub const ALL: &[MapInfo] = &[
         capacity: 16_384,
         writer: Writer::Programs,
         purpose: "connections without an answer yet; a flood of them evicts only its like",
+    },
+    MapInfo {
+        name: FRAGMENTS,
+        kind: "lru_hash",
+        key: "FragmentKey",
+        value: "FragmentEntry",
+        capacity: 8_192,
+        writer: Writer::Programs,
+        purpose: "ports of packets whose first fragment was let through",
     },
     MapInfo {
         name: ENDPOINTS,

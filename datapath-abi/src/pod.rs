@@ -22,6 +22,8 @@ pod!(
     addr::AddrEntry,
     conntrack::CtEntry,
     conntrack::CtKey,
+    conntrack::FragmentEntry,
+    conntrack::FragmentKey,
     endpoint::Endpoint,
     event::FlowEvent,
     maps::Counter,

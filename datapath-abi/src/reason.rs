@@ -54,13 +54,16 @@ reasons! {
     InvalidSourceMac = 5, "invalid_source_mac", 132, "source MAC address does not belong to the sender";
     /// Header cut short or lengths that contradict each other.
     TruncatedHeader = 6, "truncated_header", 135, "header truncated or invalid";
-    /// Neither IPv4, IPv6 nor ARP.
-    UnsupportedL3 = 7, "unsupported_l3_protocol", 139, "not IPv4, IPv6 or ARP";
-    /// A fragment whose ports are not known, to or from an isolated endpoint.
-    Fragment = 8, "fragment", 157, "fragment with unknown ports";
-    /// IPv6 extension headers, to or from an isolated endpoint.
-    ExtensionHeader = 9, "extension_header", 142, "unsupported IPv6 extension header";
-    /// Router advertisement or redirect sent by a pod, or neighbour discovery from off-link.
+    /// Neither IPv4, IPv6 nor ARP, or tagged with a VLAN.
+    UnsupportedL3 = 7, "unsupported_l3_protocol", 139, "not IPv4, IPv6 or ARP, or in a VLAN";
+    /// A later fragment of a packet whose first one was not seen or not let through, or of a
+    /// connection that is over; to or from an isolated endpoint.
+    Fragment = 8, "fragment", 157, "fragment of a packet whose first one has not passed";
+    /// IPv6 extension headers that hide what comes after them, or more than are read, or a source
+    /// route of either family; to or from an isolated endpoint.
+    ExtensionHeader = 9, "extension_header", 142, "source route, or extension headers that cannot be read";
+    /// Router advertisement or redirect (of either family) sent by a pod, neighbour discovery from
+    /// off-link or in fragments.
     ForgedNeighbourDiscovery = 10, "forged_neighbour_discovery", 134, "neighbour discovery a pod may not send";
     /// The interface has no endpoint entry: not ready, or already gone.
     NoEndpoint = 11, "no_endpoint", 203, "no endpoint behind this interface";

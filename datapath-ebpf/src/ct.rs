@@ -1,8 +1,11 @@
 //! Conntrack: which key a packet has, and (state, packet, direction) to the next state.
 
-use datapath_abi::conntrack::{CtKey, CtState, timeout};
+use datapath_abi::{
+    addr::Addr,
+    conntrack::{CtKey, CtState, timeout},
+};
 
-use crate::parse::{Packet, proto, sctp, tcp};
+use crate::parse::{Packet, Part, proto, sctp, tcp};
 
 /// Which end of a connection a packet comes from.
 #[repr(u8)]
@@ -17,23 +20,29 @@ pub enum From {
 /// Writes a packet's key, and says whether the packet's source is the greater end (`addr[1]`).
 #[inline(always)]
 pub fn key(packet: &Packet, key: &mut CtKey) -> bool {
-    let (src, dst) = (packet.addr[0].words, packet.addr[1].words);
+    key_of(&packet.addr, packet.port, packet.proto, key)
+}
+
+/// The same for ends (source, destination) and a protocol.
+#[inline(always)]
+pub fn key_of(addr: &[Addr; 2], port: [u16; 2], proto: u8, key: &mut CtKey) -> bool {
+    let (src, dst) = (addr[0].words, addr[1].words);
     // For IPv4 the first words are equal, and one comparison of the second ones decides.
     let greater = if src[0] != dst[0] {
         src[0] > dst[0]
     } else if src[1] != dst[1] {
         src[1] > dst[1]
     } else {
-        packet.port[0] > packet.port[1]
+        port[0] > port[1]
     };
     if greater {
-        key.addr = [packet.addr[1], packet.addr[0]];
-        key.port = [packet.port[1], packet.port[0]];
+        key.addr = [addr[1], addr[0]];
+        key.port = [port[1], port[0]];
     } else {
-        key.addr = packet.addr;
-        key.port = packet.port;
+        key.addr = *addr;
+        key.port = port;
     }
-    key.proto = packet.proto;
+    key.proto = proto;
     key.pad = [0; 3];
     greater
 }
@@ -41,6 +50,9 @@ pub fn key(packet: &Packet, key: &mut CtKey) -> bool {
 /// Whether a packet can be the first of a connection, as opposed to one from its middle.
 #[inline(always)]
 pub fn opens(packet: &Packet) -> bool {
+    if packet.part as u8 == Part::Later as u8 {
+        return false;
+    }
     match packet.proto {
         proto::TCP => packet.flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN) == tcp::SYN,
         proto::SCTP => packet.flags == sctp::INIT,

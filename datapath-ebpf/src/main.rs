@@ -15,7 +15,7 @@
 #![no_main]
 #![deny(unsafe_code)]
 #![allow(internal_features)]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 
 mod bpf;
 
@@ -23,7 +23,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use datapath_abi::{addr::Addr, conntrack::CtKey, event::Hook, reason::DropReason};
 use datapath_ebpf::{
     ct,
-    parse::{self, Bytes, ETH_LEN, ETH_P_ARP, Kind, Packet},
+    parse::{self, Bytes, ETH_LEN, ETH_P_ARP, Kind, Packet, Part},
 };
 
 use crate::bpf::{
@@ -33,7 +33,7 @@ use crate::bpf::{
     maps::{self, EndpointRef},
     packet::Skb,
     policy::Judgement,
-    steps,
+    rare, steps,
 };
 
 /// Everything the later steps need to know about a packet. Without padding: see `bpf::steps`.
@@ -122,11 +122,24 @@ fn run(skb: &Skb) -> i32 {
     }
     let mut seen = Seen::of(skb);
     seen.mac = parse::mac_word(ethernet, 6);
-    if let Err(reason) = parse::ip(skb, ethertype, &mut seen.packet) {
-        return unreadable(skb, reason);
+    if skb.is_tagged() {
+        return unreadable(skb, &seen, DropReason::UnsupportedL3);
     }
-    seen.greater = ct::key(&seen.packet, &mut seen.key);
-    match step(&seen) {
+    if let Err(reason) = parse::ip(skb, ethertype, &mut seen.packet) {
+        return unreadable(skb, &seen, reason);
+    }
+    if rare::is_rare(&seen) {
+        if let Err(reason) = steps::rare(skb, &mut seen) {
+            return unreadable(skb, &seen, reason);
+        }
+    } else {
+        seen.greater = ct::key(&seen.packet, &mut seen.key);
+    }
+    let outcome = step(&mut seen);
+    if seen.packet.part as u8 == Part::First as u8 && !matches!(outcome, Outcome::Drop(_)) {
+        steps::remember(&seen);
+    }
+    match outcome {
         Outcome::Stack => {
             count::passed(skb.hook, seen.bytes);
             NEXT
@@ -140,7 +153,7 @@ fn run(skb: &Skb) -> i32 {
 }
 
 #[inline(always)]
-fn step(seen: &Seen) -> Outcome {
+fn step(seen: &mut Seen) -> Outcome {
     let slow = match seen.packet.kind {
         Kind::Tracked => {
             let established = maps::established(&seen.key);
@@ -152,6 +165,13 @@ fn step(seen: &Seen) -> Outcome {
             steps::slow(seen, established.is_some())
         }
         Kind::Neighbour | Kind::Router => steps::neighbour(seen),
+        Kind::Related => match steps::related(seen) {
+            Some(slow) => slow,
+            None => {
+                seen.packet.kind = Kind::IcmpError;
+                steps::untracked(seen)
+            }
+        },
         _ => steps::untracked(seen),
     };
     match slow {
@@ -186,10 +206,10 @@ fn arp(skb: &Skb) -> i32 {
 
 const PROBE: Addr = Addr::from_v4([0; 4]);
 
-/// A packet whose headers make no sense: dropped for everybody, with an event that says where.
+/// A packet whose headers make no sense: dropped for everybody, with an event that says where, and
+/// what could be read before the sense was lost.
 #[inline(never)]
-fn unreadable(skb: &Skb, reason: DropReason) -> i32 {
-    let seen = Seen::of(skb);
+fn unreadable(skb: &Skb, seen: &Seen, reason: DropReason) -> i32 {
     let mut ends = conntrack::NOBODY;
     if let Some(slot) = maps::slot_of(skb.ifindex()) {
         if let Some(endpoint) = maps::endpoint(slot) {
@@ -198,7 +218,7 @@ fn unreadable(skb: &Skb, reason: DropReason) -> i32 {
             ends.identity[side] = endpoint.identity();
         }
     }
-    steps::report_packet(&seen, &ends, Judgement::invalid(reason), event::now_ns());
+    steps::report_packet(seen, &ends, Judgement::invalid(reason), event::now_ns());
     dropped(skb, reason)
 }
 

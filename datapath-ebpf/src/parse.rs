@@ -1,9 +1,15 @@
 //! Bytes to a [`Packet`] description, or the reason why there is none.
 //!
 //! Written against two small traits, so that the same code reads a slice in a test and a
-//! packet pointer in the kernel. One implementation serves IPv4 and IPv6.
+//! packet pointer in the kernel. One implementation serves IPv4 and IPv6. [`ip`] reads what nearly
+//! every packet is made of; what is rarer (options, extension headers, fragments, the packet that
+//! an ICMP error quotes) it leaves to [`rare`] and [`quote`].
+
+mod rare;
 
 use datapath_abi::{addr::Addr, reason::DropReason};
+
+pub use self::rare::{MAX_READ, Quoted, quote, rare};
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
@@ -81,20 +87,37 @@ pub trait Bytes {
 pub enum Kind {
     /// Ports known, or a protocol without ports: has a conntrack key.
     Tracked,
-    /// ICMP or ICMPv6 error: belongs to the connection it quotes.
+    /// Not read yet: [`rare`] has to look.
+    Rare,
+    /// ICMP or ICMPv6 error.
     IcmpError,
+    /// ICMP or ICMPv6 error with the key of the connection it quotes: see [`quote`].
+    Related,
     /// ICMP or ICMPv6 that is neither echo, error nor neighbour discovery.
     IcmpOther,
     /// Neighbour solicitation or advertisement, router solicitation, MLD.
     Neighbour,
-    /// Router advertisement or redirect.
+    /// Router advertisement or redirect, of either family.
     Router,
-    /// A fragment: ports unknown.
+    /// A later fragment whose first one is not known: no ports.
     Fragment,
-    /// IPv6 extension headers before the transport header.
+    /// The way to the transport header could not be read to its end, or the packet goes to
+    /// another destination first: IPv6 extension headers, IPv4 source routes.
     Extension,
     /// Multicast or broadcast destination.
     Multicast,
+}
+
+/// Whether a packet is a fragment.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// It is not.
+    Whole,
+    /// The first of several: has the transport header.
+    First,
+    /// Any other: has no transport header.
+    Later,
 }
 
 /// One IP packet. Laid out without padding, as the kernel's verifier wants it.
@@ -117,8 +140,10 @@ pub struct Packet {
     pub v4: bool,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Zero.
-    pub pad: [u8; 5],
+    /// Whether it is a fragment.
+    pub part: Part,
+    /// Of a fragment: the header's identification, which all parts share.
+    pub id: u32,
 }
 datapath_abi::assert_size!(Packet, 48);
 
@@ -133,12 +158,14 @@ impl Packet {
         kind: Kind::Tracked,
         v4: false,
         ttl: 0,
-        pad: [0; 5],
+        part: Part::Whole,
+        id: 0,
     };
 }
 
 /// Reads an IP packet into `packet`, which must be [`Packet::EMPTY`] and is of no use after an
 /// error. `ethertype` is the Ethernet header's. Filled in place: the kernel's stack is small.
+/// A packet of [`Kind::Rare`] is not read to its end.
 #[inline(always)]
 pub fn ip<B: Bytes>(bytes: &B, ethertype: u16, packet: &mut Packet) -> Result<(), DropReason> {
     match ethertype {
@@ -171,19 +198,21 @@ fn v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<(), DropReason> {
     packet.v4 = true;
     packet.ttl = header.u8(8);
     // More-fragments or an offset; the reserved bit and don't-fragment are no concern of ours.
-    if fragment & 0x3fff != 0 {
-        packet.kind = Kind::Fragment;
+    if fragment & 0x3fff != 0 || header_len != 20 {
+        packet.kind = Kind::Rare;
         return Ok(());
     }
-    // 224.0.0.0/4 (RFC 5771) and 255.255.255.255 (RFC 919); 240.0.0.0/4 is reserved.
-    if header.u8(16) >= 224 {
+    if is_group_v4(header.u8(16)) {
         packet.kind = Kind::Multicast;
     }
-    if header_len == 20 {
-        transport(bytes, ETH_LEN + 20, packet)
-    } else {
-        transport(bytes, ETH_LEN + header_len, packet)
-    }
+    transport(bytes, ETH_LEN + 20, packet)
+}
+
+/// By the first octet of the destination: 224.0.0.0/4 (RFC 5771) and 255.255.255.255 (RFC 919);
+/// 240.0.0.0/4 is reserved.
+#[inline(always)]
+fn is_group_v4(first: u8) -> bool {
+    first >= 224
 }
 
 /// IPv6, RFC 8200.
@@ -208,36 +237,29 @@ fn v6<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<(), DropReason> {
     if packet.addr[0].is_v4() || packet.addr[1].is_v4() {
         return Err(DropReason::Invalid);
     }
-    match next {
-        // Hop-by-hop options: MLD carries one (RFC 2710, section 3).
-        0 => {
-            let options = bytes.view(ETH_LEN + 40, 9).ok_or(DropReason::TruncatedHeader)?;
-            let mld = options.u8(0) == proto::ICMPV6 && options.u8(1) == 0 && matches!(options.u8(8), 130..=132 | 143);
-            packet.kind = if mld { Kind::Neighbour } else { Kind::Extension };
-            if mld {
-                packet.proto = proto::ICMPV6;
-                packet.icmp = [options.u8(8), 0];
-            }
-            return Ok(());
-        }
-        44 => {
-            packet.kind = Kind::Fragment;
-            return Ok(());
-        }
-        // Routing, destination options, mobility, HIP, shim6, no next header (IANA IPv6
-        // extension header types); ESP and AH are protocols of their own here.
-        43 | 60 | 135 | 139 | 140 | 59 => {
-            packet.kind = Kind::Extension;
-            return Ok(());
-        }
-        _ => {}
+    if is_extension(next) {
+        packet.kind = Kind::Rare;
+        return Ok(());
     }
     transport(bytes, ETH_LEN + 40, packet)?;
-    // ff00::/8 (RFC 4291, 2.7); neighbour discovery goes there too and has been recognised.
-    if header.u8(24) == 0xff && !matches!(packet.kind, Kind::Neighbour | Kind::Router) {
+    group_v6(packet, header.u8(24));
+    Ok(())
+}
+
+/// Hop-by-hop options, routing, fragment, no next header, destination options, mobility, HIP, shim6
+/// (IANA, IPv6 extension header types). ESP and AH are protocols of their own here, as in IPv4.
+#[inline(always)]
+fn is_extension(next: u8) -> bool {
+    matches!(next, 0 | 43 | 44 | 59 | 60 | 135 | 139 | 140)
+}
+
+/// By the first octet of the destination: ff00::/8 (RFC 4291, 2.7). Neighbour discovery goes there
+/// too and has been recognised.
+#[inline(always)]
+fn group_v6(packet: &mut Packet, first: u8) {
+    if first == 0xff && !matches!(packet.kind, Kind::Neighbour | Kind::Router) {
         packet.kind = Kind::Multicast;
     }
-    Ok(())
 }
 
 /// The transport header at `offset`.
@@ -276,6 +298,8 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
                 _ if packet.kind as u8 == Kind::Multicast as u8 => {}
                 // Unreachable, source quench, time exceeded, parameter problem.
                 3 | 4 | 11 | 12 => packet.kind = Kind::IcmpError,
+                // Redirect (RFC 792), router advertisement (RFC 1256).
+                5 | 9 => packet.kind = Kind::Router,
                 _ => packet.kind = Kind::IcmpOther,
             }
         }

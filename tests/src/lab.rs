@@ -89,6 +89,7 @@ impl Lab {
         for (map, entries) in [
             (maps::CONNTRACK, 256),
             (maps::PENDING, 256),
+            (maps::FRAGMENTS, 256),
             (maps::ENDPOINTS, 16),
             (maps::ADDRESSES, 256),
             (maps::EVENTS, 1 << 16),
@@ -276,6 +277,11 @@ impl Lab {
     /// How many entries CONNTRACK and PENDING have.
     pub fn sizes(&mut self) -> (usize, usize) {
         (self.connections(maps::CONNTRACK).len(), self.connections(maps::PENDING).len())
+    }
+
+    /// Takes an entry out of a conntrack table.
+    pub fn forget(&mut self, table: &str, key: &CtKey) {
+        self.programs.hash::<CtKey, CtEntry>(table).remove(key).expect("the entry is there");
     }
 
     /// Writes an entry of a conntrack table.

@@ -87,6 +87,8 @@ pub enum Body {
 /// A fragment's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fragment {
+    /// Identification, which all parts of a packet share; IPv4 has room for 16 bits of it.
+    pub id: u32,
     /// In units of eight bytes.
     pub offset: u16,
     /// More of them follow.
@@ -152,11 +154,32 @@ impl Packet {
         self
     }
 
-    /// As a fragment.
+    /// As a fragment. One that is not the first begins with the payload.
     #[must_use]
-    pub fn fragment(mut self, offset: u16, more: bool) -> Self {
-        self.fragment = Some(Fragment { offset, more });
+    pub fn fragment(self, offset: u16, more: bool) -> Self {
+        self.part(0x1234, offset, more)
+    }
+
+    /// As a fragment of the packet with this identification.
+    #[must_use]
+    pub fn part(mut self, id: u32, offset: u16, more: bool) -> Self {
+        self.fragment = Some(Fragment { id, offset, more });
         self
+    }
+
+    /// Whether the transport header can be found in it, by who reads all that RFC 8200 names but for
+    /// routes that lead elsewhere first.
+    pub fn is_readable(&self) -> bool {
+        let readable = |(place, (number, rest)): (usize, &(u8, Vec<u8>))| match number {
+            0 => place == 0,
+            43 => rest[2] == 0,
+            60 => true,
+            _ => false,
+        };
+        self.fragment.is_none_or(|fragment| fragment.offset == 0)
+            && self.extensions.iter().enumerate().all(readable)
+            && !self.options.iter().any(|option| matches!(option, 131 | 137))
+            && !matches!(self.body, Body::Raw { proto: 59 })
     }
 
     /// With another payload.
@@ -234,12 +257,12 @@ impl Packet {
         let header_len = 20 + self.options.len();
         let mut header = vec![0x40 | (header_len / 4) as u8, 0];
         header.extend(((header_len + transport.len()) as u16).to_be_bytes());
-        header.extend([0x12, 0x34]);
-        let place = match self.fragment {
-            // Don't fragment.
-            None => 0x4000,
-            Some(Fragment { offset, more }) => (more as u16) << 13 | offset,
+        // Don't fragment, or where it belongs.
+        let (id, place) = match self.fragment {
+            None => (0x1234, 0x4000),
+            Some(Fragment { id, offset, more }) => (id as u16, (more as u16) << 13 | offset),
         };
+        header.extend(id.to_be_bytes());
         header.extend(place.to_be_bytes());
         header.extend([self.ttl, self.proto(), 0, 0]);
         header.extend(src.octets());
@@ -254,10 +277,10 @@ impl Packet {
     /// RFC 8200, sections 3 and 4.
     fn v6(&self, src: Ipv6Addr, dst: Ipv6Addr, frame: &mut Vec<u8>) {
         let mut extensions = self.extensions.clone();
-        if let Some(Fragment { offset, more }) = self.fragment {
+        if let Some(Fragment { id, offset, more }) = self.fragment {
             let mut rest = vec![0];
             rest.extend((offset << 3 | more as u16).to_be_bytes());
-            rest.extend([0, 0, 0x12, 0x34]);
+            rest.extend(id.to_be_bytes());
             extensions.push((44, rest));
         }
         let transport = self.transport(&[&src.octets()[..], &dst.octets()[..]].concat());
@@ -278,6 +301,9 @@ impl Packet {
 
     /// Transport header and payload. `addresses` are those of the pseudo header.
     fn transport(&self, addresses: &[u8]) -> Vec<u8> {
+        if self.fragment.is_some_and(|fragment| fragment.offset > 0) {
+            return self.payload.clone();
+        }
         let mut out = Vec::new();
         match self.body {
             Body::Tcp { port, flags } => {
@@ -383,6 +409,26 @@ fn crc32c(bytes: &[u8]) -> u32 {
         }
     }
     !crc
+}
+
+/// The ICMP or ICMPv6 error about a frame, as the one with `mac` and `addr` of `from` sends it to the
+/// frame's sender: type, code and the four bytes after the checksum, then as much of the IP packet as
+/// `quote` says.
+pub fn error_about(
+    frame: &[u8],
+    mac: [[u8; 6]; 2],
+    from: IpAddr,
+    message: [u8; 2],
+    rest: [u8; 4],
+    quote: usize,
+) -> Packet {
+    let ip = &frame[14..];
+    let source = match from {
+        IpAddr::V4(_) => IpAddr::from(<[u8; 4]>::try_from(&ip[12..16]).expect("four bytes")),
+        IpAddr::V6(_) => IpAddr::from(<[u8; 16]>::try_from(&ip[8..24]).expect("sixteen bytes")),
+    };
+    let body = Body::Icmp { kind: message[0], code: message[1], rest };
+    Packet::new(mac, [from, source], body).payload(&ip[..quote.min(ip.len())])
 }
 
 /// What a router makes of a frame: other MAC addresses, TTL or hop limit one less, the IPv4

@@ -208,8 +208,7 @@ impl Seen {
         self.ensure(event.end == 0 && event.rtt_us == 0, "an event of no end");
         if let Some(packet) = &self.packet {
             self.ensure(event.addr == packet.addr.map(Addr::from), "an event with the packet's addresses");
-            // What is behind extension headers or in a fragment is not known.
-            if packet.fragment.is_none() && packet.extensions.is_empty() {
+            if packet.is_readable() {
                 self.ensure(event.tcp_flags == [packet.tcp_flags(), 0], "an event with the packet's TCP flags");
                 self.ensure(event.proto == packet.proto(), "an event with the packet's protocol");
                 self.ensure(event.port == packet.ports(), &format!("ports {:?}: {event:?}", packet.ports()));

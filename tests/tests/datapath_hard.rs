@@ -4,11 +4,11 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use datapath_abi::{addr::Addr, identity::CLASS_ANY, policy::Direction, reason::DropReason};
+use datapath_abi::{addr::Addr, conntrack::CtState, identity::CLASS_ANY, maps, policy::Direction, reason::DropReason};
 use tests::{
     host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, WORLD},
     lab::{At, Lab},
-    packet::{ACK, Body, Packet, SCTP_INIT, SYN, TCP, UDP},
+    packet::{ACK, Body, Packet, SCTP_INIT, SYN, TCP, UDP, error_about},
     rules::{Rule, allow},
 };
 
@@ -58,38 +58,240 @@ fn unjudgeable(make: impl Fn(&Host, &Host) -> Packet, reason: DropReason) {
 }
 
 #[test]
-fn fragments() {
+fn fragments_without_their_first() {
     for family in FAMILIES {
-        for (offset, more) in [(0, true), (1, true), (185, true), (185, false), (0x1fff, false)] {
+        for (offset, more) in [(3, true), (185, true), (185, false), (0x1fff, false)] {
             unjudgeable(|from, to| from.udp(to, family, PORTS).fragment(offset, more), DropReason::Fragment);
             unjudgeable(|from, to| from.tcp(to, family, PORTS, SYN).fragment(offset, more), DropReason::Fragment);
         }
+        unjudgeable(|from, to| from.udp(to, family, PORTS).fragment(1, true), DropReason::Fragment);
     }
-    // What says it is the only fragment needs no others: IPv6 has such (RFC 6946), here denied
-    // with the rest; IPv4 has none, zero offset and no more is a whole packet.
-    unjudgeable(|from, to| from.udp(to, Family::V6, PORTS).fragment(0, false), DropReason::Fragment);
-    let mut lab = Lab::new();
-    lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
-    lab.send(At::From(A), &A.udp(&B, Family::V4, PORTS).fragment(0, false)).reaches(&B).opens();
 }
 
 #[test]
-fn extension_headers() {
-    // Eight bytes each, but for "no next header".
+fn fragments_follow_their_first() {
+    let mut lab = Lab::new();
+    let rule = || {
+        Rule::identity(A.identity, tests::rules::NO_RULE).port(UDP, 80, 16, allow(1, 1)).port(TCP, 80, 16, allow(1, 1))
+    };
+    lab.isolate(&B, Direction::Ingress, &[rule()]);
+    for family in FAMILIES {
+        // The first is judged as if it were whole, the others belong to its connection.
+        let part = |id, offset, more| A.udp(&B, family, PORTS).part(id, offset, more);
+        lab.send(At::From(A), &part(1, 1, true)).drops(DropReason::Fragment, None);
+        lab.send(At::From(A), &part(1, 0, true)).reaches(&B).opens();
+        for (offset, more) in [(1, true), (2, false), (1, true), (0x1fff, false)] {
+            lab.send(At::From(A), &part(1, offset, more)).reaches(&B);
+        }
+        let key =
+            lab.connections(maps::PENDING).into_iter().find(|(key, _)| key.addr[0].is_v4() == (family == Family::V4));
+        assert_eq!(key.map(|(_, entry)| entry.packets), Some([5, 0]), "each is counted where it belongs");
+        // Answers in pieces, the last of which establishes nothing by itself.
+        let answer = |offset, more| B.udp(&A, family, [PORTS[1], PORTS[0]]).part(1, offset, more);
+        lab.send(At::From(B), &answer(0, true)).reaches(&A);
+        lab.send(At::From(B), &answer(1, false)).reaches(&A);
+        lab.send(At::From(A), &part(2, 0, true)).reaches(&B);
+        lab.send(At::From(A), &part(2, 5, false)).reaches(&B);
+
+        // Others: no first one, another packet, another sender, another protocol.
+        lab.send(At::From(A), &part(3, 1, true)).drops(DropReason::Fragment, None);
+        let denied = |offset| A.udp(&B, family, [40_000, 81]).part(4, offset, true);
+        lab.send(At::From(A), &denied(0)).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+        lab.send(At::From(A), &denied(1)).drops(DropReason::Fragment, None);
+        lab.send(At::From(C), &C.udp(&B, family, PORTS).part(1, 1, true)).drops(DropReason::Fragment, None);
+        lab.send(At::From(C), &part(1, 1, true).from_mac(C.mac)).drops(DropReason::InvalidSourceIp, None);
+        // A whole packet's identification leaves nothing behind, nor does an atomic fragment's (RFC 6946).
+        lab.send(At::From(A), &part(5, 0, false)).reaches(&B);
+        lab.send(At::From(A), &part(5, 1, false)).drops(DropReason::Fragment, None);
+
+        // TCP: the middle of a connection, with its flags in the first piece.
+        let tcp = |flags| A.tcp(&B, family, PORTS, flags);
+        lab.send(At::From(A), &tcp(SYN)).reaches(&B).opens();
+        lab.send(At::From(B), &B.tcp(&A, family, [PORTS[1], PORTS[0]], SYN | ACK)).reaches(&A);
+        lab.send(At::From(A), &tcp(ACK).part(6, 0, true)).reaches(&B);
+        lab.send(At::From(A), &tcp(ACK).part(6, 3, false)).reaches(&B);
+        assert_eq!(
+            lab.connections(maps::CONNTRACK).iter().filter(|(key, _)| key.proto == TCP).count(),
+            if family == FAMILIES[0] { 1 } else { 2 }
+        );
+        // What would put other flags over those (RFC 3128), or hide them from us (RFC 1858).
+        for offset in [1, 2] {
+            lab.send(At::From(A), &tcp(ACK).part(6, offset, true)).drops(DropReason::TruncatedHeader, None);
+        }
+    }
+    // When the connection is cut, so are its fragments, and those of packets that began before.
+    lab.isolate(&B, Direction::Ingress, &[]);
+    for family in FAMILIES {
+        let part = |id, offset| A.udp(&B, family, PORTS).part(id, offset, true);
+        let seen = lab.send(At::From(A), &part(2, 6));
+        seen.whatever();
+        lab.send(At::From(A), &part(2, 7)).drops(DropReason::PolicyChange, Some(Direction::Ingress));
+    }
+}
+
+/// The kernel's `ip6_fragment` forgets by which interface a packet came that it forwards in pieces:
+/// they look as if this node had sent them.
+#[test]
+fn a_fragment_is_the_nodes_own_by_its_address_only() {
+    let mut lab = Lab::new();
+    lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
+    for family in FAMILIES {
+        let at = At::To(B, NODE);
+        lab.send(at, &NODE.udp(&B, family, PORTS).part(1, 0, true)).passes().opens();
+        lab.send(at, &NODE.udp(&B, family, PORTS).part(1, 1, true)).passes();
+        for from in [WORLD, REMOTE, C] {
+            let first = from.udp(&B, family, PORTS);
+            lab.send(at, &first.clone().part(1, 0, true))
+                .drops(DropReason::DefaultDeny, Some(Direction::Ingress))
+                .with(|event| {
+                    assert_eq!(event.identity[0], from.identity);
+                });
+            lab.send(at, &first.clone().part(1, 1, true)).drops(DropReason::Fragment, None);
+            lab.send(at, &first).passes().opens();
+        }
+        // A pod of this node whose packet went through the host's stack.
+        lab.send(at, &A.udp(&B, family, PORTS).part(7, 0, true)).passes().opens();
+        lab.send(at, &A.udp(&B, family, PORTS).part(7, 1, true)).passes();
+    }
+}
+
+#[test]
+fn extension_headers_that_cannot_be_read() {
+    // Eight bytes each.
     let options = [0, 1, 4, 0, 0, 0, 0];
-    for number in [0, 43, 60, 135, 139, 140] {
+    for number in [135, 139, 140] {
         unjudgeable(
             |from, to| from.udp(to, Family::V6, PORTS).extension(number, &options),
             DropReason::ExtensionHeader,
         );
         unjudgeable(
-            |from, to| from.tcp(to, Family::V6, PORTS, SYN).extension(number, &options).extension(60, &options),
+            |from, to| from.tcp(to, Family::V6, PORTS, SYN).extension(60, &options).extension(number, &options),
             DropReason::ExtensionHeader,
         );
     }
     unjudgeable(|from, to| from.packet(to, Family::V6, Body::Raw { proto: 59 }), DropReason::ExtensionHeader);
-    // A listener report is ICMPv6 behind hop-by-hop options; other ICMPv6 is not.
-    unjudgeable(|from, to| from.ping(to, Family::V6, 7).extension(0, &options), DropReason::ExtensionHeader);
+    // Hop-by-hop options in second place; a route with a stop left.
+    unjudgeable(
+        |from, to| from.udp(to, Family::V6, PORTS).extension(60, &options).extension(0, &options),
+        DropReason::ExtensionHeader,
+    );
+    unjudgeable(
+        |from, to| from.udp(to, Family::V6, PORTS).extension(43, &[0, 0, 1, 0, 0, 0, 0]),
+        DropReason::ExtensionHeader,
+    );
+    // IPv4's routes: loose and strict (RFC 791, section 3.1).
+    for option in [131, 137] {
+        unjudgeable(
+            |from, to| from.udp(to, Family::V4, PORTS).options(&[1, option, 7, 4, 192, 0, 2, 1]),
+            DropReason::ExtensionHeader,
+        );
+    }
+}
+
+#[test]
+fn extension_headers_hide_nothing() {
+    let mut lab = Lab::new();
+    let rule =
+        Rule::identity(A.identity, tests::rules::NO_RULE).port(TCP, 80, 16, allow(1, 1)).port(UDP, 80, 16, allow(1, 1));
+    lab.isolate(&B, Direction::Ingress, &[rule]);
+    let pad: &[u8] = &[0, 1, 4, 0, 0, 0, 0];
+    let long: &[u8] = &[&[15][..], &[0; 126]].concat();
+    let route: &[u8] = &[0, 0, 0, 0, 0, 0, 0];
+    let chains: [&[(u8, &[u8])]; 7] = [
+        &[(0, pad)],
+        &[(60, pad)],
+        &[(43, route)],
+        &[(60, long), (60, long), (60, long), (60, pad)],
+        &[(0, pad), (60, pad), (43, route), (60, pad)],
+        &[(43, route), (60, pad), (60, pad), (60, pad), (60, pad), (60, pad), (60, pad), (60, pad)],
+        &[(0, long), (60, long)],
+    ];
+    for (number, chain) in chains.into_iter().enumerate() {
+        let source = 41_000 + number as u16;
+        let with = |packet: Packet| chain.iter().fold(packet, |packet, (kind, rest)| packet.extension(*kind, rest));
+        for (allowed, denied) in [
+            (A.tcp(&B, Family::V6, [source, 80], SYN), A.tcp(&B, Family::V6, [source, 81], SYN)),
+            (A.udp(&B, Family::V6, [source, 80]), A.udp(&B, Family::V6, [source, 81])),
+        ] {
+            lab.send(At::From(A), &with(allowed.clone())).reaches(&B).opens();
+            lab.send(At::From(A), &with(denied)).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+            // The same connection without them.
+            lab.send(At::From(A), &allowed).reaches(&B);
+        }
+        lab.send(At::From(A), &with(A.ping(&B, Family::V6, source)))
+            .drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+        // Router advertisements are recognised behind them (RFC 7113).
+        lab.send(At::From(A), &with(A.icmp(&B, Family::V6, 134, 0).ttl(255)))
+            .drops(DropReason::ForgedNeighbourDiscovery, None);
+    }
+}
+
+/// Frames of connections A has with B, and the errors that B, the node, a router and C send about them.
+#[test]
+fn icmp_errors_belong_to_the_connection_they_quote() {
+    for family in FAMILIES {
+        let mut lab = Lab::new();
+        let all = [Rule::identity(B.identity, allow(1, 1)), Rule::identity(WORLD.identity, allow(1, 1))];
+        lab.isolate(&A, Direction::Egress, &all);
+        lab.isolate(&A, Direction::Ingress, &[]);
+        let (unreachable, too_big) = if family == Family::V4 { ([3, 3], [3, 4]) } else { ([1, 4], [2, 0]) };
+        let icmp = |from: &Host, to: &Host, frame: &[u8], message, quote| {
+            error_about(frame, [from.mac, to.mac], from.addr(family), message, [0, 0, 5, 0], quote)
+        };
+        let connections = [
+            A.udp(&B, family, PORTS),
+            A.tcp(&B, family, PORTS, SYN),
+            A.sctp(&B, family, PORTS, SCTP_INIT),
+            A.ping(&B, family, 7),
+            A.udp(&B, family, PORTS).part(9, 0, true),
+        ];
+        for packet in connections {
+            let frame = packet.bytes();
+            // Network header and eight bytes.
+            let least = match (family, packet.fragment) {
+                (Family::V4, _) => 28,
+                (Family::V6, None) => 48,
+                (Family::V6, Some(_)) => 56,
+            };
+            // Before there is such a connection.
+            lab.send(At::From(B), &icmp(&B, &A, &frame, unreachable, 500)).drops(DropReason::UnrelatedIcmpError, None);
+            lab.send(At::From(A), &packet).reaches(&B).opens();
+            // From the other end itself, with as much as it likes to quote; it has to be enough to tell.
+            for quote in [500, least] {
+                lab.send(At::From(B), &icmp(&B, &A, &frame, unreachable, quote)).reaches(&A);
+            }
+            lab.send(At::From(B), &icmp(&B, &A, &frame, unreachable, least - 1))
+                .drops(DropReason::UnrelatedIcmpError, None);
+            // From another pod, which is no router and no end of it.
+            lab.send(At::From(C), &icmp(&C, &A, &frame, too_big, 500)).drops(DropReason::UnrelatedIcmpError, None);
+            lab.send(At::To(A, C), &icmp(&C, &A, &frame, too_big, 500)).drops(DropReason::UnrelatedIcmpError, None);
+            // In another's name.
+            let forged = icmp(&B, &A, &frame, unreachable, 500).from_mac(C.mac);
+            lab.send(At::From(C), &forged).drops(DropReason::InvalidSourceIp, None);
+            // The connection has not moved by any of that.
+            let (key, entry) = lab.connection(maps::PENDING);
+            assert_eq!((entry.state, entry.packets), (CtState::New as u8, [1, 0]));
+            lab.forget(maps::PENDING, &key);
+        }
+        // To the outside: routers on the way, and the node itself.
+        let packet = A.udp(&WORLD, family, PORTS);
+        let frame = packet.bytes();
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500))
+            .drops(DropReason::UnrelatedIcmpError, None);
+        lab.send(At::From(A), &packet).passes().opens();
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500)).passes();
+        lab.send(At::To(A, WORLD), &icmp(&WORLD, &A, &frame, unreachable, 500)).passes();
+        lab.send(At::To(A, NODE), &icmp(&NODE, &A, &frame, too_big, 500)).passes();
+        // Other ports are another connection.
+        let other = A.udp(&WORLD, family, [PORTS[0], 81]).bytes();
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &other, too_big, 500))
+            .drops(DropReason::UnrelatedIcmpError, None);
+        // Nor does an error get through about what has been cut.
+        lab.isolate(&A, Direction::Egress, &[]);
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500)).whatever();
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500))
+            .drops(DropReason::PolicyChange, Some(Direction::Egress));
+    }
 }
 
 #[test]
@@ -181,20 +383,28 @@ fn ipv4_options_hide_nothing() {
     let rule =
         Rule::identity(A.identity, tests::rules::NO_RULE).port(TCP, 80, 16, allow(1, 1)).port(UDP, 80, 16, allow(1, 1));
     lab.isolate(&B, Direction::Ingress, &[rule]);
-    for (number, length) in (4..=40).step_by(4).enumerate() {
-        // No-operation (RFC 791), which may be there any number of times.
-        let options = vec![1; length];
+    // No-operation, which may be there any number of times; record route, timestamp, router alert (IANA).
+    let route = [&[7, 39, 4][..], &[0; 37]].concat();
+    let lists: [&[u8]; 6] = [
+        &[1; 4],
+        &[1; 12],
+        &route,
+        &[68, 8, 5, 0, 0, 0, 0, 0],
+        &[148, 4, 0, 0],
+        &[1, 148, 4, 0, 0, 1, 7, 3, 4, 0, 131, 3],
+    ];
+    for (number, options) in lists.into_iter().enumerate() {
         let source = 40_000 + number as u16;
         for (packet, denied) in [
             (A.tcp(&B, Family::V4, [source, 80], SYN), A.tcp(&B, Family::V4, [source, 81], SYN)),
             (A.udp(&B, Family::V4, [source, 80]), A.udp(&B, Family::V4, [source, 81])),
         ] {
-            lab.send(At::From(A), &packet.options(&options)).reaches(&B).opens();
-            lab.send(At::From(A), &denied.options(&options)).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+            lab.send(At::From(A), &packet.options(options)).reaches(&B).opens();
+            lab.send(At::From(A), &denied.options(options)).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
         }
-        let sctp = A.sctp(&B, Family::V4, [source, 80], SCTP_INIT).options(&options);
+        let sctp = A.sctp(&B, Family::V4, [source, 80], SCTP_INIT).options(options);
         lab.send(At::From(A), &sctp).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
-        lab.send(At::From(A), &A.ping(&B, Family::V4, source).options(&options))
+        lab.send(At::From(A), &A.ping(&B, Family::V4, source).options(options))
             .drops(DropReason::DefaultDeny, Some(Direction::Ingress));
     }
 }

@@ -53,7 +53,7 @@ fn provoke(reason: DropReason) -> Seen {
             lab.send_bytes(At::From(A), &frame).drops(reason, None)
         }
         DropReason::Fragment => to_isolated(syn.fragment(8, false)),
-        DropReason::ExtensionHeader => to_isolated(A.udp(&B, Family::V6, PORTS).extension(60, &[0; 7])),
+        DropReason::ExtensionHeader => to_isolated(A.udp(&B, Family::V6, PORTS).extension(139, &[0; 7])),
         DropReason::ForgedNeighbourDiscovery => {
             lab.send(At::From(A), &A.icmp(&B, Family::V6, 134, 0).ttl(255)).drops(reason, None)
         }

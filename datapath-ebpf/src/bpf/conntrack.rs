@@ -11,7 +11,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{proto, tcp},
+    parse::{Kind, proto, tcp},
 };
 
 use crate::{
@@ -208,7 +208,10 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         return Slow::Dropped(DropReason::PolicyChange as u8);
     }
 
-    progress(seen, entry, table, responder, state);
+    // What is said about a connection is no packet of it.
+    if seen.packet.kind as u8 != Kind::Related as u8 {
+        progress(seen, entry, table, responder, state);
+    }
     let target = if responder { slot[0] } else { slot[1] };
     if seen.hook as u8 == Hook::FromPod as u8 && target != NO_SLOT && entry.flags() & FLAG_VIA_STACK == 0 {
         Slow::Deliver(target)

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use datapath_abi::{
     addr::{Addr, AddrEntry},
-    conntrack::{CtEntry, CtKey},
+    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
     endpoint::Endpoint,
     event::{FlowEvent, HOOKS, Hook},
     maps::{Counter, Scalar},
@@ -32,6 +32,8 @@ const LAZY: usize = BPF_F_NO_PREALLOC as usize;
 pub(crate) static CONNTRACK: HashMap<CtKey, CtEntry, 131_072> = HashMap::new();
 #[btf_map]
 pub(crate) static PENDING: LruHashMap<CtKey, CtEntry, 16_384> = LruHashMap::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 8_192> = LruHashMap::new();
 #[btf_map]
 static ENDPOINTS: Array<Endpoint, 1_024> = Array::new();
 #[btf_map]
@@ -218,6 +220,19 @@ pub(crate) fn port(key: PortKey) -> Option<Decision> {
 fn copy_peer(entry: *const PeerEntry) -> PeerEntry {
     // SAFETY: a map value. Entries of a live rule set change by replacement, not in place.
     unsafe { *entry }
+}
+
+/// What the first fragment of a packet has said.
+#[inline(always)]
+pub(crate) fn fragment(key: &FragmentKey) -> Option<FragmentEntry> {
+    // SAFETY: eight bytes, copied at once.
+    FRAGMENTS.get_ptr(key).map(|entry| unsafe { *entry })
+}
+
+/// A map that refuses costs the packet's later fragments.
+#[inline(always)]
+pub(crate) fn put_fragment(key: &FragmentKey, entry: &FragmentEntry) {
+    let _ = FRAGMENTS.insert(key, entry, BPF_ANY as u64);
 }
 
 /// A conntrack entry in its map.

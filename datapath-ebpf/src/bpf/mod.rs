@@ -8,4 +8,5 @@ pub(crate) mod forward;
 pub(crate) mod maps;
 pub(crate) mod packet;
 pub(crate) mod policy;
+pub(crate) mod rare;
 pub(crate) mod steps;

@@ -4,9 +4,11 @@
 //! which a packet pointer is used beyond what was compared with `data_end`.
 #![allow(unsafe_code)]
 
-use aya_ebpf::programs::TcContext;
+use core::arch::asm;
+
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use datapath_abi::event::Hook;
-use datapath_ebpf::parse::{Bytes, ETH_LEN, View};
+use datapath_ebpf::parse::{Bytes, ETH_LEN, MAX_READ, View};
 
 /// Longest stretch of headers that the parser looks at in the usual case: Ethernet, IPv6, TCP.
 const USUAL_HEADERS: usize = ETH_LEN + 40 + 20;
@@ -30,6 +32,19 @@ impl<'a> Skb<'a> {
             let _ = context.pull_data(length);
         }
         skb
+    }
+
+    /// For a step that is a function of its own.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut __sk_buff {
+        self.context.skb.skb
+    }
+
+    /// Whether it belongs to a VLAN. The kernel keeps the tag outside of the packet's bytes.
+    #[inline(always)]
+    pub(crate) fn is_tagged(&self) -> bool {
+        // SAFETY: the context pointer is valid for the run of the program.
+        unsafe { (*self.context.skb.skb).vlan_present != 0 }
     }
 
     #[inline(always)]
@@ -99,6 +114,43 @@ impl Bytes for Skb<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
         self.context.len()
+    }
+}
+
+/// The same for a second look, at headers whose places are known only when the packet is there.
+#[derive(Clone, Copy)]
+pub(crate) struct Deep<'a>(Skb<'a>);
+
+impl<'a> Deep<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a TcContext, hook: Hook) -> Self {
+        let skb = Skb { context, hook };
+        let length = if context.len() < MAX_READ as u32 { context.len() } else { MAX_READ as u32 };
+        if (skb.linear() as u32) < length {
+            let _ = context.pull_data(length);
+        }
+        Self(skb)
+    }
+}
+
+impl Bytes for Deep<'_> {
+    type View = Pointer;
+
+    #[inline(always)]
+    fn view(&self, offset: usize, length: usize) -> Option<Pointer> {
+        let mut start = self.0.context.data() + offset;
+        // SAFETY: moves a register to itself. Keeps the compiler from making the sum a second time: the verifier
+        // would not take it for the pointer that was compared.
+        unsafe { asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) };
+        if start + length > self.0.context.data_end() {
+            return None;
+        }
+        Some(Pointer(start))
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.0.context.len()
     }
 }
 

@@ -11,7 +11,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     decide::{self, Rules},
-    parse::{Kind, Packet},
+    parse::{Kind, Packet, Part},
 };
 
 use crate::{
@@ -138,21 +138,27 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     if nowhere(seen.packet.addr[0]) && seen.packet.kind as u8 != Kind::Neighbour as u8 {
         return Err(DropReason::Invalid);
     }
-    // A process of this node, whatever address it uses: promise 8, no table asked.
-    if seen.ingress_ifindex == 0 {
+    // A process of this node, whatever address it uses: promise 8, no table asked. Not so for
+    // fragments: the kernel's `ip6_fragment` forgets where a packet came from that it forwards.
+    let by_host = seen.ingress_ifindex == 0;
+    if by_host && seen.packet.part as u8 == Part::Whole as u8 {
         ends.identity[0] = identity::HOST;
         return Ok(());
     }
     ends.identity[0] = identity::WORLD;
     if let Some(entry) = maps::address(seen.packet.addr[0]) {
+        if by_host && entry.identity == identity::HOST {
+            ends.identity[0] = identity::HOST;
+            return Ok(());
+        }
         if let Some(endpoint) = local(entry.slot) {
-            if endpoint.ifindex() != seen.ingress_ifindex {
+            if endpoint.ifindex() != seen.ingress_ifindex && !by_host {
                 return Err(DropReason::Martian);
             }
             // A pod of this node, sent round by the host's stack, which may have changed the
             // destination: its own rules are asked about where the packet really goes.
             ends.slot[0] = entry.slot;
-            ends.ifindex[0] = seen.ingress_ifindex;
+            ends.ifindex[0] = endpoint.ifindex();
             ends.rules[0] = endpoint.egress_rules();
         }
         // The node's own address on a packet that came in from somewhere is somebody else,
@@ -218,28 +224,28 @@ fn link_group(packet: &Packet) -> bool {
 /// Asks both ends' rules, notes the cookies. `addr` and `port` are the ends' in the order of
 /// `ends`; what is not tracked is let through only between ends that no rule set isolates.
 #[inline(always)]
-pub(crate) fn judge(ends: &mut Ends, packet: &Packet, addr: &[Addr; 2], port: u16) -> Judgement {
+pub(crate) fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -> Judgement {
     let egress = RulesPtr(ends.rules[0]);
     let ingress = if ends.identity[0] == identity::HOST { RulesPtr(0) } else { RulesPtr(ends.rules[1]) };
     if egress.flags() | ingress.flags() == 0 {
         return Judgement::PASS;
     }
-    match packet.kind {
+    match seen.packet.kind {
         Kind::Fragment => return Judgement::invalid(DropReason::Fragment),
-        Kind::Extension => return Judgement::invalid(DropReason::ExtensionHeader),
+        Kind::Extension | Kind::Rare => return Judgement::invalid(DropReason::ExtensionHeader),
         Kind::Multicast => return Judgement::invalid(DropReason::Multicast),
         Kind::IcmpError => return Judgement::invalid(DropReason::UnrelatedIcmpError),
-        Kind::Tracked | Kind::IcmpOther | Kind::Neighbour | Kind::Router => {}
+        Kind::Tracked | Kind::Related | Kind::IcmpOther | Kind::Neighbour | Kind::Router => {}
     }
     if egress.flags() != 0 {
-        let decision = steps::ask(egress, ends.identity[1], &addr[1], packet.proto, port);
+        let decision = steps::ask(egress, ends.identity[1], &addr[1], seen.key.proto, port);
         ends.cookie[0] = decision.cookie;
         if let Err(reason) = decide::verdict(egress, decision) {
             return Judgement::refused(reason, Direction::Egress as u8);
         }
     }
     if ingress.flags() != 0 {
-        let decision = steps::ask(ingress, ends.identity[0], &addr[0], packet.proto, port);
+        let decision = steps::ask(ingress, ends.identity[0], &addr[0], seen.key.proto, port);
         ends.cookie[1] = decision.cookie;
         if let Err(reason) = decide::verdict(ingress, decision) {
             return Judgement::refused(reason, Direction::Ingress as u8);

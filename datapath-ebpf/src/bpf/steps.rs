@@ -6,6 +6,7 @@
 //! forwards to the code where the step is written.
 #![allow(unsafe_code)]
 
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use datapath_abi::{
     addr::Addr,
     conntrack::{CtEntry, CtKey, Ends},
@@ -13,6 +14,7 @@ use datapath_abi::{
     policy::Decision,
     reason::DropReason,
 };
+use datapath_ebpf::parse::Part;
 
 use crate::{
     Seen,
@@ -20,7 +22,9 @@ use crate::{
         conntrack::{self, Slow},
         event,
         maps::{self, EntryRef},
+        packet::{Deep, Skb},
         policy::{self, Judgement},
+        rare,
     },
 };
 
@@ -36,6 +40,8 @@ pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
         known = Slow::unpack(step_known(seen, true));
     }
     match known {
+        // It opens nothing, and nothing is known of what it belongs to.
+        Slow::Unknown if seen.packet.part as u8 == Part::Later as u8 => untracked(seen),
         Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
             Slow::Dropped(reason) => Slow::Dropped(reason),
             _ => Slow::unpack(step_first(seen)),
@@ -59,6 +65,36 @@ pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
 #[inline(always)]
 pub(crate) fn untracked(seen: &Seen) -> Slow {
     Slow::unpack(step_untracked(seen))
+}
+
+/// An ICMP error that quotes a packet of a connection: `None` if there is no such connection, or
+/// the error does not belong to it.
+#[inline(always)]
+pub(crate) fn related(seen: &Seen) -> Option<Slow> {
+    let mut known = Slow::unpack(step_known(seen, true));
+    if matches!(known, Slow::Changed) {
+        step_redecide(seen);
+        known = Slow::unpack(step_known(seen, true));
+    }
+    match known {
+        Slow::Stack | Slow::Deliver(_) | Slow::Dropped(_) => Some(known),
+        _ => None,
+    }
+}
+
+/// Reads the rest of a packet: see [`rare::read`].
+#[inline(always)]
+pub(crate) fn rare(skb: &Skb, seen: &mut Seen) -> Result<(), DropReason> {
+    match step_rare(skb.context(), seen) {
+        0 => Ok(()),
+        reason => Err(DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid)),
+    }
+}
+
+/// Notes a first fragment: see [`rare::remember`].
+#[inline(always)]
+pub(crate) fn remember(seen: &Seen) {
+    step_remember(seen);
 }
 
 /// Neighbour discovery.
@@ -99,6 +135,23 @@ pub(crate) fn report_packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_
 #[inline(always)]
 pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: u64) {
     step_report_connection(key, entry.value(), end, now_ns);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_rare(context: *mut __sk_buff, seen: *mut Seen) -> u32 {
+    // SAFETY: as above.
+    let Some(seen) = (unsafe { seen.as_mut() }) else { return DropReason::Invalid as u32 };
+    let context = TcContext::new(context);
+    match rare::read(&Deep::new(&context, seen.hook), seen) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(never)]
+fn step_remember(seen: &Seen) {
+    rare::remember(seen);
 }
 
 #[inline(never)]
@@ -145,7 +198,7 @@ fn step_neighbour(seen: &Seen) -> u64 {
 extern "C" fn step_judge(ends: *mut Ends, seen: *const Seen, addr: *const [Addr; 2], port: u32) -> u32 {
     // SAFETY: as above.
     match unsafe { (ends.as_mut(), seen.as_ref(), addr.as_ref()) } {
-        (Some(ends), Some(seen), Some(addr)) => policy::judge(ends, &seen.packet, addr, port as u16).bits(),
+        (Some(ends), Some(seen), Some(addr)) => policy::judge(ends, seen, addr, port as u16).bits(),
         _ => Judgement::invalid(DropReason::Invalid).bits(),
     }
 }

@@ -5,7 +5,10 @@ use std::{vec, vec::Vec};
 
 use proptest::prelude::*;
 
+use datapath_abi::conntrack::CtKey;
+
 use super::*;
+use crate::ct;
 
 const SRC4: [u8; 4] = [10, 1, 2, 3];
 const DST4: [u8; 4] = [10, 4, 5, 6];
@@ -79,8 +82,28 @@ fn parsed(frame: &[u8]) -> Result<Packet, DropReason> {
     let ethernet = bytes.view(0, ETH_LEN).ok_or(DropReason::TruncatedHeader)?;
     let mut packet = Packet::EMPTY;
     ip(&bytes, View::u16(ethernet, 12), &mut packet)?;
+    if packet.kind == Kind::Rare {
+        rare(&bytes, &mut packet)?;
+    }
+    assert_ne!(packet.kind, Kind::Rare);
     Ok(packet)
 }
+
+/// Extension headers before `transport`, each a type and its bytes without the two first.
+fn chain(headers: &[(u8, &[u8])], proto: u8, transport: &[u8]) -> (u8, Vec<u8>) {
+    let mut payload = Vec::new();
+    for (place, (_, rest)) in headers.iter().enumerate() {
+        let next = headers.get(place + 1).map_or(proto, |(kind, _)| *kind);
+        assert_eq!((rest.len() + 2) % 8, 0);
+        payload.extend([next, ((rest.len() + 2) / 8 - 1) as u8]);
+        payload.extend(*rest);
+    }
+    payload.extend(transport);
+    (headers.first().map_or(proto, |(kind, _)| *kind), payload)
+}
+
+/// Six bytes of padding options.
+const PAD: &[u8] = &[1, 4, 0, 0, 0, 0];
 
 /// One of every kind that has a transport header, of both families.
 fn whole() -> Vec<Vec<u8>> {
@@ -92,8 +115,15 @@ fn whole() -> Vec<Vec<u8>> {
     ] {
         frames.push(frame4(proto, &[], 0x4000, &header));
         frames.push(frame4(proto, &[1; 8], 0, &header));
-        frames.push(frame4(proto, &[1; 40], 0, &header));
+        // Record route, and the end of options.
+        let mut route = [0; 40];
+        route[..3].copy_from_slice(&[7, 39, 4]);
+        frames.push(frame4(proto, &route, 0, &header));
+        frames.push(frame4(proto, &[], 0x2000, &header));
         frames.push(frame6(proto, 64, DST6, &header));
+        let (next, payload) =
+            chain(&[(0, PAD), (60, PAD), (43, &[0; 6]), (44, &[0, 1, 0, 0, 0, 9]), (60, PAD)], proto, &header);
+        frames.push(frame6(next, 64, DST6, &payload));
     }
     frames.push(frame4(proto::ICMP, &[], 0, &icmp_header(8, 0, 7)));
     frames.push(frame6(proto::ICMPV6, 64, DST6, &icmp_header(128, 0, 7)));
@@ -150,9 +180,7 @@ fn what_ends_within_its_transport_header_is_truncated() {
             } else {
                 cut[18..20].copy_from_slice(&((length - ETH_LEN - 40) as u16).to_be_bytes());
             }
-            // Of a listener report the parser wants the first nine bytes, to tell it by.
-            let enough = !v4 && frame[20] == 0 && length >= ETH_LEN + 40 + 9;
-            assert_eq!(parsed(&cut).err(), (!enough).then_some(DropReason::TruncatedHeader), "{length}");
+            assert_eq!(parsed(&cut).err(), Some(DropReason::TruncatedHeader), "{length}");
         }
     }
 }
@@ -167,6 +195,7 @@ fn icmp_by_type() {
             8 => (Kind::Tracked, [700, 701]),
             0 => (Kind::Tracked, [701, 700]),
             3 | 4 | 11 | 12 => (Kind::IcmpError, [0, 0]),
+            5 | 9 => (Kind::Router, [0, 0]),
             _ => (Kind::IcmpOther, [0, 0]),
         };
         assert_eq!((v4.kind, v4.port), (wanted, port), "ICMP {kind}");
@@ -203,46 +232,246 @@ fn icmp_by_type() {
 }
 
 #[test]
-fn fragments_have_no_ports() {
+fn the_first_fragment_has_the_ports_and_later_ones_have_none() {
     let header = udp_header(1, 2);
     // Reserved bit and "don't fragment" alone are no fragment (RFC 791, 3.1).
-    for (word, fragment) in
-        [(0, false), (0x4000, false), (0x8000, false), (0x2000, true), (1, true), (0x1fff, true), (0x6001, true)]
-    {
+    for (word, part) in [
+        (0, Part::Whole),
+        (0x4000, Part::Whole),
+        (0x8000, Part::Whole),
+        (0x2000, Part::First),
+        (1, Part::Later),
+        (0x1fff, Part::Later),
+        (0x6001, Part::Later),
+    ] {
         let packet = parsed(&frame4(proto::UDP, &[], word, &header)).unwrap();
-        assert_eq!((packet.kind == Kind::Fragment, packet.port == [0, 0]), (fragment, fragment), "{word:#x}");
+        let (kind, port, id) = match part {
+            Part::Whole => (Kind::Tracked, [1, 2], 0),
+            Part::First => (Kind::Tracked, [1, 2], 1),
+            Part::Later => (Kind::Fragment, [0, 0], 1),
+        };
+        assert_eq!((packet.part, packet.kind, packet.port, packet.id), (part, kind, port, id), "{word:#x}");
     }
-    // A fragment need not hold a transport header.
-    assert_eq!(parsed(&frame4(proto::TCP, &[], 0x2000, &[])).map(|packet| packet.kind), Ok(Kind::Fragment));
-    assert_eq!(parsed(&frame6(44, 64, DST6, &[0; 8])).map(|packet| packet.kind), Ok(Kind::Fragment));
+    // The same in IPv6; without offset and without "more" it is whole (RFC 6946).
+    for (word, part) in [(0u16, Part::Whole), (1, Part::First), (8, Part::Later), (0xfff9, Part::Later)] {
+        let mut payload = vec![proto::UDP, 0];
+        payload.extend(word.to_be_bytes());
+        payload.extend(0x0102_0304_u32.to_ne_bytes());
+        payload.extend(&header);
+        let packet = parsed(&frame6(44, 64, DST6, &payload)).unwrap();
+        let (kind, port) = if part == Part::Later { (Kind::Fragment, [0, 0]) } else { (Kind::Tracked, [1, 2]) };
+        assert_eq!((packet.part, packet.kind, packet.port), (part, kind, port), "{word:#x}");
+        assert_eq!((packet.proto, packet.id), (proto::UDP, 0x0102_0304));
+    }
+}
+
+#[test]
+fn no_header_is_shown_in_one_fragment_and_written_in_another() {
+    // The first fragment ends before its header does: RFC 1858. What follows it in the frame is no part of it.
+    let header = tcp_header(1, 2, tcp::SYN);
+    for shown in 0..20u16 {
+        let mut frame = frame4(proto::TCP, &[], 0x2000, &header);
+        frame[16..18].copy_from_slice(&(20 + shown).to_be_bytes());
+        assert_eq!(parsed(&frame), Err(DropReason::TruncatedHeader), "{shown}");
+        let mut payload = vec![proto::TCP, 0, 0, 1, 0, 0, 0, 9];
+        payload.extend(&header);
+        let mut frame = frame6(44, 64, DST6, &payload);
+        frame[18..20].copy_from_slice(&(8 + shown).to_be_bytes());
+        assert_eq!(parsed(&frame), Err(DropReason::TruncatedHeader), "{shown}");
+    }
+    // A later one lies over it: RFC 3128.
+    for (offset, fine) in [(1u16, false), (2, false), (3, true), (6, true)] {
+        let wanted = if fine { Ok(Kind::Fragment) } else { Err(DropReason::TruncatedHeader) };
+        assert_eq!(parsed(&frame4(proto::TCP, &[], offset, &[0; 24])).map(|packet| packet.kind), wanted);
+        let mut payload = vec![proto::TCP, 0];
+        payload.extend((offset << 3).to_be_bytes());
+        payload.extend([0; 20]);
+        assert_eq!(parsed(&frame6(44, 64, DST6, &payload)).map(|packet| packet.kind), wanted);
+        assert!(parsed(&frame4(proto::UDP, &[], offset, &[0; 24])).is_ok(), "ports come first");
+    }
+}
+
+#[test]
+fn neighbour_discovery_comes_in_one_piece() {
+    for kind in [133, 134, 135, 136, 137] {
+        let mut payload = vec![proto::ICMPV6, 0, 0, 1, 0, 0, 0, 9];
+        payload.extend(icmp_header(kind, 0, 0));
+        assert_eq!(parsed(&frame6(44, 255, DST6, &payload)), Err(DropReason::ForgedNeighbourDiscovery), "RFC 6980");
+        // Behind other headers it is still recognised: RFC 7113.
+        let (next, payload) = chain(&[(60, PAD), (60, PAD)], proto::ICMPV6, &icmp_header(kind, 0, 0));
+        let wanted = if matches!(kind, 134 | 137) { Kind::Router } else { Kind::Neighbour };
+        assert_eq!(parsed(&frame6(next, 255, DST6, &payload)).map(|packet| packet.kind), Ok(wanted));
+    }
+}
+
+#[test]
+fn options_that_send_a_packet_elsewhere() {
+    let header = tcp_header(1, 2, tcp::SYN);
+    let kind = |options: &[u8]| parsed(&frame4(proto::TCP, options, 0, &header)).map(|packet| packet.kind);
+    // IANA IP option numbers: record route, timestamp, router alert, security; loose and strict source route.
+    for (option, wanted) in [(7, Kind::Tracked), (68, Kind::Tracked), (148, Kind::Tracked), (130, Kind::Tracked)]
+        .into_iter()
+        .chain([(131, Kind::Extension), (137, Kind::Extension)])
+    {
+        assert_eq!(kind(&[option, 4, 4, 0]), Ok(wanted), "{option}");
+        assert_eq!(kind(&[1, 1, 148, 4, 0, 0, option, 4, 4, 0, 0, 0]), Ok(wanted), "{option} after others");
+        assert_eq!(kind(&[0, option, 4, 4]), Ok(Kind::Tracked), "{option} after the end");
+    }
+    assert_eq!(kind(&[1; 12]), Ok(Kind::Tracked));
+    assert_eq!(kind(&[1; 16]), Ok(Kind::Extension), "more options than anybody needs");
+    for length in [0, 1] {
+        assert_eq!(kind(&[7, length, 0, 0]), Err(DropReason::TruncatedHeader));
+    }
 }
 
 #[test]
 fn extension_headers_and_what_is_none() {
+    let header = tcp_header(7, 8, tcp::SYN);
     for next in 0..=255 {
-        let packet = parsed(&frame6(next, 255, DST6, &[next; 40]));
+        let packet = parsed(&frame6(next, 255, DST6, &[[next; 8], [0; 8], [0; 8], [0; 8], [0; 8]].concat()));
         match next {
-            // IANA IPv6 extension header types, without fragments, ESP and AH.
+            // What they are followed by is themselves, and hop-by-hop options come first only.
             0 | 43 | 59 | 60 | 135 | 139 | 140 => {
-                assert_eq!(packet.map(|p| (p.kind, p.proto)), Ok((Kind::Extension, next)), "{next}");
+                assert!(packet.is_err() || packet.is_ok_and(|p| p.kind == Kind::Extension), "{next}");
             }
-            44 => assert_eq!(packet.map(|p| p.kind), Ok(Kind::Fragment)),
             // Judged by what stands there, which is tested elsewhere.
-            58 | 6 => {}
+            44 | 58 | 6 => {}
             _ => assert_eq!(packet.map(|p| (p.kind, p.proto)), Ok((Kind::Tracked, next)), "{next}"),
         }
     }
-    // Hop-by-hop options before other ICMPv6, or before more than one header of options.
-    for (payload, kind) in [
-        ([58, 0, 5, 2, 0, 0, 1, 0, 143], Kind::Neighbour),
-        ([58, 0, 5, 2, 0, 0, 1, 0, 130], Kind::Neighbour),
-        ([58, 0, 5, 2, 0, 0, 1, 0, 128], Kind::Extension),
-        ([58, 1, 5, 2, 0, 0, 1, 0, 143], Kind::Extension),
-        ([17, 0, 5, 2, 0, 0, 1, 0, 143], Kind::Extension),
+    // IANA extension header types that we read, in every order, and those that we don't.
+    let fragment: &[u8] = &[0, 0, 0, 0, 0, 9];
+    let routing: &[u8] = &[0, 0, 0, 0, 0, 0];
+    let known: [(u8, &[u8]); 3] = [(43, routing), (44, fragment), (60, PAD)];
+    for a in known {
+        for b in known {
+            for c in known {
+                let (next, payload) = chain(&[a, b, c], proto::TCP, &header);
+                let packet = parsed(&frame6(next, 64, DST6, &payload)).unwrap();
+                let fragments = [a, b, c].iter().filter(|(kind, _)| *kind == 44).count();
+                let wanted = if fragments > 1 { (Kind::Extension, [0, 0]) } else { (Kind::Tracked, [7, 8]) };
+                assert_eq!((packet.kind, packet.port), wanted, "{} {} {}", a.0, b.0, c.0);
+            }
+        }
+        for unknown in [59, 135, 139, 140] {
+            let (next, payload) = chain(&[a, (unknown, PAD)], proto::TCP, &header);
+            assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(Kind::Extension));
+        }
+        let (next, payload) = chain(&[(0, PAD), a], proto::TCP, &header);
+        assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(Kind::Tracked));
+        let (next, payload) = chain(&[a, (0, PAD)], proto::TCP, &header);
+        assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(Kind::Extension), "RFC 8200, 4.1");
+    }
+    // Segments left: it goes somewhere else first.
+    let (next, payload) = chain(&[(43, &[0, 1, 0, 0, 0, 0])], proto::TCP, &header);
+    assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(Kind::Extension));
+    // Up to the bounds, and beyond them.
+    for (headers, wanted) in [(8, Kind::Tracked), (9, Kind::Extension)] {
+        let (next, payload) = chain(&vec![(60, PAD); headers], proto::TCP, &header);
+        assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(wanted), "{headers} headers");
+    }
+    for (bytes, wanted) in [(512, Kind::Tracked), (520, Kind::Extension)] {
+        let options = vec![0; bytes - 2];
+        let (next, payload) = chain(&[(60, &options)], proto::TCP, &header);
+        assert_eq!(parsed(&frame6(next, 64, DST6, &payload)).map(|p| p.kind), Ok(wanted), "{bytes} bytes");
+    }
+    // Listener discovery has a router alert before it; without, it is any ICMPv6.
+    for kind in [130, 131, 132, 143] {
+        for (headers, wanted) in [(&[(0, PAD)][..], Kind::Neighbour), (&[(60, PAD)], Kind::IcmpOther)] {
+            let (next, payload) = chain(headers, proto::ICMPV6, &icmp_header(kind, 0, 0));
+            assert_eq!(parsed(&frame6(next, 1, DST6, &payload)).map(|p| p.kind), Ok(wanted));
+        }
+    }
+}
+
+/// A frame with an ICMP error that quotes the IP packet in `quoted`, from its destination or from a
+/// router on the way.
+fn error_about(quoted: &[u8], from_end: bool) -> Vec<u8> {
+    let v4 = quoted[12] == 0x08;
+    let inner = &quoted[ETH_LEN..];
+    let mut message = if v4 { icmp_header(3, 4, 0) } else { icmp_header(2, 0, 0) };
+    message.extend(inner);
+    let mut frame = if v4 { frame4(proto::ICMP, &[], 0, &message) } else { frame6(proto::ICMPV6, 64, SRC6, &message) };
+    if v4 {
+        frame[26..30].copy_from_slice(if from_end { &DST4 } else { &[192, 0, 2, 1] });
+        frame[30..34].copy_from_slice(&SRC4);
+    } else {
+        frame[22..38].copy_from_slice(&DST6);
+        if !from_end {
+            frame[30] = 99;
+        }
+    }
+    frame
+}
+
+fn quoted(frame: &[u8]) -> Option<(Quoted, CtKey)> {
+    let bytes = Slice(frame);
+    let packet = parsed(frame).unwrap();
+    assert_eq!(packet.kind, Kind::IcmpError);
+    let at = if packet.v4 { ETH_LEN + 20 } else { ETH_LEN + 40 };
+    let mut key = CtKey::default();
+    quote(&bytes, at, &packet, &mut key).map(|quoted| (quoted, key))
+}
+
+#[test]
+fn an_error_has_the_key_of_what_it_quotes() {
+    let mut fragment = vec![proto::UDP, 0, 0, 1, 0, 0, 0, 9];
+    fragment.extend(udp_header(1, 2));
+    for frame in [
+        frame4(proto::TCP, &[], 0x4000, &tcp_header(40_000, 80, 0)),
+        frame4(proto::UDP, &[1; 8], 0, &udp_header(1, 2)),
+        frame4(proto::UDP, &[], 0x2000, &udp_header(1, 2)),
+        frame4(proto::SCTP, &[], 0, &sctp_header(5, 6, 0)),
+        frame4(proto::ICMP, &[], 0, &icmp_header(8, 0, 700)),
+        frame4(proto::ICMP, &[], 0, &icmp_header(0, 0, 700)),
+        frame4(50, &[], 0, &[1; 8]),
+        frame6(proto::TCP, 64, DST6, &tcp_header(40_000, 80, 0)),
+        frame6(proto::UDP, 64, DST6, &udp_header(1, 2)),
+        frame6(44, 64, DST6, &fragment),
+        frame6(proto::ICMPV6, 64, DST6, &icmp_header(128, 0, 700)),
     ] {
-        let mut payload = payload.to_vec();
-        payload.resize(40, 0);
-        assert_eq!(parsed(&frame6(0, 1, DST6, &payload)).map(|packet| packet.kind), Ok(kind));
+        let packet = parsed(&frame).unwrap();
+        let mut key = CtKey::default();
+        let greater = ct::key(&packet, &mut key);
+        for by_end in [true, false] {
+            let error = error_about(&frame, by_end);
+            assert_eq!(quoted(&error), Some((Quoted { greater: !greater, by_end }, key)), "{frame:02x?}");
+            // Eight bytes of the quoted transport header are what any router gives (RFC 792).
+            let outer = if packet.v4 { 20 } else { 40 };
+            let inner = match (packet.v4, frame[20]) {
+                (true, _) => usize::from(frame[14] & 15) * 4,
+                (false, 44) => 48,
+                (false, _) => 40,
+            };
+            let least = ETH_LEN + outer + 8 + inner + 8;
+            if packet.proto != 50 {
+                for length in 0..error.len() {
+                    let mut key = CtKey::default();
+                    let at = if packet.v4 { ETH_LEN + 20 } else { ETH_LEN + 40 };
+                    let outer = parsed(&error).unwrap();
+                    let found = quote(&Slice(&error[..length]), at, &outer, &mut key).is_some();
+                    assert_eq!(found, length >= least, "{length} of {least}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_that_quotes_what_its_target_has_not_sent() {
+    let frame = frame4(proto::UDP, &[], 0, &udp_header(1, 2));
+    let mut error = error_about(&frame, true);
+    error[33] ^= 1;
+    assert_eq!(quoted(&error), None, "to somebody else");
+    for (what, frame) in [
+        ("a later fragment", frame4(proto::UDP, &[], 1, &udp_header(1, 2))),
+        ("an error", frame4(proto::ICMP, &[], 0, &icmp_header(3, 0, 0))),
+        ("a timestamp request", frame4(proto::ICMP, &[], 0, &icmp_header(13, 0, 0))),
+        ("extension headers", frame6(60, 64, DST6, &chain(&[(60, PAD)], proto::UDP, &udp_header(1, 2)).1)),
+        ("a later fragment", frame6(44, 64, DST6, &[17, 0, 0, 9, 0, 0, 0, 1, 0, 1, 0, 2, 0, 8, 0, 0])),
+        ("neighbour discovery", frame6(proto::ICMPV6, 255, DST6, &icmp_header(135, 0, 0))),
+    ] {
+        assert_eq!(quoted(&error_about(&frame, true)), None, "{what}");
     }
 }
 
@@ -319,9 +548,14 @@ fn arp_and_what_is_none() {
 proptest! {
     #[test]
     fn nothing_makes_it_read_too_far(bytes in prop::collection::vec(any::<u8>(), 0..200), ethertype in any::<u16>()) {
-        let mut packet = Packet::EMPTY;
         for ethertype in [ethertype, ETH_P_IP, ETH_P_IPV6] {
+            let mut packet = Packet::EMPTY;
             let _ = ip(&Slice(&bytes), ethertype, &mut packet);
+            let _ = rare(&Slice(&bytes), &mut packet);
+            let mut key = CtKey::default();
+            for at in 0..bytes.len() {
+                let _ = quote(&Slice(&bytes), at, &packet, &mut key);
+            }
         }
         let _ = arp(&Slice(&bytes));
     }
@@ -355,7 +589,7 @@ proptest! {
         dst in any::<[u8; 4]>(),
         port in any::<[u16; 2]>(),
         flags in any::<u8>(),
-        options in 0..=10usize,
+        options in 0..=3usize,
     ) {
         let mut frame = frame4(proto::TCP, &vec![1; options * 4], 0, &tcp_header(port[0], port[1], flags));
         frame[26..30].copy_from_slice(&src);

@@ -1,0 +1,68 @@
+//! Packets that [`parse::ip`] does not read to the end: fragments, ICMP errors, and what has its
+//! transport header elsewhere than usual.
+
+use datapath_abi::{
+    conntrack::{FragmentEntry, FragmentKey},
+    event::Hook,
+    reason::DropReason,
+};
+use datapath_ebpf::{
+    ct,
+    parse::{self, ETH_LEN, Kind, Part},
+};
+
+use crate::{
+    Seen,
+    bpf::{maps, packet::Deep},
+};
+
+/// Whether a packet needs [`read`].
+#[inline(always)]
+pub(crate) fn is_rare(seen: &Seen) -> bool {
+    matches!(seen.packet.kind, Kind::Rare | Kind::IcmpError)
+}
+
+/// Reads the rest of a packet, and writes its key: for an ICMP error that of the connection which
+/// it is about, if it comes from where such an error can come from.
+#[inline(always)]
+pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
+    let mut at = if seen.packet.v4 { ETH_LEN + 20 } else { ETH_LEN + 40 };
+    if seen.packet.kind as u8 == Kind::Rare as u8 {
+        at = parse::rare(packet, &mut seen.packet)?;
+    }
+    if seen.packet.kind as u8 == Kind::IcmpError as u8 && seen.packet.part as u8 == Part::Whole as u8 {
+        if let Some(quoted) = parse::quote(packet, at, &seen.packet, &mut seen.key) {
+            // A pod is no router: it complains about what was sent to itself. From elsewhere, routers do.
+            if quoted.by_end || seen.hook as u8 == Hook::ToPod as u8 {
+                seen.packet.kind = Kind::Related;
+                seen.greater = quoted.greater;
+                return Ok(());
+            }
+        }
+    }
+    if seen.packet.kind as u8 == Kind::Fragment as u8 {
+        if let Some(first) = maps::fragment(&fragment_key(seen)) {
+            seen.packet.port = first.port;
+            seen.packet.proto = first.proto;
+            seen.packet.kind = Kind::Tracked;
+        }
+    }
+    seen.greater = ct::key(&seen.packet, &mut seen.key);
+    Ok(())
+}
+
+/// Notes a first fragment that has passed, for those that follow.
+#[inline(always)]
+pub(crate) fn remember(seen: &Seen) {
+    if seen.packet.kind as u8 == Kind::Tracked as u8 {
+        let entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
+        maps::put_fragment(&fragment_key(seen), &entry);
+    }
+}
+
+#[inline(always)]
+fn fragment_key(seen: &Seen) -> FragmentKey {
+    // In IPv6 later fragments may name another header than the transport's.
+    let proto = if seen.packet.v4 { seen.packet.proto } else { 0 };
+    FragmentKey { addr: seen.packet.addr, id: seen.packet.id, proto, pad: [0; 3] }
+}
