@@ -291,7 +291,7 @@ fn api_requests_with_wrong_fields_get_an_error_that_names_them() {
             ensure!(status.message().contains(names), "{shown}: {status:?}, wanted {names}");
         }
         let mut client = AdminClient::new(ask.channel());
-        let request = admin::DumpMapsRequest { maps: vec!["NO_SUCH_MAP".into()] };
+        let request = admin::DumpMapsRequest { maps: vec!["NO_SUCH_MAP".into()], limit: 0 };
         let error = ask.wait(async move { client.dump_maps(request).await }).err().context("there is no such map")?;
         ensure!(error.to_string().contains("NO_SUCH_MAP"), "{error}");
         serves(&mut node, pid)

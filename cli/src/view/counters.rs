@@ -48,16 +48,16 @@ impl From<pb::Scalar> for Scalar {
     }
 }
 
-/// One entry of a map, as text.
+/// One entry of a map as text, or a note about the map.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(crate) struct MapEntry {
-    pub(crate) map: String,
-    pub(crate) key: String,
-    pub(crate) value: String,
+#[serde(untagged)]
+pub(crate) enum MapEntry {
+    Entry { map: String, key: String, value: String },
+    Note { map: String, note: String },
 }
 
 impl From<pb::MapEntry> for MapEntry {
-    fn from(pb::MapEntry { map, key, value }: pb::MapEntry) -> Self {
-        Self { map, key, value }
+    fn from(pb::MapEntry { map, key, value, note }: pb::MapEntry) -> Self {
+        if note.is_empty() { Self::Entry { map, key, value } } else { Self::Note { map, note } }
     }
 }

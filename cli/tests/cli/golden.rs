@@ -1,5 +1,7 @@
 //! What each command prints, and what it asks.
 
+use proto::bulkhead::admin::v1::MapEntry;
+
 use crate::{
     fake::{Answers, Fake, assert_golden, run},
     shop, shop_explain,
@@ -142,7 +144,25 @@ fn counters_and_maps() {
     check(&fake, "dump.txt", 0, &["dump", "peers", "PORTS"]);
     check(&fake, "dump.jsonl", 0, &["dump", "-o", "json"]);
     let asked = fake.asked.admin.lock().unwrap().clone();
-    assert_eq!(asked[2..], [r#"DumpMapsRequest { maps: ["PEERS", "PORTS"] }"#, "DumpMapsRequest { maps: [] }"]);
+    let expected =
+        [r#"DumpMapsRequest { maps: ["PEERS", "PORTS"], limit: 0 }"#, "DumpMapsRequest { maps: [], limit: 0 }"];
+    assert_eq!(asked[2..], expected);
+}
+
+#[test]
+fn what_a_dump_leaves_out_is_said_beside_it() {
+    let mut answers = shop::answers();
+    let note = MapEntry { map: "PEERS".into(), note: "only 1 entries are told".into(), ..MapEntry::default() };
+    answers.maps.insert(1, note);
+    let fake = Fake::start(answers);
+    let ended = fake.run(&["dump", "--limit", "1"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), "bulkhead: PEERS: only 1 entries are told\n"));
+    assert_golden("dump.txt", &ended.stdout);
+    let ended = fake.run(&["dump", "--limit", "1", "-o", "json"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(ended.stdout.lines().nth(1), Some(r#"{"map":"PEERS","note":"only 1 entries are told"}"#));
+    assert_eq!(fake.asked.admin.lock().unwrap()[0], "DumpMapsRequest { maps: [], limit: 1 }");
+    assert_eq!(fake.run(&["dump", "--limit", "0"]).code, Some(64));
 }
 
 /// The commit is another one in every build.

@@ -325,7 +325,12 @@ fn counters() -> CountersResponse {
 }
 
 fn maps() -> Vec<MapEntry> {
-    let entry = |map: &str, key: &str, value: &str| MapEntry { map: map.into(), key: key.into(), value: value.into() };
+    let entry = |map: &str, key: &str, value: &str| MapEntry {
+        map: map.into(),
+        key: key.into(),
+        value: value.into(),
+        note: String::new(),
+    };
     vec![
         entry("PEERS", "rule set 3, identity 302", "port set 1, lengths 16, otherwise none"),
         entry("PORTS", "port set 1, tcp 5432/16", "allow, precedence 100, cookie 40"),

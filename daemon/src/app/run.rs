@@ -43,7 +43,8 @@ use crate::{
     config::Config,
     datapath::{
         attach::Attacher,
-        load::{self, program},
+        connections::{Connections, Table},
+        load::{self, Capacities, program},
         maps::{Counts, Tables, take_events},
         probe::{self, AttachMode},
         sweep::Sweeper,
@@ -89,6 +90,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
     let events = take_events(&mut control)?;
     let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
+    let connections = Connections::new(&mut control)?;
     let sweeper = Sweeper::new(control)?;
     let mut attacher = Attacher::new(packet, mode, &config.pin_dir)?;
     let mirror = tables.read()?;
@@ -165,7 +167,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         source: source.status_receiver(),
         counts: counts.clone(),
         sweep: conntrack.clone(),
-        connections: None,
+        connections: Some(read_connections(connections, &config.capacities)),
         pools: pool_usage(attachments.clone()),
         pipeline: pipeline.clone(),
         extras: endpoint_extras(attachments.clone()),
@@ -383,6 +385,14 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
         started,
         capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), config.capacities.of(info.name))).collect(),
     }
+}
+
+fn read_connections(connections: Connections, capacities: &Capacities) -> Arc<super::admin::Connections> {
+    let [conntrack, pending] = [maps::CONNTRACK, maps::PENDING].map(|map| capacities.of(map) as usize);
+    Arc::new(move |table, limit| {
+        let capacity = if table == Table::Conntrack { conntrack } else { pending };
+        connections.read(table, limit, capacity).map_err(|error| error.to_string())
+    })
 }
 
 fn pool_usage(attachments: Arc<Attachments>) -> Arc<super::admin::PoolUsage> {

@@ -258,7 +258,7 @@ where
     M::try_from(map).map_err(|source| TableError::Type { map: name, source })
 }
 
-fn failed(map: &'static str, what: &'static str) -> impl Fn(MapError) -> TableError {
+pub(super) fn failed(map: &'static str, what: &'static str) -> impl Fn(MapError) -> TableError {
     move |source| TableError::Access { map, what, source }
 }
 

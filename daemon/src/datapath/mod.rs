@@ -1,6 +1,7 @@
 //! I/O: the only user of aya. Loads, attaches, reads and writes maps, drains events.
 
 pub mod attach;
+pub mod connections;
 pub mod load;
 pub mod maps;
 pub mod probe;

@@ -791,7 +791,11 @@ pub struct DumpMapsRequest {
     /// Names as in datapath-abi; empty: every map but EVENTS.
     #[prost(string, repeated, tag = "1")]
     pub maps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Most entries of each map that are told. 0: 10,000 of CONNTRACK and of PENDING, all of the others.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
 }
+/// An entry of a map, or a note about it.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MapEntry {
@@ -801,6 +805,10 @@ pub struct MapEntry {
     pub key: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub value: ::prost::alloc::string::String,
+    /// Words about the map, after its entries: that not all are told, and why. Key and value are
+    /// empty then.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
 }
 /// Policy direction, seen from the pod.
 #[allow(clippy::all)]

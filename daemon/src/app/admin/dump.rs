@@ -1,6 +1,7 @@
 //! `DumpMaps`: entries of the kernel's maps as text, for debugging. Raw entries are copied out of
 //! the engine and turned into text one by one as the client reads.
 
+mod names;
 mod text;
 
 use std::sync::Arc;
@@ -13,8 +14,16 @@ use futures::{
 use proto::bulkhead::admin::v1 as pb;
 use tonic::Status;
 
+use self::names::Names;
 use super::{AdminService, Table, convert, work_out};
-use crate::reconcile::Mirror;
+use crate::{
+    app::knowledge::monotonic_ns,
+    datapath::connections::{Cut, Found},
+    reconcile::Mirror,
+};
+
+/// Connections of one table that are told if nothing else is asked for.
+const SOME_CONNECTIONS: usize = 10_000;
 
 /// Entries on their way to a client.
 pub(super) type Entries = BoxStream<'static, Result<pb::MapEntry, Status>>;
@@ -23,23 +32,57 @@ pub(super) type Entries = BoxStream<'static, Result<pb::MapEntry, Status>>;
 type Lines = Box<dyn Iterator<Item = (String, String)> + Send>;
 
 pub(super) async fn answer(service: &AdminService, request: pb::DumpMapsRequest) -> Result<Entries, Status> {
-    let pb::DumpMapsRequest { maps: wanted } = request;
-    let names = names(&wanted, service.parts.connections.is_some())?;
+    let pb::DumpMapsRequest { maps: wanted, limit } = request;
+    let limit = (limit > 0).then_some(limit as usize);
+    let chosen = chosen(&wanted, service.parts.connections.is_some())?;
     let mirror = service.ask(|state| Arc::new(state.mirror.clone())).await?;
-    let mut dumped: Vec<(&'static str, Lines)> = Vec::new();
-    for name in names {
-        dumped.push((name, lines(service, name, &mirror).await?));
+    let mut dumped: Vec<Box<dyn Iterator<Item = pb::MapEntry> + Send>> = Vec::new();
+    for name in chosen {
+        let entry = move |(key, value)| pb::MapEntry { map: name.to_owned(), key, value, note: String::new() };
+        let (lines, note) = match table(name) {
+            Some(table) => of_connections(service, table, limit.unwrap_or(SOME_CONNECTIONS)).await?,
+            None => (lines(service, name, &mirror)?, None),
+        };
+        let told = Told { lines, left: limit.unwrap_or(usize::MAX), limit: limit.unwrap_or_default() };
+        let note = note.map(|note| pb::MapEntry { map: name.to_owned(), note, ..pb::MapEntry::default() });
+        let told = told.map(move |told| match told {
+            Ok(line) => entry(line),
+            Err(note) => pb::MapEntry { map: name.to_owned(), note, ..pb::MapEntry::default() },
+        });
+        dumped.push(Box::new(told.chain(note)));
     }
-    let entries = dumped
-        .into_iter()
-        .flat_map(|(name, lines)| lines.map(move |(key, value)| Ok(pb::MapEntry { map: name.to_owned(), key, value })));
-    Ok(stream::iter(entries).boxed())
+    Ok(stream::iter(dumped.into_iter().flatten().map(Ok)).boxed())
+}
+
+/// So many lines, then a note if there are more.
+struct Told {
+    lines: Lines,
+    left: usize,
+    limit: usize,
+}
+
+impl Iterator for Told {
+    type Item = Result<(String, String), String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left > 0 {
+            self.left -= 1;
+            return self.lines.next().map(Ok);
+        }
+        let more = self.lines.next().is_some();
+        self.lines = Box::new(std::iter::empty());
+        more.then(|| Err(beyond(self.limit)))
+    }
+}
+
+/// What is said when there are more entries than were asked for.
+fn beyond(limit: usize) -> String {
+    format!("only {limit} entries are told and there are more: ask for more with --limit")
 }
 
 /// The maps that are asked for, each once, in the order of datapath-abi's list.
-fn names(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
+fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
     let dumpable = || maps::ALL.iter().map(|info| info.name).filter(|name| *name != maps::EVENTS);
-    let connections = |name: &str| name == maps::CONNTRACK || name == maps::PENDING;
     for name in wanted {
         if name == maps::EVENTS {
             let fix = "use `bulkhead flows`, or leave it out";
@@ -50,22 +93,29 @@ fn names(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>,
             let name = convert::quoted(name);
             return Err(Status::invalid_argument(format!("maps: there is no map {name}: use some of {known}")));
         }
-        if connections(name) && !with_connections {
+        if table(name).is_some() && !with_connections {
             return Err(Status::unimplemented(format!("this daemon cannot read {name}: leave it out")));
         }
     }
     let chosen = |name: &&str| match wanted.is_empty() {
-        true => with_connections || !connections(name),
+        true => with_connections || table(name).is_none(),
         false => wanted.iter().any(|one| one == name),
     };
     Ok(dumpable().filter(chosen).collect())
 }
 
-/// The entries of one map, sorted by key.
-async fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>) -> Result<Lines, Status> {
+/// Which table of connections a map is, if it is one.
+fn table(name: &str) -> Option<Table> {
+    match name {
+        maps::CONNTRACK => Some(Table::Conntrack),
+        maps::PENDING => Some(Table::Pending),
+        _ => None,
+    }
+}
+
+/// The entries of one map that holds no connections, sorted by key.
+fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>) -> Result<Lines, Status> {
     Ok(match name {
-        maps::CONNTRACK => of_connections(service, Table::Conntrack).await?,
-        maps::PENDING => of_connections(service, Table::Pending).await?,
         maps::COUNTERS | maps::SCALARS => {
             let figures = service.datapath().map_err(|reason| Status::internal(format!("map {name}: {reason}")))?;
             if name == maps::COUNTERS { text::counters(figures) } else { text::scalars(figures) }
@@ -74,14 +124,22 @@ async fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>)
     })
 }
 
-async fn of_connections(service: &AdminService, table: Table) -> Result<Lines, Status> {
-    let Some(read) = service.parts.connections.clone() else { return Ok(Box::new(std::iter::empty())) };
-    let entries = work_out(move || {
-        let mut entries = read(table)?;
-        entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.port, key.proto));
-        Ok(entries)
+/// Connections sorted by key, and what there is to say of what is missing.
+async fn of_connections(service: &AdminService, table: Table, limit: usize) -> Result<(Lines, Option<String>), Status> {
+    let Some(read) = service.parts.connections.clone() else { return Ok((Box::new(std::iter::empty()), None)) };
+    let found = work_out(move || {
+        let mut found = read(table, limit)?;
+        found.entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.port, key.proto));
+        Ok(found)
     });
     let unreadable = |reason: String| Status::internal(format!("the table of connections cannot be read: {reason}"));
-    let entries = entries.await?.map_err(unreadable)?;
-    Ok(Box::new(entries.into_iter().map(|(key, entry)| text::connection(&key, &entry))))
+    let Found { entries, cut } = found.await?.map_err(unreadable)?;
+    let names = service.ask(Names::of).await?;
+    let now_ns = monotonic_ns();
+    let note = cut.map(|cut| match cut {
+        Cut::Limit => beyond(limit),
+        Cut::Restless => "the table changed faster than it could be read: entries may be missing, ask again".to_owned(),
+    });
+    let lines = entries.into_iter().map(move |(key, entry)| text::connection(&key, &entry, &names, now_ns));
+    Ok((Box::new(lines), note))
 }

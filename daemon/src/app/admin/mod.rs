@@ -31,7 +31,6 @@ use std::{
 };
 
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey},
     control::SweepReport,
     maps::{Counter, Scalar},
 };
@@ -44,7 +43,14 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tonic::{Request, Response, Status};
 
 use super::engine::{Engine, EngineError, State};
-use crate::{datapath::maps::Counts, reconcile::EndpointKey, source::SourceStatus};
+use crate::{
+    datapath::{
+        connections::{Found, Table},
+        maps::Counts,
+    },
+    reconcile::EndpointKey,
+    source::SourceStatus,
+};
 
 /// Largest request that is read: a few names.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
@@ -148,17 +154,9 @@ impl Tally for Mutex<Counts> {
     }
 }
 
-/// One of the tables of connections.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Table {
-    /// CONNTRACK.
-    Conntrack,
-    /// PENDING.
-    Pending,
-}
-
-/// Reads a table of connections; errors are words. May block for as long as that takes.
-pub type Connections = dyn Fn(Table) -> Result<Vec<(CtKey, CtEntry)>, String> + Send + Sync;
+/// Reads up to so many entries of a table of connections; errors are words. May block for as long
+/// as that takes.
+pub type Connections = dyn Fn(Table, usize) -> Result<Found, String> + Send + Sync;
 /// Tells the ranges of pod addresses, with how many are used and free ([`u64::MAX`]: more than
 /// that).
 pub type PoolUsage = dyn Fn() -> Vec<(IpNetwork, u64, u64)> + Send + Sync;

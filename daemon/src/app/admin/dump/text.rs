@@ -16,7 +16,10 @@ use datapath_abi::{
     reason::DropReason,
 };
 
-use super::Lines;
+use super::{
+    Lines,
+    names::{End, Names},
+};
 use crate::{
     app::admin::endpoints::{cidr, protocol},
     reconcile::Mirror,
@@ -93,9 +96,9 @@ pub(super) fn scalars(figures: DatapathFigures) -> Lines {
 }
 
 /// An entry of CONNTRACK or PENDING. Pairs are initiator, responder.
-pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
+pub(super) fn connection(key: &CtKey, entry: &CtEntry, names: &Names, now_ns: u64) -> (String, String) {
     let CtKey { addr, port, proto, pad: _ } = *key;
-    let [low, high] = [0, 1].map(|end| SocketAddr::new(IpAddr::from(addr[end]), port[end]));
+    let ends = [0, 1].map(|end| SocketAddr::new(IpAddr::from(addr[end]), port[end]));
     let CtEntry {
         ends: Ends { rules, slot, ifindex, identity, cookie },
         last_seen,
@@ -111,17 +114,27 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
         denied: _,
         pad: _,
     } = *entry;
-    let initiator = if flags & FLAG_INITIATOR_HIGH == 0 { low } else { high };
+    let initiator = usize::from(flags & FLAG_INITIATOR_HIGH != 0);
+    let name = |side: usize| {
+        let ip = ends[initiator ^ side].ip();
+        names.name(End { ip, slot: slot[side], ifindex: ifindex[side], identity: identity[side] })
+    };
+    let age_ms = now_ns.saturating_sub(created_ns) / 1_000_000;
     let state = CtState::try_from(state).map_or_else(|number| format!("state {number}"), |state| format!("{state:?}"));
     let value = format!(
-        "{state}, initiator {initiator}, flags {}, tcp flags {:#04x}/{:#04x}, packets {}, bytes {}, identities {}, \
-         slots {}, ifindexes {}, cookies {}, egress {}, ingress {}, created {created_ns} ns, reported {reported_ns} ns, \
-         last seen {last_seen} jiffies, rtt {rtt_us} us{}",
+        "{state}, {} to {}, age {}.{:03} s, packets {}, bytes {}, initiator {}, flags {}, tcp flags {:#04x}/{:#04x}, \
+         identities {}, slots {}, ifindexes {}, cookies {}, egress {}, ingress {}, created {created_ns} ns, \
+         reported {reported_ns} ns, last seen {last_seen} jiffies, rtt {rtt_us} us{}",
+        name(0),
+        name(1),
+        age_ms / 1000,
+        age_ms % 1000,
+        pair(packets),
+        pair(bytes),
+        ends[initiator],
         flag_names(flags),
         tcp_flags[0],
         tcp_flags[1],
-        pair(packets),
-        pair(bytes),
         pair(identity),
         pair(slot),
         pair(ifindex),
@@ -130,7 +143,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry) -> (String, String) {
         rules_words(rules[1]),
         if reported == 0 { "" } else { ", end reported" },
     );
-    (format!("{} {low}, {high}", protocol(proto)), value)
+    (format!("{} {}, {}", protocol(proto), ends[0], ends[1]), value)
 }
 
 fn pair<T: std::fmt::Display>(pair: [T; 2]) -> String {

@@ -2,20 +2,29 @@
 
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REVOKED},
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REVOKED},
     endpoint::RulesPtr,
     reason::REASONS,
 };
 use futures::TryStreamExt;
 
 use super::*;
+use crate::datapath::connections::Cut;
 
 async fn ask(node: &Node, names: &[&str]) -> Result<Vec<String>, String> {
+    ask_some(node, names, 0).await
+}
+
+async fn ask_some(node: &Node, names: &[&str], limit: u32) -> Result<Vec<String>, String> {
     let names = names.iter().map(|&name| name.to_owned()).collect();
-    let answer = node.service().dump_maps(Request::new(pb::DumpMapsRequest { maps: names })).await;
+    let answer = node.service().dump_maps(Request::new(pb::DumpMapsRequest { maps: names, limit })).await;
     let stream = answer.map_err(|status| format!("{:?}: {}", status.code(), status.message()))?.into_inner();
     let entries: Vec<pb::MapEntry> = stream.try_collect().await.unwrap();
-    Ok(entries.into_iter().map(|pb::MapEntry { map, key, value }| format!("{map} {key} = {value}")).collect())
+    let line = |pb::MapEntry { map, key, value, note }| match note.is_empty() {
+        true => format!("{map} {key} = {value}"),
+        false => format!("{map} {key}{value}NOTE {note}"),
+    };
+    Ok(entries.into_iter().map(line).collect())
 }
 
 async fn dump(node: &Node, names: &[&str]) -> Vec<String> {
@@ -118,7 +127,7 @@ fn connection(port: u16, flags: u8) -> (CtKey, CtEntry) {
         tcp_flags: [0x1b, 0x12],
         packets: [3, 2],
         bytes: [300, 200],
-        created_ns: 10,
+        created_ns: u64::MAX,
         reported_ns: 0,
         rtt_us: 120,
         ..CtEntry::default()
@@ -131,22 +140,69 @@ async fn connections_are_dumped_where_they_can_be_read() {
     let mut node = shop();
     let error = ask(&node, &["CONNTRACK"]).await.unwrap_err();
     assert_eq!(error, "Unimplemented: this daemon cannot read CONNTRACK: leave it out");
-    node.parts.connections = Some(Arc::new(|table| match table {
-        Table::Conntrack => Ok(vec![connection(40_001, FLAG_INITIATOR_HIGH), connection(40_000, FLAG_REVOKED)]),
+    node.parts.connections = Some(Arc::new(|table, limit| match table {
+        Table::Conntrack => {
+            assert_eq!(limit, 10_000);
+            let mut open = connection(40_000, FLAG_REVOKED);
+            // The responder is not of this node any more.
+            open.1.ends.slot[1] = 0;
+            Ok(Found { entries: vec![connection(40_001, FLAG_INITIATOR_HIGH), open], cut: None })
+        }
         Table::Pending => Err("no such map".to_owned()),
     }));
     let lines = dump(&node, &["CONNTRACK"]).await;
-    let rest = |port: u16, initiator: &str, flags: &str| {
+    let rest = |port: u16, initiator: &str, flags: &str, slots: &str| {
         format!(
-            "CONNTRACK tcp 10.88.0.2:{port}, 10.88.0.3:5432 = Established, initiator {initiator}, flags {flags}, tcp \
-             flags 0x1b/0x12, packets 3/2, bytes 300/200, identities 256/257, slots 1/2, ifindexes 21/22, cookies 0/77, \
-             egress open, ingress generation 9 rule set 3 ISOLATED, created 10 ns, reported 0 ns, last seen 5 jiffies, \
-             rtt 120 us"
+            "CONNTRACK tcp 10.88.0.2:{port}, 10.88.0.3:5432 = Established, shop/web-0 to shop/db-0, age 0.000 s, \
+             packets 3/2, bytes 300/200, initiator {initiator}, flags {flags}, tcp flags 0x1b/0x12, identities 256/257, \
+             slots {slots}, ifindexes 21/22, cookies 0/77, egress open, ingress generation 9 rule set 3 ISOLATED, \
+             created 18446744073709551615 ns, reported 0 ns, last seen 5 jiffies, rtt 120 us"
         )
     };
-    assert_eq!(lines, [rest(40_000, "10.88.0.2:40000", "REVOKED"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH"),]);
+    let expected =
+        [rest(40_000, "10.88.0.2:40000", "REVOKED", "1/0"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH", "1/2")];
+    assert_eq!(lines, expected);
     let error = ask(&node, &["PENDING"]).await.unwrap_err();
     assert_eq!(error, "Internal: the table of connections cannot be read: no such map");
+}
+
+#[tokio::test]
+async fn ends_without_a_pod_have_their_names_as_well() {
+    let mut node = shop();
+    node.parts.connections = Some(Arc::new(|_, _| {
+        let [mut world, mut gone, mut elsewhere] = [1, 2, 3].map(|port| connection(port, 0));
+        (world.1.ends.slot[0], world.1.ends.identity[0]) = (0, datapath_abi::identity::WORLD);
+        gone.1.ends.ifindex[0] = 99;
+        (elsewhere.0.addr[0], elsewhere.1.ends.slot[0]) = (Addr::from_v4([10, 99, 0, 3]), 0);
+        let mut nobody = elsewhere;
+        nobody.0.addr[0] = Addr::from_v4([10, 99, 0, 4]);
+        Ok(Found { entries: vec![world, gone, elsewhere, nobody], cut: None })
+    }));
+    let lines = dump(&node, &["PENDING"]).await;
+    let ends: Vec<&str> = lines.iter().filter_map(|line| line.split(", ").find(|part| part.contains(" to "))).collect();
+    let expected = ["world", "a pod that is gone", "shop/web-1", "a pod that is gone"];
+    assert_eq!(ends, expected.map(|who| format!("{who} to shop/db-0")));
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_said() {
+    let mut node = shop();
+    node.parts.connections = Some(Arc::new(|table, limit| {
+        assert_eq!(limit, 1);
+        let cut = if table == Table::Conntrack { Cut::Limit } else { Cut::Restless };
+        Ok(Found { entries: vec![connection(1, 0)], cut: Some(cut) })
+    }));
+    let lines = ask_some(&node, &["CONNTRACK", "PENDING", "ENDPOINTS", "GENERATION"], 1).await.unwrap();
+    let starts: Vec<&str> = lines.iter().map(|line| line.split_inclusive(' ').next().unwrap().trim()).collect();
+    assert_eq!(
+        starts,
+        ["CONNTRACK", "CONNTRACK", "PENDING", "PENDING", "ENDPOINTS", "ENDPOINTS", "GENERATION"],
+        "{lines:#?}"
+    );
+    let more = "NOTE only 1 entries are told and there are more: ask for more with --limit";
+    assert_eq!(lines[1], format!("CONNTRACK {more}"));
+    assert!(lines[3].starts_with("PENDING NOTE the table changed faster than it could be read: "), "{}", lines[3]);
+    assert_eq!(lines[5], format!("ENDPOINTS {more}"));
 }
 
 #[tokio::test]

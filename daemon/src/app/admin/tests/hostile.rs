@@ -51,7 +51,7 @@ async fn names_in_every_field_are_checked() {
         let request = pb::GetEndpointRequest { which: Some(Which::Ip(text.clone())) };
         check("ip", service.get_endpoint(Request::new(request)).await);
         check("source.ip", service.explain(Request::new(ends(Some(Who::Ip(text.clone())), None))).await);
-        let names = pb::DumpMapsRequest { maps: vec![text.clone()] };
+        let names = pb::DumpMapsRequest { maps: vec![text.clone()], limit: 0 };
         check("maps", service.dump_maps(Request::new(names)).await.map(|answer| answer.map(|_| ())));
     }
 }
@@ -126,7 +126,7 @@ async fn what_needs_the_objects_waits_for_them() {
 #[tokio::test]
 async fn the_same_map_ten_thousand_times_is_one_map() {
     let service = shop().service();
-    let names = pb::DumpMapsRequest { maps: vec!["PEERS".to_owned(); 10_000] };
+    let names = pb::DumpMapsRequest { maps: vec!["PEERS".to_owned(); 10_000], limit: u32::MAX };
     let entries = futures::StreamExt::count(service.dump_maps(Request::new(names)).await.unwrap().into_inner()).await;
     assert!((1..10).contains(&entries), "{entries}");
 }

@@ -1,0 +1,150 @@
+//! Reads the tables of connections for people who look: as much as is asked for, and never endlessly.
+//!
+//! The programs change these tables all the time. A walk that comes to a key which is gone begins
+//! anew (bpf(2), `BPF_MAP_GET_NEXT_KEY`), so it may come by the same entry twice, and by many
+//! changes for ever: steps are counted. Looking does not make an entry of an LRU table younger
+//! (`htab_lru_map_lookup_elem_sys`, kernel/bpf/hashtab.c).
+
+use std::collections::HashMap as Seen;
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, MapData, MapError},
+};
+use datapath_abi::{
+    conntrack::{CtEntry, CtKey},
+    maps,
+};
+
+use super::maps::{TableError, failed, take};
+
+/// Steps of a walk, as a multiple of what the table can hold.
+const STEPS: usize = 2;
+
+/// The two tables.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Connections {
+    conntrack: HashMap<MapData, CtKey, CtEntry>,
+    pending: HashMap<MapData, CtKey, CtEntry>,
+}
+
+/// One of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Table {
+    /// CONNTRACK: connections with packets in both directions.
+    Conntrack,
+    /// PENDING: connections without an answer yet.
+    Pending,
+}
+
+/// What was found of a table.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Found {
+    /// Each connection once, in no order.
+    pub entries: Vec<(CtKey, CtEntry)>,
+    /// Why there may be more.
+    pub cut: Option<Cut>,
+}
+
+/// Why a walk ended before the table did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// As many as were asked for.
+    Limit,
+    /// The table changed faster than it could be read.
+    Restless,
+}
+
+impl Connections {
+    /// Takes the maps out of a loaded object.
+    pub fn new(ebpf: &mut Ebpf) -> Result<Self, TableError> {
+        Ok(Self { conntrack: take(ebpf, maps::CONNTRACK)?, pending: take(ebpf, maps::PENDING)? })
+    }
+
+    /// Up to `limit` connections of a table whose capacity is `capacity`.
+    pub fn read(&self, table: Table, limit: usize, capacity: usize) -> Result<Found, TableError> {
+        let (map, name) = match table {
+            Table::Conntrack => (&self.conntrack, maps::CONNTRACK),
+            Table::Pending => (&self.pending, maps::PENDING),
+        };
+        let entry = |key: &CtKey| match map.get(key, 0) {
+            Ok(entry) => Ok(Some(entry)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(name, "read")(error)),
+        };
+        let keys = map.keys().map(|key| key.map_err(failed(name, "list")));
+        walk(keys, entry, limit, capacity.saturating_mul(STEPS))
+    }
+}
+
+/// Goes along the keys, for `steps` at most.
+fn walk<E>(
+    keys: impl Iterator<Item = Result<CtKey, E>>,
+    entry: impl Fn(&CtKey) -> Result<Option<CtEntry>, E>,
+    limit: usize,
+    steps: usize,
+) -> Result<Found, E> {
+    let mut seen: Seen<CtKey, CtEntry> = Seen::new();
+    let mut cut = None;
+    for (step, key) in keys.enumerate() {
+        let key = key?;
+        if step == steps {
+            cut = Some(Cut::Restless);
+            break;
+        }
+        if seen.contains_key(&key) {
+            continue;
+        }
+        if seen.len() == limit {
+            cut = Some(Cut::Limit);
+            break;
+        }
+        // One that ended between the two questions is none any more.
+        if let Some(entry) = entry(&key)? {
+            seen.insert(key, entry);
+        }
+    }
+    Ok(Found { entries: seen.into_iter().collect(), cut })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn key(port: u16) -> Result<CtKey, Infallible> {
+        Ok(CtKey { port: [port, 80], ..CtKey::default() })
+    }
+
+    fn there(key: &CtKey) -> Result<Option<CtEntry>, Infallible> {
+        Ok((key.port[0] != 13).then(CtEntry::default))
+    }
+
+    fn ports(found: &Found) -> Vec<u16> {
+        let mut ports: Vec<u16> = found.entries.iter().map(|(key, _)| key.port[0]).collect();
+        ports.sort_unstable();
+        ports
+    }
+
+    #[test]
+    fn every_connection_is_found_once_and_gone_ones_are_left_out() {
+        let keys = [1, 2, 13, 1, 2, 3].map(key);
+        let found = walk(keys.into_iter(), there, 10, 10).unwrap();
+        assert_eq!((ports(&found), found.cut), (vec![1, 2, 3], None));
+    }
+
+    #[test]
+    fn as_many_as_fit_are_no_reason_for_a_note() {
+        let found = walk([1, 2, 1].map(key).into_iter(), there, 2, 10).unwrap();
+        assert_eq!((ports(&found), found.cut), (vec![1, 2], None));
+        let found = walk([1, 2, 3].map(key).into_iter(), there, 2, 10).unwrap();
+        assert_eq!((ports(&found), found.cut), (vec![1, 2], Some(Cut::Limit)));
+    }
+
+    #[test]
+    fn a_walk_that_always_begins_anew_ends() {
+        let found = walk([1, 2].map(key).into_iter().cycle(), there, 10, 7).unwrap();
+        assert_eq!((ports(&found), found.cut), (vec![1, 2], Some(Cut::Restless)));
+    }
+}
