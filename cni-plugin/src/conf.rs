@@ -127,7 +127,7 @@ impl Document {
             return Err(ConfError::CommandVersion { found: version, command: command.as_str(), since });
         }
         let root = self.root();
-        let settings = Settings::read(&root)?;
+        let settings = Settings::read(&root, command)?;
         if !command.is_cleanup() {
             settings::refuse_unknown_keys(&root)?;
             settings::refuse_what_others_do(&root)?;

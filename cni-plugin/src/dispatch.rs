@@ -18,7 +18,7 @@ use std::{
 };
 
 use proto::bulkhead::cni::v1::{
-    AddRequest, AttachmentId, AttachmentList, CheckRequest, CniError, DelRequest, GcRequest, Netns, Network,
+    AddRequest, AttachmentId, AttachmentList, CheckRequest, CniError, DelRequest, GcRequest, Netns, Network, Pod,
     StatusRequest, add_reply::Outcome,
 };
 use serde_json::{Value, json};
@@ -27,7 +27,7 @@ use crate::{
     args::{self, Args, Asked, Command, Env, Variables},
     chain,
     client::{CallError, Daemon, Target},
-    conf::{Conf, Document, Wanted},
+    conf::{Conf, Document, Settings, Wanted},
     error::{Code, Failure},
     netns::{NetnsError, Seen},
     result, tombstone,
@@ -165,11 +165,12 @@ impl Call<'_> {
     fn add(self, args: Args) -> Result<Answer, Failure> {
         let target = self.target();
         let Self { world, network, version, conf } = self;
-        let Conf { settings: _, prev_result, wanted, dns, valid_attachments: _ } = conf;
+        let Conf { settings, prev_result, wanted, dns, valid_attachments: _ } = conf;
         chain::check(prev_result.as_ref(), &args.ifname)?;
         let netns = look(world, &args)?;
         let Args { container_id, ifname, netns: _, cni_args, netns_override: _ } = args;
         let id = AttachmentId { container_id, ifname };
+        let pod = named(cni_args.pod, &settings);
         let Wanted { mac, ips, aliases, cgroup_path, pod_annotations, labels } = wanted
             .with(cni_args.ip, cni_args.mac)
             .map_err(|reason| Failure::new(Code::InvalidEnvironment, format!("CNI_ARGS: IP: {reason}"), ""))?;
@@ -177,7 +178,7 @@ impl Call<'_> {
             id: Some(id.clone()),
             netns: netns.clone(),
             network: Some(network.clone()),
-            pod: Some(cni_args.pod.clone()),
+            pod: Some(pod.clone()),
             mac: mac.map(|m| m.to_string()).unwrap_or_default(),
             ips: ips.iter().map(ToString::to_string).collect(),
             aliases,
@@ -195,8 +196,7 @@ impl Call<'_> {
         result::render(&merged, version).map(Answer::Print).map_err(|error| {
             // The interface is there and cannot be told of: it must not stay. The runtime calls DEL
             // after a failed ADD as well, so a failure here is not lost.
-            let pod = Some(cni_args.pod);
-            let undo = DelRequest { id: Some(id), netns, network: Some(network), pod, prev_result: None };
+            let undo = DelRequest { id: Some(id), netns, network: Some(network), pod: Some(pod), prev_result: None };
             let _ = world.daemon.del(&target, undo);
             error.into()
         })
@@ -233,7 +233,7 @@ impl Call<'_> {
             id: Some(AttachmentId { container_id, ifname }),
             netns,
             network: Some(self.network),
-            pod: Some(cni_args.pod),
+            pod: Some(named(cni_args.pod, &self.conf.settings)),
             prev_result: self.conf.prev_result,
         };
         outcome(self.world.daemon.check(&target, request)?.error)
@@ -255,6 +255,11 @@ impl Call<'_> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// The pod, in the configuration's namespace where the runtime says none.
+fn named(pod: Pod, settings: &Settings) -> Pod {
+    if pod.namespace.is_empty() { Pod { namespace: settings.namespace.clone(), ..pod } } else { pod }
 }
 
 fn outcome(error: Option<CniError>) -> Result<Answer, Failure> {

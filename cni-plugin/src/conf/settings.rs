@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{ConfError, hint};
-use crate::json::Field;
+use crate::{args::Command, json::Field};
 
 /// Keys of the specification and of libcni that may stand in a plugin's section. (`ipam` and `ipMasq`
 /// are looked at in `refuse_what_others_do`.)
@@ -28,7 +28,7 @@ const STANDARD: [&str; 14] = [
 ];
 
 /// Our own.
-const OURS: [&str; 4] = ["socket", "mtu", "timeoutSeconds", "stateDir"];
+const OURS: [&str; 5] = ["socket", "mtu", "timeoutSeconds", "stateDir", "namespace"];
 
 /// RFC 8200 section 5: IPv6 needs at least this.
 const SMALLEST_MTU: u32 = 1280;
@@ -41,6 +41,9 @@ const LONGEST_TIMEOUT: u32 = 600;
 /// unix(7): sun_path has 108 bytes with its NUL.
 const LONGEST_SOCKET: usize = 107;
 
+/// RFC 1123, section 2.1: a label has 63 characters at most.
+const LONGEST_NAMESPACE: usize = 63;
+
 /// Our own settings, with their defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
@@ -52,20 +55,24 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     /// Bytes; 0: the daemon decides.
     pub(crate) mtu: u32,
+    /// Of pods for which the runtime names none; empty: the daemon decides.
+    pub(crate) namespace: String,
 }
 
 impl Settings {
-    /// Reads our keys.
-    pub(super) fn read(root: &Field<'_>) -> Result<Self, ConfError> {
+    /// Reads our keys, those that `command` needs.
+    pub(super) fn read(root: &Field<'_>, command: Command) -> Result<Self, ConfError> {
         let socket = root.read("socket", socket)?;
         let state_dir = root.read("stateDir", absolute)?;
         let timeout = root.read("timeoutSeconds", |f| within(f, 1, LONGEST_TIMEOUT))?;
         let mtu = root.read("mtu", |f| within(f, SMALLEST_MTU, LARGEST_MTU))?;
+        let namespace = if command.is_cleanup() { None } else { root.read("namespace", namespace)? };
         Ok(Self {
             socket: socket.unwrap_or_else(|| "/run/bulkhead/cni.sock".to_owned()),
             state_dir: state_dir.unwrap_or_else(|| "/var/lib/bulkhead".into()),
             timeout: Duration::from_secs(timeout.unwrap_or(DEFAULT_TIMEOUT).into()),
             mtu: mtu.unwrap_or_default(),
+            namespace: namespace.unwrap_or_default(),
         })
     }
 }
@@ -111,6 +118,21 @@ fn socket(field: &Field<'_>) -> Result<String, ConfError> {
         return Err(ConfError::invalid(field, format!("must not be longer than {LONGEST_SOCKET} bytes")));
     }
     field.string().map_err(ConfError::from)
+}
+
+/// Name of a Kubernetes namespace: an RFC 1123 label.
+fn namespace(field: &Field<'_>) -> Result<String, ConfError> {
+    let name = field.str()?;
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = name.bytes().next().is_some_and(plain) && name.bytes().next_back().is_some_and(plain);
+    if !ends || name.len() > LONGEST_NAMESPACE || !name.bytes().all(|byte| plain(byte) || byte == b'-') {
+        let rule = format!(
+            "must be the name of a namespace: 1 to {LONGEST_NAMESPACE} small letters, digits and '-', with a letter or \
+             digit at both ends"
+        );
+        return Err(ConfError::invalid(field, rule));
+    }
+    Ok(name.to_owned())
 }
 
 fn absolute(field: &Field<'_>) -> Result<PathBuf, ConfError> {

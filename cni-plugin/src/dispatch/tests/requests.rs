@@ -69,6 +69,49 @@ fn an_add_can_be_as_bare_as_cnitools() {
 }
 
 #[test]
+fn a_pod_without_a_namespace_is_of_the_configurations() {
+    let mut conf = conf();
+    conf["namespace"] = "shop-2".into();
+    let pod = |args: &str, command: &str, conf: &Value| {
+        let mut env = env(command);
+        env.insert("CNI_ARGS".into(), args.into());
+        match asked(&env, conf) {
+            Asked::Add(request) => request.pod.unwrap(),
+            Asked::Check(request) => request.pod.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    // As podman calls.
+    let podman = "IgnoreUnknown=1;K8S_POD_NAME=web";
+    assert_eq!(pod(podman, "ADD", &conf), Pod { namespace: "shop-2".into(), name: "web".into(), ..Pod::default() });
+    assert_eq!(pod("", "ADD", &conf), Pod { namespace: "shop-2".into(), ..Pod::default() });
+    assert_eq!(pod("K8S_POD_NAMESPACE=dev;K8S_POD_NAME=web", "ADD", &conf).namespace, "dev");
+    conf["prevResult"] = json!({"cniVersion": "1.1.0", "interfaces": [], "ips": []});
+    assert_eq!(pod(podman, "CHECK", &conf).namespace, "shop-2");
+}
+
+/// The text of what is installed, and what the documentation says of it.
+#[test]
+fn the_documentation_shows_the_configuration_that_is_installed() {
+    let installed = include_str!("../../../../manifests/cni/10-bulkhead.conflist");
+    let documented = include_str!("../../../../docs/runtimes.md");
+    assert!(documented.contains(&format!("```json\n{installed}```")), "docs/runtimes.md shows another file");
+    let list: Value = serde_json::from_str(installed).unwrap();
+    for version in list["cniVersions"].as_array().unwrap() {
+        let conf = json!({"cniVersion": version, "name": list["name"], "type": list["plugins"][0]["type"]});
+        assert!(matches!(asked(&env("ADD"), &conf), Asked::Add(_)), "{version}");
+    }
+}
+
+#[test]
+fn a_wrong_namespace_keeps_no_pod_from_going_away() {
+    let mut conf = conf();
+    conf["namespace"] = "Not a name".into();
+    assert!(matches!(asked(&env("DEL"), &conf), Asked::Del(_)));
+    assert!(matches!(asked(&env("GC"), &conf), Asked::Gc(_)));
+}
+
+#[test]
 fn the_hosts_namespace_is_attached_only_on_request() {
     let mut env = env("ADD");
     env.insert("CNI_NETNS".into(), "/proc/1/ns/net".into());
