@@ -27,3 +27,4 @@ pub mod reconcile;
 pub mod source;
 pub mod state;
 pub mod telemetry;
+pub mod words;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use daemon::{
     args::{Args, Command},
-    commands,
+    commands, words,
 };
 
 /// Wrong usage (EX_USAGE of sysexits.h).
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bulkhead-daemon: {error:#}");
+            eprintln!("bulkhead-daemon: {}", words::of(&error));
             ExitCode::from(if error.is::<daemon::config::ConfigError>() { USAGE } else { 1 })
         }
     }

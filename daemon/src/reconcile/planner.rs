@@ -15,7 +15,7 @@ use datapath_abi::{
 use ipnetwork::IpNetwork;
 use policy::{
     IdentityKey, Index, RuleSet, RuleTable, Touched, Universe, compile,
-    lower::{Limits, Peer, PodAddress, PortSet, lower_within, region_key},
+    lower::{Limits, LowerError, Peer, PodAddress, PortSet, What, lower_within, region_key},
     model::{Object, ObjectKey, Pod, PodKey},
 };
 
@@ -440,7 +440,7 @@ impl Planner {
             let limits =
                 Limits { peers: self.capacity.peers, regions: self.capacity.regions, ports: self.capacity.ports };
             let result = lower_within(&table, &self.universe, &mut self.cookies, &limits)
-                .map_err(|error| (error.to_string(), FIX_LIMIT.to_owned()))
+                .map_err(|error| too_large(&error))
                 .and_then(|lowered| {
                     self.stage(mirror, draft, number, &digest, &lowered)?;
                     Ok(lowered)
@@ -828,7 +828,17 @@ struct Changed {
 /// Isolated, and nothing is allowed.
 const DENIED: RulesPtr = RulesPtr::new(0, RulesPtr::ISOLATED, 0);
 
-const FIX_LIMIT: &str = "select fewer peers, merge address blocks, or raise the map's capacity (--map-capacity)";
+/// Why a table cannot be lowered, and what to do about it.
+fn too_large(error: &LowerError) -> (String, String) {
+    let LowerError { what, needed, limit, policy, share } = error;
+    let (map, instead) = match what {
+        What::Peers => ("PEERS", "select fewer pods, or all of them with an empty namespaceSelector"),
+        What::Regions => ("REGIONS", "use fewer or wider ipBlocks and exceptions"),
+        What::Ports => ("PORTS", "use fewer or wider port ranges"),
+    };
+    let reason = format!("{policy} takes {share} of {needed} {what}, more than the {limit} that one rule set may have");
+    (reason, format!("{instead}, or raise the capacity of {map} (--map-capacity {map}=N)"))
+}
 
 /// What a rule set says about an identity: its own entry, its class's, anybody's.
 fn effective(rules: &RuleSet, number: u32) -> Option<&Peer> {

@@ -397,7 +397,13 @@ fn what_does_not_fit_is_refused_and_the_last_complete_rules_stay() {
     let refusals = node.step().refusals;
     assert_eq!(refusals.len(), 1, "{refusals:?}");
     assert_eq!((refusals[0].pod.to_string(), refusals[0].remains), ("shop/db".to_owned(), Remains::LastComplete));
-    assert!(refusals[0].reason.contains("NetworkPolicy shop/db takes 5"), "{}", refusals[0].reason);
+    assert_eq!(
+        (refusals[0].reason.as_str(), refusals[0].fix.as_str()),
+        (
+            "NetworkPolicy shop/db takes 5 of 5 port prefixes for one peer, more than the 4 that one rule set may have",
+            "use fewer or wider port ranges, or raise the capacity of PORTS (--map-capacity PORTS=N)"
+        )
+    );
     assert_eq!(node.rules(3), good);
     node.collect();
     let [api, web, db] = ["10.0.0.3", "10.0.0.2", "10.0.0.4"].map(|ip| ip.parse().unwrap());
