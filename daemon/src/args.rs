@@ -111,6 +111,10 @@ pub struct RunArgs {
     /// How often a connection that lives on is reported, in seconds
     #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     pub active_interval: u64,
+    /// How often to look for pods whose network namespace has gone without a DEL, in seconds (1 to
+    /// 86400); their addresses are free again then
+    #[arg(long, env = "BULKHEAD_GC_INTERVAL", default_value_t = 30, value_name = "SECONDS")]
+    pub gc_interval: u64,
     /// How logs are written
     #[arg(long, env = "BULKHEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

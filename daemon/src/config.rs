@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     num::NonZeroUsize,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -54,11 +55,16 @@ pub struct Config {
     pub flow_records: NonZeroUsize,
     /// How often long connections are reported.
     pub active_interval: Duration,
+    /// How often dead sandboxes are looked for.
+    pub gc_interval: Duration,
     /// Log format.
     pub log_format: LogFormat,
     /// Log filter.
     pub log: String,
 }
+
+/// Pauses between two looks for dead sandboxes that make sense, in seconds: up to a day.
+const GC_INTERVALS: RangeInclusive<u64> = 1..=86_400;
 
 /// What is wrong with the flags.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +90,9 @@ pub enum ConfigError {
     /// An MTU that no packet fits.
     #[error("--mtu {0}: IPv6 needs 1280 bytes at least (RFC 8200, section 5), and 65535 are the most")]
     Mtu(u32),
+    /// A pause that is none, or longer than a day.
+    #[error("--gc-interval {0}: want seconds from {least} to {most}", least = GC_INTERVALS.start(), most = GC_INTERVALS.end())]
+    GcInterval(u64),
     /// A path that is not absolute.
     #[error("{flag} {path}: want an absolute path")]
     Relative {
@@ -112,6 +121,7 @@ impl TryFrom<&RunArgs> for Config {
             excluded_labels,
             flow_records,
             active_interval,
+            gc_interval,
             log_format,
             log,
         } = args;
@@ -136,6 +146,9 @@ impl TryFrom<&RunArgs> for Config {
         if *active_interval == 0 {
             return Err(ConfigError::Zero("--active-interval"));
         }
+        if !GC_INTERVALS.contains(gc_interval) {
+            return Err(ConfigError::GcInterval(*gc_interval));
+        }
         let identity = match excluded_labels {
             Some(keys) => policy::identity::Config { excluded_labels: keys.iter().cloned().collect() },
             None => policy::identity::Config::default(),
@@ -159,6 +172,7 @@ impl TryFrom<&RunArgs> for Config {
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
             active_interval: Duration::from_secs(*active_interval),
+            gc_interval: Duration::from_secs(*gc_interval),
             log_format: *log_format,
             log: log.clone(),
         })
@@ -185,4 +199,35 @@ pub fn cni_socket(run_dir: &Path) -> PathBuf {
 fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Args, Command};
+
+    /// What becomes of these flags of `run`.
+    fn config(flags: &[&str]) -> Result<Config, ConfigError> {
+        let source = ["bulkhead-daemon", "run", "--source=directory:/o", "--node-name=n1"];
+        let args = Args::try_parse_from(source.iter().chain(flags)).unwrap();
+        match args.command {
+            Command::Run(args) => Config::try_from(&*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_pause_between_looks_for_dead_sandboxes_is_a_day_at_most() {
+        assert_eq!(config(&[]).unwrap().gc_interval, Duration::from_secs(30));
+        for seconds in [1, 86_400] {
+            let flag = format!("--gc-interval={seconds}");
+            assert_eq!(config(&[&flag]).unwrap().gc_interval, Duration::from_secs(seconds));
+        }
+        for seconds in ["0", "86401", "18446744073709551615"] {
+            let error = config(&[&format!("--gc-interval={seconds}")]).unwrap_err();
+            assert_eq!(error.to_string(), format!("--gc-interval {seconds}: want seconds from 1 to 86400"));
+        }
+    }
 }

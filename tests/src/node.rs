@@ -134,6 +134,11 @@ impl Node {
         self.folder().join("daemon.log")
     }
 
+    /// Gives the next daemon other ranges of pods' addresses.
+    pub fn set_pools(&mut self, pools: &[&str]) {
+        self.setup.pools = pools.iter().map(|&pool| pool.to_owned()).collect();
+    }
+
     /// Where things are, as flags of the daemon.
     pub fn places(&self) -> Vec<String> {
         let folder = self.folder();

@@ -1,7 +1,7 @@
 //! Carries out the steps of an endpoint's life, and knows which endpoints there are.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,7 +11,10 @@ use std::{
 use policy::model::PodKey;
 use tracing::{debug, info, warn};
 
-use super::engine::{Engine, EngineError};
+use super::{
+    admin::Stage,
+    engine::{Engine, EngineError},
+};
 use crate::{
     datapath::attach::{AttachError, Attacher},
     endpoint::{self, Step, Undo},
@@ -22,6 +25,7 @@ use crate::{
         host::{self, HostSide},
         link::{self, VethError, VethSpec},
         pod::{self, PodSide},
+        presence::Presence,
     },
     reconcile::{EndpointKey, LocalEndpoint},
     state::{EndpointRecord, Phase, PodRef, StateDir, StateError},
@@ -107,11 +111,53 @@ pub struct Attachments {
     records: Mutex<BTreeMap<Owner, EndpointRecord>>,
     /// One operation on an attachment at a time; different ones do not wait for each other.
     busy: Mutex<HashMap<Owner, Arc<tokio::sync::Mutex<()>>>>,
+    /// Those that a DEL is at work on.
+    leaving: Leaving,
+    presence: Presence,
     mtu: u32,
+}
+
+/// Which attachments are on their way out.
+#[derive(Debug, Default)]
+struct Leaving(Mutex<BTreeSet<Owner>>);
+
+impl Leaving {
+    /// Until the answer is dropped.
+    fn enter(&self, owner: &Owner) -> OnTheWayOut<'_> {
+        lock(&self.0).insert(owner.clone());
+        OnTheWayOut { leaving: self, owner: owner.clone() }
+    }
+
+    fn has(&self, owner: &Owner) -> bool {
+        lock(&self.0).contains(owner)
+    }
+}
+
+/// See [`Leaving::enter`].
+struct OnTheWayOut<'a> {
+    leaving: &'a Leaving,
+    owner: Owner,
+}
+
+impl Drop for OnTheWayOut<'_> {
+    fn drop(&mut self) {
+        lock(&self.leaving.0).remove(&self.owner);
+    }
+}
+
+/// How far an attachment is.
+fn stage(phase: Phase, is_leaving: bool, has_link: impl FnOnce() -> bool) -> Stage {
+    match phase {
+        _ if is_leaving => Stage::Deleting,
+        Phase::Allocated => Stage::Creating,
+        Phase::Ready if has_link() => Stage::Attached,
+        Phase::Ready => Stage::Lost,
+    }
 }
 
 impl Attachments {
     /// With the records that were found valid.
+    #[expect(clippy::too_many_arguments, reason = "each is a part that is made elsewhere, once")]
     pub fn new(
         node: Node,
         engine: Engine,
@@ -120,6 +166,7 @@ impl Attachments {
         allocator: Allocator,
         records: BTreeMap<Owner, EndpointRecord>,
         mtu: u32,
+        presence: Presence,
     ) -> Self {
         Self {
             node,
@@ -129,6 +176,8 @@ impl Attachments {
             allocator: Mutex::new(allocator),
             records: Mutex::new(records),
             busy: Mutex::default(),
+            leaving: Leaving::default(),
+            presence,
             mtu,
         }
     }
@@ -141,6 +190,13 @@ impl Attachments {
     /// A copy of one record.
     pub fn record(&self, owner: &Owner) -> Option<EndpointRecord> {
         lock(&self.records).get(owner).cloned()
+    }
+
+    /// A copy of one record, and how far the attachment is.
+    pub fn staged(&self, owner: &Owner) -> Option<(EndpointRecord, Stage)> {
+        let record = self.record(owner)?;
+        let stage = stage(record.phase, self.leaving.has(owner), || self.presence.has(record.host_ifindex));
+        Some((record, stage))
     }
 
     /// A copy of every record.
@@ -225,7 +281,8 @@ impl Attachments {
             }
             Step::Link => {
                 let Owner { container_id, ifname } = record.owner.clone();
-                let spec = VethSpec { container_id, ifname, mac: record.mac, mtu: record.mtu };
+                let pod = (record.network.clone(), record.pod.namespace.clone(), record.pod.name.clone());
+                let spec = VethSpec { container_id, ifname, mac: record.mac, mtu: record.mtu, pod: Some(pod) };
                 let veth = link::create_veth(&self.node, sandbox, &spec).await?;
                 record.host_ifindex = veth.host_ifindex;
                 record.pod_ifindex = veth.pod_ifindex;
@@ -257,6 +314,7 @@ impl Attachments {
             self.leave(owner, &turn);
             return Ok(false);
         };
+        let _leaving = self.leaving.enter(owner);
         let mut problems = Vec::new();
         for undo in endpoint::DEL {
             // While the link may still be there its programs stay, and while anything of it is
@@ -296,8 +354,14 @@ impl Attachments {
         Ok(())
     }
 
-    /// Compares an attachment with what ADD has made.
-    pub async fn check(&self, owner: &Owner, expected: &[IpAddr]) -> Result<(), AttachmentError> {
+    /// Compares an attachment with what ADD has made. `netns`: path and inode (0: any) of the pod's
+    /// namespace as the caller says, for attachments whose record has lost it.
+    pub async fn check(
+        &self,
+        owner: &Owner,
+        netns: &(String, u64),
+        expected: &[IpAddr],
+    ) -> Result<(), AttachmentError> {
         let turn = self.turn(owner);
         let _turn = turn.lock().await;
         let record = self.record(owner).ok_or_else(|| AttachmentError::Unknown(owner.clone()))?;
@@ -312,7 +376,11 @@ impl Attachments {
                 problems.push(format!("address {} is not reserved", ours.address));
             }
         }
-        let sandbox = self.node.sandbox(Path::new(&record.netns), record.netns_inode)?;
+        let (path, inode) = match record.netns.as_str() {
+            "" => (netns.0.as_str(), netns.1),
+            path => (path, record.netns_inode),
+        };
+        let sandbox = self.node.sandbox(Path::new(path), inode)?;
         problems.extend(pod::check(&sandbox, &pod_side(&record)).await?.iter().map(ToString::to_string));
         problems.extend(host::check(&self.node, &host_side(&record)).await?.iter().map(ToString::to_string));
         if !lock(&self.attacher).is_attached(record.host_ifindex) {
@@ -359,6 +427,10 @@ impl Attachments {
 
     /// Whether the namespace of an attachment is gone, or its path means another by now.
     pub fn is_dead(&self, record: &EndpointRecord) -> bool {
+        if record.netns.is_empty() {
+            // Not known, but a namespace takes its end of the link along, and with that ours.
+            return !self.presence.has(record.host_ifindex);
+        }
         match self.node.sandbox(Path::new(&record.netns), record.netns_inode) {
             Ok(_) => false,
             Err(error) => error.is_not_found(),
@@ -430,4 +502,29 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Now, milliseconds since 1970.
 pub(super) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attachment_is_leaving_until_its_del_has_ended_however_it_ends() {
+        let (leaving, owner) = (Leaving::default(), Owner::new("c1", "eth0"));
+        assert!(!leaving.has(&owner));
+        let guard = leaving.enter(&owner);
+        assert!(leaving.has(&owner) && !leaving.has(&Owner::new("c1", "eth1")));
+        drop(guard);
+        assert!(!leaving.has(&owner));
+    }
+
+    #[test]
+    fn stages_follow_from_what_is_known_and_what_is_there() {
+        let never = || panic!("nobody has to look");
+        assert_eq!(stage(Phase::Ready, true, never), Stage::Deleting);
+        assert_eq!(stage(Phase::Allocated, true, never), Stage::Deleting);
+        assert_eq!(stage(Phase::Allocated, false, never), Stage::Creating);
+        assert_eq!(stage(Phase::Ready, false, || true), Stage::Attached);
+        assert_eq!(stage(Phase::Ready, false, || false), Stage::Lost);
+    }
 }

@@ -74,10 +74,11 @@ impl Handler for CniHandler {
     }
 
     async fn check(&self, request: wire::CheckRequest) -> Result<(), wire::CniError> {
-        let wire::CheckRequest { id, netns: _, network: _, pod: _, prev_result } = request;
+        let wire::CheckRequest { id, netns, network: _, pod: _, prev_result } = request;
         let owner = convert::owner(id)?;
         let expected = convert::addresses_in(prev_result.as_ref(), &owner.ifname);
-        self.attachments.check(&owner, &expected).await.map_err(to_wire)
+        let netns = convert::netns(netns)?;
+        self.attachments.check(&owner, &netns, &expected).await.map_err(to_wire)
     }
 
     async fn gc(&self, request: wire::GcRequest) -> (u32, Option<wire::CniError>) {
@@ -161,19 +162,23 @@ fn made(record: EndpointRecord) -> Made {
     }
 }
 
+/// What to do about an attachment that is there already.
+const DEL_FIRST: &str = "run DEL for it before another ADD";
+
 /// A failure with the code that tells the runtime what to make of it.
 fn to_wire(error: AttachmentError) -> wire::CniError {
     use AttachmentError as E;
     let (code, details) = match &error {
         E::Address(AllocateError::Exhausted { .. }) => (code::NO_ADDRESS, "delete pods, or add a range with --pool"),
-        E::Address(AllocateError::HasAddresses { .. }) => (code::EXISTS, "run DEL first"),
+        E::Address(AllocateError::HasAddresses { .. }) => (code::EXISTS, DEL_FIRST),
         E::Address(_) => (code::INVALID_CONFIG, "ask for another address, or for none"),
         E::Netns(error) if error.is_not_found() => (code::INVALID_ENVIRONMENT, "the sandbox may be gone already"),
         E::Netns(_) | E::Link(VethError::Net(NetError::Netns(_))) => {
             (code::INVALID_ENVIRONMENT, "CNI_NETNS must be the path of the pod's network namespace")
         }
-        E::Link(VethError::PodHasInterface { .. } | VethError::HostHasInterface { .. }) => {
-            (code::EXISTS, "run DEL first")
+        E::Link(VethError::HostHasInterface { .. }) => (code::EXISTS, DEL_FIRST),
+        E::Link(VethError::PodHasInterface { .. }) => {
+            (code::EXISTS, "choose another CNI_IFNAME, or run DEL of the network that made it")
         }
         E::Link(_) | E::Net(_) => (code::IO, ""),
         E::Engine(EngineError::Stopped) => (code::TRY_AGAIN, "the daemon is coming back"),
@@ -186,4 +191,24 @@ fn to_wire(error: AttachmentError) -> wire::CniError {
         E::Undo { .. } => (code::IO, "what could be removed has been; call DEL again"),
     };
     wire::CniError { code, msg: error.to_string(), details: details.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_add_is_told_once_what_to_do() {
+        let owner = Owner::new("c1", "eth0");
+        let addresses = vec!["10.0.0.2".parse().unwrap()];
+        let twice = [
+            AttachmentError::Address(AllocateError::HasAddresses { owner, addresses }),
+            AttachmentError::Link(VethError::HostHasInterface { ifname: "bh1".into(), container_id: "c1".into() }),
+        ];
+        let said = twice.map(to_wire).map(|error| (error.code, error.msg, error.details));
+        let fix = || "run DEL for it before another ADD".to_owned();
+        assert_eq!(said[0], (code::EXISTS, "c1/eth0 was added before and has 10.0.0.2".to_owned(), fix()));
+        let message = "the node has the interface bh1 of container c1 already: it was added before";
+        assert_eq!(said[1], (code::EXISTS, message.to_owned(), fix()));
+    }
 }

@@ -1,9 +1,11 @@
 //! Wiring: the only module that knows all others.
 
 pub mod admin;
+mod adopt;
 pub mod attachments;
 pub mod engine;
 pub mod flows;
 pub mod handler;
 pub mod knowledge;
 pub mod run;
+mod takeover;

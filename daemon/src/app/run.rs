@@ -30,12 +30,13 @@ use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use super::{
-    admin::{AdminParts, AdminService, EndpointExtra, Facts, Stage},
-    attachments::{Attachments, host_side, local_endpoint, lock},
+    admin::{AdminParts, AdminService, EndpointExtra, Facts},
+    attachments::{Attachments, local_endpoint, lock},
     engine::Engine,
     flows::{drain, unix_ns},
     handler::CniHandler,
     knowledge::Knowledge,
+    takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
 use crate::{
     args::Attach,
@@ -49,11 +50,11 @@ use crate::{
         probe::{self, AttachMode},
         sweep::Sweeper,
     },
-    ipam::{Allocator, Owner},
-    net::{Node, host, link, masquerade},
-    reconcile::{Capacity, Identities, Mirror, Planner},
+    ipam::Owner,
+    net::{Node, changes, host, masquerade, presence::Presence, uplink},
+    reconcile::{Capacity, Identities, Planner},
     source::{SourceEvent, directory},
-    state::{self, Durability, EndpointRecord, IdentityRecord, Opened, Phase, StateDir},
+    state::{self, Durability, IdentityRecord, Opened, StateDir},
     telemetry::{self, CniMetrics},
 };
 
@@ -61,12 +62,14 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks for tombstones.
 const TOMBSTONES: Duration = Duration::from_secs(2);
-/// Pause between two looks for dead sandboxes.
-const DEAD: Duration = Duration::from_secs(30);
 /// How long clients may take to finish when the agent stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// MTU of Ethernet (IEEE 802.3), when nothing else is said.
 const DEFAULT_MTU: u32 = 1500;
+/// What IPv6 needs (RFC 8200, section 5), and the most that a veth takes (ETH_MAX_MTU,
+/// include/uapi/linux/if_ether.h).
+const LEAST_MTU: u32 = 1280;
+const MOST_MTU: u32 = 65_535;
 
 /// Runs until `stop` turns true.
 pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Result<()> {
@@ -97,6 +100,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     // The node's network.
     let node = Node::own().await?;
+    check_pools(&node, &config.pools, &state_dir, &opened.endpoints).await?;
+    note_gateways(&config.pools, &state_dir)?;
     host::prepare(&node, &config.pools.gateways()).await?;
     if let Some(keep) = &config.masquerade {
         let wanted = masquerade::Masquerade {
@@ -112,8 +117,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     for conflict in conflicts {
         warn!(%conflict, "Address of a record outside of the pools");
     }
-    let (records, allocator) =
+    let Taken { records, allocator } =
         take_over(&node, &state_dir, &mut attacher, opened.endpoints, allocator, &mirror).await?;
+    tidy_gateways(&node, &config.pools, &state_dir, &records).await?;
     let alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
     attacher.forget_all_but(&alive);
 
@@ -122,7 +128,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let known = opened.identities.identities.iter().map(identity_of);
     let identities = Identities::restore(known, mirror.highest_identity());
     let mut planner = Planner::new(config.identity.clone(), config.ranges.clone(), identities, capacity.clone());
-    let own = host::watch_own_addresses(&node).await?;
+    let own = changes::watch_own_addresses(&node).await?;
     planner.set_host_addresses(own.borrow().clone());
     for record in records.values() {
         let identity = mirror.endpoints.get(&record.slot).filter(|found| found.ifindex == record.host_ifindex);
@@ -157,8 +163,14 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         pipeline.clone(),
     );
 
-    let mtu = if config.mtu == 0 { DEFAULT_MTU } else { config.mtu };
-    let attachments = Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu));
+    let mtu = match config.mtu {
+        0 => uplink::find(&node).await?.map_or(DEFAULT_MTU, |uplink| uplink.mtu.clamp(LEAST_MTU, MOST_MTU)),
+        given => given,
+    };
+    let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
+    let way_out = way_out(node.clone());
+    let attachments =
+        Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
     let conntrack = Arc::new(Mutex::new(None));
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {
@@ -168,6 +180,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         counts: counts.clone(),
         sweep: conntrack.clone(),
         connections: Some(read_connections(connections, &config.capacities)),
+        uplink: way_out,
         pools: pool_usage(attachments.clone()),
         pipeline: pipeline.clone(),
         extras: endpoint_extras(attachments.clone()),
@@ -178,7 +191,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(follow_source(batches, engine.clone(), stop.clone()));
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
-    tasks.spawn(look_after(attachments.clone(), stop.clone()));
+    tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
     let metrics = match config.metrics {
         Some(address) => {
             let server = telemetry::http::serve(address, Arc::new(admin.clone()), cni_metrics.clone()).await;
@@ -301,49 +314,6 @@ fn listen(path: &PathBuf) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Goes through the records: what is whole is taken over and gets the new programs, what is half
-/// or has lost its link is undone. Links of ours without a record go.
-async fn take_over(
-    node: &Node,
-    state_dir: &StateDir,
-    attacher: &mut Attacher,
-    found: Vec<EndpointRecord>,
-    mut allocator: Allocator,
-    mirror: &Mirror,
-) -> anyhow::Result<(BTreeMap<Owner, EndpointRecord>, Allocator)> {
-    let links: BTreeMap<String, u32> =
-        link::host_links(node).await?.into_iter().map(|link| (link.name, link.ifindex)).collect();
-    let mut records = BTreeMap::new();
-    let mut slots = BTreeSet::new();
-    for record in found {
-        let whole = record.phase == Phase::Ready
-            && links.get(&record.host_ifname) == Some(&record.host_ifindex)
-            && record.slot != 0
-            && slots.insert(record.slot);
-        if whole {
-            if mirror.interfaces.get(&record.host_ifindex) != Some(&record.slot) {
-                warn!(owner = %record.owner, "Endpoint is not in the maps: it is denied until the source is read");
-            }
-            attacher.attach(&record.host_ifname, record.host_ifindex)?;
-            host::enable(node, &host_side(&record)).await?;
-            records.insert(record.owner.clone(), record);
-        } else {
-            info!(owner = %record.owner, phase = ?record.phase, "Undoing what a predecessor left half done");
-            link::delete_link(node, &record.host_ifname).await?;
-            attacher.forget(record.host_ifindex);
-            state_dir.remove_endpoint(&record.owner)?;
-            allocator.free_all(&record.owner);
-        }
-    }
-    for name in links.keys() {
-        if !records.values().any(|record| record.host_ifname == *name) {
-            warn!(link = %name, "Removing a link that no record knows");
-            link::delete_link(node, name).await?;
-        }
-    }
-    Ok((records, allocator))
-}
-
 fn identity_of(record: &IdentityRecord) -> (u32, IdentityKey) {
     let IdentityRecord { number, namespace, namespace_labels, labels, service_account } = record.clone();
     let labels_of = |labels: BTreeMap<String, String>| labels.into_iter().collect();
@@ -379,7 +349,6 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
         abi_version: datapath_abi::ABI_VERSION,
         device: "veth".to_owned(),
         pin_path: load::pin_dir(&config.pin_dir),
-        uplink: String::new(),
         mtu,
         source: config.source.clone(),
         started,
@@ -404,12 +373,23 @@ fn pool_usage(attachments: Arc<Attachments>) -> Arc<super::admin::PoolUsage> {
 
 fn endpoint_extras(attachments: Arc<Attachments>) -> Arc<super::admin::Extras> {
     Arc::new(move |key| {
-        let record = attachments.record(&Owner::new(key.container_id.clone(), key.ifname.clone()))?;
+        let (record, stage) = attachments.staged(&Owner::new(key.container_id.clone(), key.ifname.clone()))?;
         Some(EndpointExtra {
             netns: record.netns,
             host_ifname: record.host_ifname,
             created: std::time::UNIX_EPOCH + Duration::from_millis(record.created_unix_ms),
-            stage: if record.phase == Phase::Ready { Stage::Attached } else { Stage::Creating },
+            stage,
+        })
+    })
+}
+
+/// Looked up each time: a default route may come late, and change.
+fn way_out(node: Node) -> Arc<super::admin::UplinkName> {
+    Arc::new(move || {
+        let node = node.clone();
+        Box::pin(async move {
+            let found = uplink::find(&node).await.inspect_err(|error| warn!(%error, "The uplink is not known"));
+            found.ok().flatten().map(|uplink| uplink.name)
         })
     })
 }
@@ -494,9 +474,10 @@ async fn sweep(
 }
 
 /// Serves what nobody waits for: DELs that found no daemon, sandboxes that died without a DEL.
-async fn look_after(attachments: Arc<Attachments>, mut stop: watch::Receiver<bool>) {
+async fn look_after(attachments: Arc<Attachments>, gc_interval: Duration, mut stop: watch::Receiver<bool>) {
     let mut tombstones = tokio::time::interval(TOMBSTONES);
-    let mut dead = tokio::time::interval(DEAD);
+    let mut dead = tokio::time::interval(gc_interval);
+    dead.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = tombstones.tick() => serve_tombstones(&attachments).await,

@@ -1,6 +1,6 @@
 //! `bulkhead-daemon uninstall`: takes everything away that an agent has left on this node.
 
-use std::{fs, io, path::Path};
+use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
 
 use anyhow::{Context, bail};
 
@@ -9,6 +9,7 @@ use crate::{
     config::cni_socket,
     ipam::Pools,
     net::{Node, host, link, masquerade},
+    state,
 };
 
 /// Says what would be removed, or removes it.
@@ -25,7 +26,10 @@ async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
     }
     let node = Node::own().await?;
     let links = link::host_links(&node).await?;
-    let gateways = Pools::new(pools)?.gateways();
+    // Those of other ranges as well that an agent had before.
+    let gateways: BTreeSet<IpAddr> =
+        Pools::new(pools)?.gateways().into_iter().chain(state::gateways_in(state_dir)).collect();
+    let gateways: Vec<IpAddr> = gateways.into_iter().collect();
     let verb = if yes { "removing" } else { "would remove" };
     for found in &links {
         println!("{verb} link {} ({})", found.name, found.alias);

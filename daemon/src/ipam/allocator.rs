@@ -26,7 +26,7 @@ pub enum AllocateError {
         capacity: u128,
     },
     /// The owner has addresses already: an ADD that was not undone, or a second one.
-    #[error("{owner} has {} already: run DEL for it first", list(.addresses))]
+    #[error("{owner} was added before and has {}", list(.addresses))]
     HasAddresses {
         /// Who asked.
         owner: Owner,

@@ -19,7 +19,7 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 pub use allocator::{AllocateError, Allocator, Conflict, Freed, Usage};
-pub use pool::{PoolError, Pools, Range};
+pub use pool::{NodeAddress, PoolError, Pools, Range};
 
 /// Whose an address is: one attachment of a container.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

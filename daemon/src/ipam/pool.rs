@@ -34,6 +34,20 @@ pub enum PoolError {
         /// What those are.
         kind: &'static str,
     },
+    /// The node itself has an address of a range.
+    #[error(
+        "address pool {range}: the node itself has {address} on {interface}, so a pod could get an address that is another's: use a range that nobody else has (--pool), or take the address away (ip address del {address}/{prefix_len} dev {interface})"
+    )]
+    OfNode {
+        /// The range.
+        range: IpNetwork,
+        /// The node's address.
+        address: IpAddr,
+        /// With this prefix length.
+        prefix_len: u8,
+        /// Where it has it.
+        interface: String,
+    },
     /// Two ranges share addresses.
     #[error("address pools {0} and {1} overlap")]
     Overlap(IpNetwork, IpNetwork),
@@ -126,6 +140,17 @@ impl Range {
     }
 }
 
+/// An address that the node has, and that is not a gateway which we have given it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// With this prefix length.
+    pub prefix_len: u8,
+    /// On this interface.
+    pub interface: String,
+}
+
 /// All ranges of a node: several per family, used one after another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pools {
@@ -157,6 +182,20 @@ impl Pools {
     /// The gateways of all ranges.
     pub fn gateways(&self) -> Vec<IpAddr> {
         self.ranges().map(Range::gateway).collect()
+    }
+
+    /// Refuses the first of the node's addresses that is in a range.
+    pub fn must_not_have(&self, of_node: &[NodeAddress]) -> Result<(), PoolError> {
+        let clash = of_node.iter().find_map(|found| Some((self.range_of(found.address)?.network(), found)));
+        match clash {
+            None => Ok(()),
+            Some((range, NodeAddress { address, prefix_len, interface })) => Err(PoolError::OfNode {
+                range,
+                address: *address,
+                prefix_len: *prefix_len,
+                interface: interface.clone(),
+            }),
+        }
     }
 
     /// The range an address is in.
@@ -234,6 +273,22 @@ mod tests {
         assert_eq!(
             pools(&["10.0.0.0/16", "fd00::/64", "10.0.7.0/24"]),
             Err(PoolError::Overlap(net("10.0.0.0/16"), net("10.0.7.0/24")))
+        );
+    }
+
+    #[test]
+    fn a_range_with_an_address_of_the_node_is_refused_by_name() {
+        let pools = pools(&["10.0.0.0/24", "fd00::/64"]).unwrap();
+        let on = |address: &str, prefix_len| NodeAddress {
+            address: address.parse().unwrap(),
+            prefix_len,
+            interface: "eth0".to_owned(),
+        };
+        assert_eq!(pools.must_not_have(&[on("10.0.1.1", 16), on("fd00:1::1", 64), on("192.0.2.1", 24)]), Ok(()));
+        let error = pools.must_not_have(&[on("192.0.2.1", 24), on("fd00::7", 64)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "address pool fd00::/64: the node itself has fd00::7 on eth0, so a pod could get an address that is another's: use a range that nobody else has (--pool), or take the address away (ip address del fd00::7/64 dev eth0)"
         );
     }
 

@@ -2,17 +2,15 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use futures::{FutureExt, StreamExt};
-use rtnetlink::MulticastGroup;
-use tokio::sync::watch;
-use tracing::{debug, warn};
-
-use crate::{ipam::PodAddress, mac::Mac};
+use crate::{
+    ipam::{NodeAddress, PodAddress},
+    mac::Mac,
+};
 
 use super::{
     NetError, Node, address,
     error::Tolerate,
-    link,
+    host_prefix, link,
     pod::{LOOPBACK, Mismatch, families, has_route},
     route::{self, Route},
     sysctl::{self, Families},
@@ -34,6 +32,23 @@ pub async fn prepare(node: &Node, gateways: &[IpAddr]) -> Result<(), NetError> {
 pub async fn remove_gateways(node: &Node, gateways: &[IpAddr]) -> Result<(), NetError> {
     let requests = gateways.iter().map(|&gateway| address::remove_single(LOOPBACK, gateway)).collect();
     node.netlink().change_each(requests).await.into_iter().try_for_each(Tolerate::or_gone)
+}
+
+/// All addresses of all links of the node, except those of `ours` that are single addresses on `lo`,
+/// as [`prepare`] puts them there.
+pub async fn addresses_of_others(node: &Node, ours: &BTreeSet<IpAddr>) -> Result<Vec<NodeAddress>, NetError> {
+    let mut found = Vec::new();
+    for address::LinkAddress { ifindex, address, prefix_len } in address::list(node.netlink(), None).await? {
+        if ifindex == LOOPBACK && prefix_len == host_prefix(address) && ours.contains(&address) {
+            continue;
+        }
+        match link::by_index(node.netlink(), ifindex).await {
+            Ok(link) => found.push(NodeAddress { address, prefix_len, interface: link.name }),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// What the host side of a pod's veth is to look like.
@@ -113,57 +128,4 @@ fn counts(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
     !link_local && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
-}
-
-/// The node's own addresses now and whenever they change.
-///
-/// Ends (the receiver's `changed` fails) when the netlink connection does. A notification says only
-/// that something changed: the set is read anew, so notifications that were lost cost nothing.
-pub async fn watch_own_addresses(node: &Node) -> Result<watch::Receiver<BTreeSet<IpAddr>>, NetError> {
-    let groups = [MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
-    let runtime = tokio::runtime::Handle::current();
-    let subscribed = node
-        .netns()
-        .run(move || {
-            let _context = runtime.enter();
-            rtnetlink::new_multicast_connection(&groups)
-        })
-        .await?;
-    let (connection, handle, mut notifications) = subscribed.map_err(|source| NetError::Refused {
-        action: "subscribe to",
-        object: "address changes".into(),
-        said: String::new(),
-        source,
-    })?;
-    tokio::spawn(connection);
-    // Subscribed first, read after: what changes in between is notified.
-    let (known, receiver) = watch::channel(own_addresses(node).await?);
-    let node = node.clone();
-    tokio::spawn(async move {
-        // The connection lives as long as its handle.
-        let _handle = handle;
-        loop {
-            tokio::select! {
-                () = known.closed() => return,
-                notification = notifications.next() => if notification.is_none() {
-                    warn!("Notifications of address changes ended");
-                    return;
-                },
-            }
-            // Many come at once; one reading serves them all.
-            while let Some(Some(_)) = notifications.next().now_or_never() {}
-            match own_addresses(&node).await {
-                Ok(addresses) => {
-                    let changed = known.send_if_modified(|now| {
-                        let differs = *now != addresses;
-                        *now = addresses;
-                        differs
-                    });
-                    debug!(changed, "Addresses of the node");
-                }
-                Err(error) => warn!(%error, "Addresses of the node are not known anew"),
-            }
-        }
-    });
-    Ok(receiver)
 }

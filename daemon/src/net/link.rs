@@ -18,6 +18,7 @@ use crate::mac::Mac;
 
 use super::{
     NetError, Netlink, Netns, Node,
+    alias::Alias,
     error::Tolerate,
     netlink::{Mode, Request},
 };
@@ -28,9 +29,6 @@ pub const HOST_PREFIX: &str = "bh";
 /// Hexadecimal digits after it: together below the 15 bytes that a name may have (IFNAMSIZ is 16
 /// with the final zero, include/uapi/linux/if.h).
 const HOST_DIGITS: usize = 11;
-
-/// Longest alias of a link without its final zero (IFALIASZ, include/uapi/linux/if.h).
-const ALIAS_MAX: usize = 255;
 
 /// Name of the host side of a pod's veth: `bh` and 44 bits of a hash of the attachment.
 pub fn host_ifname(container_id: &str, ifname: &str) -> String {
@@ -63,6 +61,8 @@ pub struct VethSpec {
     pub mac: Mac,
     /// MTU of both sides, in bytes.
     pub mtu: u32,
+    /// Name of the CNI network, the pod's namespace and its name: the link is to say whose it is.
+    pub pod: Option<(String, String, String)>,
 }
 
 /// A veth pair that was made.
@@ -88,7 +88,7 @@ pub enum VethError {
         netns: std::path::PathBuf,
     },
     /// The node has the host side already: this attachment was added before and not removed.
-    #[error("the node has the interface {ifname} of container {container_id} already: run DEL for it first")]
+    #[error("the node has the interface {ifname} of container {container_id} already: it was added before")]
     HostHasInterface {
         /// Name of the host side.
         ifname: String,
@@ -163,8 +163,8 @@ async fn create(node: &Node, sandbox: &Netns, spec: &VethSpec, host_ifname: &str
         answer: "no index of the pod's side".into(),
     })?;
     let mut settings = no_link_local(link.ifindex);
-    let alias = format!("{}/{}", spec.container_id, spec.ifname);
-    if alias.len() <= ALIAS_MAX {
+    let VethSpec { container_id, ifname, mac: _, mtu: _, pod } = spec.clone();
+    if let Some(alias) = (Alias { container_id, ifname, pod }).text() {
         settings.attributes.push(LinkAttribute::IfAlias(alias));
     }
     node.netlink().change(set(settings, "configure", object())).await?;
@@ -259,10 +259,10 @@ pub struct Link {
 }
 
 impl Link {
-    /// The attachment a host link was made for, container id and interface name, if its alias says.
-    pub fn attachment(&self) -> Option<(&str, &str)> {
-        let (container_id, ifname) = self.alias.split_once('/')?;
-        (host_ifname(container_id, ifname) == self.name).then_some((container_id, ifname))
+    /// The attachment a host link was made for, if its alias says.
+    pub fn attachment(&self) -> Option<Alias> {
+        let alias = Alias::parse(&self.alias)?;
+        (host_ifname(&alias.container_id, &alias.ifname) == self.name).then_some(alias)
     }
 }
 
@@ -271,6 +271,17 @@ pub async fn find_link(netlink: &Netlink, name: &str) -> Result<Link, NetError> 
     let mut message = LinkMessage::default();
     message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
     let object = || format!("link {name}");
+    match netlink.get(RouteNetlinkMessage::GetLink(message), object()).await? {
+        RouteNetlinkMessage::NewLink(message) => Ok(read(message)),
+        other => Err(NetError::Unexpected { action: "look up", object: object(), answer: format!("{other:?}") }),
+    }
+}
+
+/// Looks a link up by index.
+pub(crate) async fn by_index(netlink: &Netlink, ifindex: u32) -> Result<Link, NetError> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let object = || format!("link {ifindex}");
     match netlink.get(RouteNetlinkMessage::GetLink(message), object()).await? {
         RouteNetlinkMessage::NewLink(message) => Ok(read(message)),
         other => Err(NetError::Unexpected { action: "look up", object: object(), answer: format!("{other:?}") }),
@@ -364,7 +375,8 @@ mod tests {
             is_veth: true,
             peer_ifindex: None,
         };
-        assert_eq!(link.attachment(), Some(("c1", "eth0")));
+        let alias = Alias { container_id: "c1".into(), ifname: "eth0".into(), pod: None };
+        assert_eq!(link.attachment(), Some(alias));
         link.alias = "c2/eth0".into();
         assert_eq!(link.attachment(), None);
         link.alias.clear();

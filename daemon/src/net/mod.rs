@@ -18,6 +18,8 @@
 //! gets a link-local address: `addr_gen_mode none` leaves nothing to detect duplicates of.
 
 pub mod address;
+pub mod alias;
+pub mod changes;
 pub mod error;
 pub mod host;
 pub mod link;
@@ -27,8 +29,10 @@ pub mod netlink;
 pub mod netns;
 pub mod node;
 pub mod pod;
+pub mod presence;
 pub mod route;
 pub mod sysctl;
+pub mod uplink;
 
 use std::net::IpAddr;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
@@ -80,7 +80,7 @@ pub(crate) fn set_neighbour(ifindex: u32, address: IpAddr, mac: Mac) -> Request 
 /// Routes of the main table through one link, to single addresses and the default, both families.
 pub async fn list(netlink: &Netlink, ifindex: u32) -> Result<Vec<Route>, NetError> {
     let mut routes = Vec::new();
-    for family in [rtnetlink::packet_route::AddressFamily::Inet, rtnetlink::packet_route::AddressFamily::Inet6] {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -108,6 +108,52 @@ pub(crate) async fn is_own(netlink: &Netlink, address: IpAddr) -> Result<bool, N
         Ok(_) | Err(NetError::NotFound { .. } | NetError::Refused { .. }) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DefaultRoute {
+    pub(crate) is_v6: bool,
+    /// The least is taken (`RTA_PRIORITY`).
+    pub(crate) metric: u32,
+    /// The link it goes through; of several the first.
+    pub(crate) ifindex: u32,
+}
+
+/// The default routes, both families.
+pub(crate) async fn defaults(netlink: &Netlink) -> Result<Vec<DefaultRoute>, NetError> {
+    let mut routes = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "routes").await?;
+        routes.extend(found.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(message) => read_default(&message),
+            _ => None,
+        }));
+    }
+    Ok(routes)
+}
+
+fn read_default(message: &RouteMessage) -> Option<DefaultRoute> {
+    let header = &message.header;
+    if header.kind != RouteType::Unicast || header.destination_prefix_length != 0 {
+        return None;
+    }
+    let (mut metric, mut through) = (0, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => through = Some(*index),
+            RouteAttribute::MultiPath(hops) if through.is_none() => {
+                through = hops.first().map(|hop| hop.interface_index)
+            }
+            _ => {}
+        }
+    }
+    let is_v6 = header.address_family == AddressFamily::Inet6;
+    through.map(|ifindex| DefaultRoute { is_v6, metric, ifindex })
 }
 
 fn read(message: RouteMessage, ifindex: u32) -> Option<Route> {

@@ -24,6 +24,7 @@ const LOCK: &str = "lock";
 const ENDPOINTS: &str = "endpoints";
 const IDENTITIES: &str = "identities.json";
 const CURSORS: &str = "cursors.json";
+const GATEWAYS: &str = "gateways.json";
 const CORRUPT: &str = "corrupt";
 pub(super) const TOMBSTONES: &str = "tombstones";
 
@@ -77,6 +78,14 @@ enum Loaded<T> {
     Missing,
     Corrupt(Corrupt),
     Found(Stored<T>),
+}
+
+/// The gateways that a folder remembers, for those who only look: locks nothing, changes nothing.
+/// What cannot be read is nothing.
+pub fn gateways_in(root: &Path) -> Vec<IpAddr> {
+    let read = fs::read(root.join(GATEWAYS)).ok();
+    read.and_then(|bytes| serde_json::from_slice::<Stored<Vec<IpAddr>>>(&bytes).ok())
+        .map_or_else(Vec::new, |stored| stored.content)
 }
 
 impl StateDir {
@@ -153,6 +162,19 @@ impl StateDir {
     /// Writes all identities.
     pub fn put_identities(&self, identities: &Identities) -> Result<(), StateError> {
         self.write(&self.root.join(IDENTITIES), identities)
+    }
+
+    /// The gateways that were put on `lo`, as [`Self::put_gateways`] got them; none is fine.
+    pub fn gateways(&self) -> Result<Vec<IpAddr>, StateError> {
+        match self.read(&self.root.join(GATEWAYS))? {
+            Loaded::Found(Stored { content, .. }) => Ok(content),
+            Loaded::Missing | Loaded::Corrupt(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Remembers the gateways that are, or are about to be, on `lo`.
+    pub fn put_gateways(&self, gateways: &[IpAddr]) -> Result<(), StateError> {
+        self.write(&self.root.join(GATEWAYS), &gateways)
     }
 
     fn write<T: Serialize>(&self, path: &Path, content: &T) -> Result<(), StateError> {

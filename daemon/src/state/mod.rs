@@ -7,6 +7,7 @@
 //!     endpoints/ID:IFNAME.json    one per attachment; at the same time the reservation of its addresses
 //!     identities.json             number -> what it stands for
 //!     cursors.json                addresses handed out last
+//!     gateways.json               addresses that were put on lo
 //!     tombstones/*.del            written by the plugin
 //!     corrupt/                    what could not be read, moved aside
 //! ```
@@ -28,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use dir::{Corrupt, Opened, StateDir};
+pub use dir::{Corrupt, Opened, StateDir, gateways_in};
 pub use file::Durability;
 pub use record::{EndpointRecord, Identities, IdentityRecord, Phase, PodRef};
 pub use tombstone::Tombstone;

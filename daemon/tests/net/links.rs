@@ -22,7 +22,7 @@ async fn a_pair_is_made_with_both_ends_in_place_and_down() {
     let outer = link::find_link(node.netlink(), &veth.host_ifname).await.unwrap();
     assert_eq!((outer.ifindex, outer.mac, outer.mtu), (veth.host_ifindex, Some(Mac(HOST_MAC)), 1400));
     assert!(outer.is_veth && !outer.is_up);
-    assert_eq!(outer.attachment(), Some(("c1", "eth0")));
+    assert_eq!(outer.attachment().map(|it| (it.container_id, it.ifname)), Some(("c1".into(), "eth0".into())));
 
     let netlink = sandbox.netns.connect().await.unwrap();
     let inner = link::find_link(&netlink, "eth0").await.unwrap();
@@ -108,8 +108,9 @@ async fn our_links_are_found_with_their_attachments_and_addresses() {
     link::create_veth(&node, &anonymous.netns, &spec(&long)).await.unwrap();
 
     let links = link::host_links(&node).await.unwrap();
-    let attachments: Vec<_> = links.iter().map(link::Link::attachment).collect();
-    assert_eq!(attachments, [Some(("container2", "eth0")), Some(("container3", "eth0")), None]);
+    let names: Vec<_> = links.iter().map(|link| link.attachment().map(|it| (it.container_id, it.ifname))).collect();
+    let name = |id: &str| Some((id.to_owned(), "eth0".to_owned()));
+    assert_eq!(names, [name("container2"), name("container3"), None]);
     for (pod, link) in pods.iter().zip(&links) {
         assert!(link.is_up);
         assert_eq!(link.ifindex, pod.veth.host_ifindex);

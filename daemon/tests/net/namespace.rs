@@ -138,7 +138,7 @@ impl Pod {
 }
 
 pub(crate) fn spec(container_id: &str) -> VethSpec {
-    VethSpec { container_id: container_id.into(), ifname: "eth0".into(), mac: mac(), mtu: 1400 }
+    VethSpec { container_id: container_id.into(), ifname: "eth0".into(), mac: mac(), mtu: 1400, pod: None }
 }
 
 pub(crate) fn mac() -> Mac {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use daemon::net::{Node, host};
+use daemon::net::{Node, changes, host, presence::Presence, uplink};
 
 use crate::namespace::{GATEWAYS, Namespace, ip, needs_root, node};
 
@@ -73,7 +73,7 @@ async fn changes_of_the_nodes_addresses_are_told() {
     let node = node(&here).await;
     here.run("ip link add uplink type veth peer name far");
     here.run("ip link set uplink up");
-    let mut watched = host::watch_own_addresses(&node).await.unwrap();
+    let mut watched = changes::watch_own_addresses(&node).await.unwrap();
     assert_eq!(*watched.borrow_and_update(), ips(&GATEWAYS));
     let mut next = async || {
         tokio::time::timeout(Duration::from_secs(5), watched.changed()).await.expect("told in time").unwrap();
@@ -102,4 +102,63 @@ async fn our_own_address_of_point_to_point_links_counts_not_the_other_ends() {
     here.run("ip addr add 192.0.2.1 peer 192.0.2.2 dev uplink");
     here.run("ip addr add 2001:db8::1 peer 2001:db8::2 dev uplink nodad");
     assert_eq!(host::own_addresses(&node).await.unwrap(), ips(&["192.0.2.1", "2001:db8::1"]));
+}
+
+#[tokio::test]
+async fn the_uplink_is_where_the_kernel_sends_the_rest() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = Node::at(here.netns.clone()).await.unwrap();
+    assert_eq!(uplink::find(&node).await.unwrap(), None);
+    for (link, v4, v6, mtu) in
+        [("near", "192.0.2.1/24", "fd01::1/64", 1400), ("far", "198.51.100.1/24", "fd02::1/64", 9000)]
+    {
+        here.run(&format!("ip link add {link} mtu {mtu} type veth peer name {link}-peer"));
+        here.run(&format!("ip link set {link}-peer up"));
+        here.run(&format!("ip link set {link} up"));
+        here.run(&format!("ip addr add {v4} dev {link}"));
+        here.run(&format!("ip addr add {v6} dev {link} nodad"));
+    }
+    let name = async || uplink::find(&node).await.unwrap().map(|found| (found.name, found.mtu));
+    here.run("ip route add default via fd02::2 dev far");
+    assert_eq!(name().await, Some(("far".to_owned(), 9000)));
+    // IPv4 before IPv6, and the least metric.
+    here.run("ip route add default via 192.0.2.2 dev near metric 200");
+    assert_eq!(name().await, Some(("near".to_owned(), 1400)));
+    here.run("ip route add default via 198.51.100.2 dev far metric 100");
+    assert_eq!(name().await, Some(("far".to_owned(), 9000)));
+    here.run("ip route del default via 198.51.100.2 dev far");
+    here.run("ip route replace default metric 200 nexthop via 192.0.2.3 dev near nexthop via 198.51.100.3 dev far");
+    assert_eq!(name().await, Some(("near".to_owned(), 1400)));
+}
+
+#[tokio::test]
+async fn links_are_there_until_they_are_not() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = Node::at(here.netns.clone()).await.unwrap();
+    let presence = Presence::of(&node).await.unwrap();
+    here.run("ip link add index 77 name one type veth peer name other");
+    assert!(presence.has(77) && !presence.has(78));
+    here.run("ip link set one name two");
+    assert!(presence.has(77), "its name does not matter");
+    here.run("ip link del two");
+    assert!(!presence.has(77));
+}
+
+#[tokio::test]
+async fn addresses_of_the_node_are_told_from_our_gateways() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = node(&here).await;
+    let others = async |ours: &[&str]| -> Vec<String> {
+        let found = host::addresses_of_others(&node, &ips(ours)).await.unwrap();
+        let words = found.into_iter().map(|it| format!("{}/{} {}", it.address, it.prefix_len, it.interface));
+        words.filter(|words| !words.contains("127.0.0.1") && !words.contains("::1/128 lo")).collect()
+    };
+    assert_eq!(others(&GATEWAYS).await, [""; 0]);
+    assert_eq!(others(&GATEWAYS[1..]).await, [format!("{}/32 lo", GATEWAYS[0])]);
+    here.run("ip link add one type veth peer name other");
+    here.run(&format!("ip addr add {}/24 dev one", GATEWAYS[0]));
+    assert_eq!(others(&GATEWAYS).await, [format!("{}/24 one", GATEWAYS[0])]);
 }

@@ -81,8 +81,6 @@ pub struct Facts {
     pub device: String,
     /// Folder of the pins.
     pub pin_path: PathBuf,
-    /// Interface that leads out of the node; empty if none was found.
-    pub uplink: String,
     /// MTU given to pods.
     pub mtu: u32,
     /// What was given to `--source`.
@@ -160,6 +158,8 @@ pub type Connections = dyn Fn(Table, usize) -> Result<Found, String> + Send + Sy
 /// Tells the ranges of pod addresses, with how many are used and free ([`u64::MAX`]: more than
 /// that).
 pub type PoolUsage = dyn Fn() -> Vec<(IpNetwork, u64, u64)> + Send + Sync;
+/// Tells the interface that leads out of the node now; `None`: there is none.
+pub type UplinkName = dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync;
 /// Tells what only the store of attachments knows.
 pub type Extras = dyn Fn(&EndpointKey) -> Option<EndpointExtra> + Send + Sync;
 
@@ -178,6 +178,8 @@ pub struct AdminParts {
     pub sweep: Arc<Mutex<Option<SweepReport>>>,
     /// The tables of connections; without it they cannot be dumped.
     pub connections: Option<Arc<Connections>>,
+    /// The way out of the node.
+    pub uplink: Arc<UplinkName>,
     /// Ranges of pod addresses.
     pub pools: Arc<PoolUsage>,
     /// Flow records.

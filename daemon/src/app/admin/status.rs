@@ -34,8 +34,9 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
     };
     let conditions = conditions::all(&seen);
     let Seen { fills, datapath, pools, flows, .. } = seen;
-    let Facts { version, commit, abi_version, node, kernel, attach_mode, device, pin_path, uplink, mtu, .. } =
+    let Facts { version, commit, abi_version, node, kernel, attach_mode, device, pin_path, mtu, .. } =
         service.parts.facts.clone();
+    let uplink = (service.parts.uplink)().await.unwrap_or_default();
     let scalar = |wanted| scalar(datapath.as_ref().ok(), wanted);
     let sweep = service.sweep().unwrap_or_default();
     Ok(pb::StatusResponse {

@@ -111,7 +111,7 @@ fn a_requested_address_does_not_move_the_cursor() {
 fn a_second_add_of_the_same_attachment_is_refused() {
     let mut ipam = allocator(&["10.0.0.0/24"]);
     ipam.allocate(&owner(1), &[]).unwrap();
-    assert_eq!(texts(ipam.allocate(&owner(1), &[])), Err("c1/eth0 has 10.0.0.2 already: run DEL for it first".into()));
+    assert_eq!(texts(ipam.allocate(&owner(1), &[])), Err("c1/eth0 was added before and has 10.0.0.2".into()));
     assert!(ipam.allocate(&Owner::new("c1", "net1"), &[]).is_ok());
 }
 

@@ -1,0 +1,39 @@
+//! Whether an interface of the node is there: a question for those who cannot wait.
+
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+
+use super::Node;
+
+/// Asks the kernel, each time anew.
+#[derive(Debug)]
+pub struct Presence {
+    /// Any socket of the node's namespace (netdevice(7)).
+    socket: OwnedFd,
+}
+
+impl Presence {
+    /// Of the interfaces of a node.
+    ///
+    /// # Errors
+    /// Its namespace cannot be entered, or no socket be made.
+    pub async fn of(node: &Node) -> std::io::Result<Self> {
+        let made = node
+            .netns()
+            .run(|| socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None))
+            .await
+            .map_err(std::io::Error::other)?;
+        Ok(Self { socket: made? })
+    }
+
+    /// Whether there is an interface with this index, whatever its name is. The kernel gives an
+    /// index to another one only after all others have had their turn.
+    pub fn has(&self, ifindex: u32) -> bool {
+        // Not being able to tell is no reason to say that it is gone.
+        !matches!(
+            netdevice::index_to_name(&self.socket, ifindex),
+            Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO)
+        )
+    }
+}

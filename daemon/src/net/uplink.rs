@@ -1,0 +1,25 @@
+//! The interface that leads out of the node: where its default route goes.
+
+use super::{NetError, Node, link, route};
+
+/// The interface of the default route.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uplink {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Looks for it: of several default routes the one that the kernel takes, which is that with the
+/// least metric; IPv4 before IPv6. `None`: the node has no default route.
+pub async fn find(node: &Node) -> Result<Option<Uplink>, NetError> {
+    let defaults = route::defaults(node.netlink()).await?;
+    let Some(first) = defaults.into_iter().min_by_key(|found| (found.is_v6, found.metric)) else { return Ok(None) };
+    match link::by_index(node.netlink(), first.ifindex).await {
+        Ok(found) => Ok(Some(Uplink { name: found.name, mtu: found.mtu })),
+        // It has gone since.
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
