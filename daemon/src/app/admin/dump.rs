@@ -82,11 +82,16 @@ fn beyond(limit: usize) -> String {
 
 /// The maps that are asked for, each once, in the order of datapath-abi's list.
 fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
-    let dumpable = || maps::ALL.iter().map(|info| info.name).filter(|name| *name != maps::EVENTS);
+    let dumpable =
+        || maps::ALL.iter().map(|info| info.name).filter(|name| ![maps::EVENTS, maps::FRAGMENTS].contains(name));
     for name in wanted {
         if name == maps::EVENTS {
             let fix = "use `bulkhead flows`, or leave it out";
             return Err(Status::invalid_argument(format!("maps: EVENTS is a ring buffer without entries: {fix}")));
+        }
+        if name == maps::FRAGMENTS {
+            let why = "FRAGMENTS is not read by the daemon, its entries are gone in a moment";
+            return Err(Status::invalid_argument(format!("maps: {why}: leave it out")));
         }
         if !dumpable().any(|known| known == name) {
             let known = dumpable().collect::<Vec<_>>().join(", ");

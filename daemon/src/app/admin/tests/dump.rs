@@ -99,7 +99,7 @@ async fn maps_come_in_one_order_each_once() {
     let expected: Vec<&str> = maps::ALL
         .iter()
         .map(|info| info.name)
-        .filter(|name| ![maps::EVENTS, maps::CONNTRACK, maps::PENDING].contains(name))
+        .filter(|name| ![maps::EVENTS, maps::FRAGMENTS, maps::CONNTRACK, maps::PENDING].contains(name))
         .collect();
     assert_eq!(maps_of(&all), expected);
     assert!(all.contains(&"COUNTERS from_pod, passed = packets 1, bytes 2".to_owned()));
@@ -210,6 +210,8 @@ async fn what_cannot_be_dumped_is_named() {
     let node = shop();
     let error = ask(&node, &["PEERS", "EVENTS"]).await.unwrap_err();
     assert!(error.starts_with("InvalidArgument: maps: EVENTS is a ring buffer without entries: "), "{error}");
+    let error = ask(&node, &["FRAGMENTS"]).await.unwrap_err();
+    assert!(error.starts_with("InvalidArgument: maps: FRAGMENTS is not read by the daemon"), "{error}");
     let error = ask(&node, &["peers\u{1b}"]).await.unwrap_err();
     assert!(
         error.starts_with("InvalidArgument: maps: there is no map \"peers\\u{1b}\": use some of CONNTRACK, "),
