@@ -28,8 +28,9 @@ use datapath_ebpf::{
 
 use crate::bpf::{
     conntrack::{self, Slow},
-    count, event,
+    count,
     forward::{self, DROP, NEXT},
+    kernel,
     maps::{self, EndpointRef},
     packet::Skb,
     policy::Judgement,
@@ -218,7 +219,7 @@ fn unreadable(skb: &Skb, seen: &Seen, reason: DropReason) -> i32 {
             ends.identity[side] = endpoint.identity();
         }
     }
-    steps::report_packet(seen, &ends, Judgement::invalid(reason), event::now_ns());
+    steps::report_packet(seen, &ends, Judgement::invalid(reason), kernel::now_ns());
     dropped(skb, reason)
 }
 

@@ -1,6 +1,5 @@
 //! Conntrack in the maps: the fast path of established connections, and everything slower.
 
-use aya_ebpf::helpers::generated::bpf_jiffies64;
 use datapath_abi::{
     conntrack::{CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
     endpoint::NO_SLOT,
@@ -17,20 +16,12 @@ use datapath_ebpf::{
 use crate::{
     Outcome, Seen,
     bpf::{
-        event,
+        kernel::{jiffies, now_ns},
         maps::{self, EntryRef},
         policy::{self, Judgement},
         steps,
     },
 };
-
-/// Low half of the jiffies counter; the verifier turns the helper into one load.
-#[inline(always)]
-#[allow(unsafe_code)]
-pub(crate) fn jiffies() -> u32 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_jiffies64() as u32 }
-}
 
 /// A packet of a connection in CONNTRACK. `None`: not a case for the fast path.
 #[inline(always)]
@@ -203,7 +194,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
             seen,
             &ends,
             Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder),
-            event::now_ns(),
+            now_ns(),
         );
         return Slow::Dropped(DropReason::PolicyChange as u8);
     }
@@ -235,7 +226,7 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
         entry.set_state(ct::next(before, &seen.packet, from, 0) as u8);
     }
     if responder && before as u8 == CtState::New as u8 {
-        let rtt_us = event::now_ns().wrapping_sub(entry.created_ns()) / 1000;
+        let rtt_us = now_ns().wrapping_sub(entry.created_ns()) / 1000;
         entry.set_rtt_us(if rtt_us > u32::MAX as u64 { u32::MAX } else { rtt_us as u32 });
     }
     entry.account(responder, seen.bytes, jiffies());
@@ -296,7 +287,7 @@ pub(crate) fn redecide(seen: &Seen) {
     entry.set_flags(entry.flags() | FLAG_REVOKED);
     entry.set_verdict(ends.rules, ends.identity, ends.cookie);
     if !entry.reported() {
-        steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, event::now_ns());
+        steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, now_ns());
         entry.set_reported(true);
     }
     // Out of the table in which others can push it out.
@@ -351,7 +342,7 @@ fn report_end(seen: &Seen, entry: EntryRef, why: EndReason) {
         EndReason::Replaced if state == CtState::TimeWait as u8 => EndReason::Fin,
         other => other,
     };
-    steps::report_connection(&seen.key, entry, why as u32, event::now_ns());
+    steps::report_connection(&seen.key, entry, why as u32, now_ns());
     entry.set_reported(true);
 }
 
@@ -367,7 +358,7 @@ fn end(seen: &Seen, entry: EntryRef, why: EndReason) -> Slow {
 /// seen begin: both are decided by the rules for their own direction.
 #[inline(always)]
 pub(crate) fn first(seen: &Seen) -> Slow {
-    let now_ns = event::now_ns();
+    let now_ns = now_ns();
     let is_tcp = seen.packet.proto == proto::TCP;
     let mut entry = CtEntry {
         ends: NOBODY,
@@ -417,7 +408,7 @@ pub(crate) fn untracked(seen: &Seen) -> Slow {
     let mut ends = NOBODY;
     let judgement = judged(seen, &mut ends);
     if !judgement.passes() {
-        return refuse(seen, &ends, judgement, event::now_ns());
+        return refuse(seen, &ends, judgement, now_ns());
     }
     onward(seen, &ends)
 }
@@ -431,7 +422,7 @@ pub(crate) fn neighbour(seen: &Seen) -> Slow {
         Ok(()) => DropReason::ForgedNeighbourDiscovery,
         Err(reason) => reason,
     };
-    refuse(seen, &ends, Judgement::invalid(refused), event::now_ns())
+    refuse(seen, &ends, Judgement::invalid(refused), now_ns())
 }
 
 /// TCP from the middle of a connection that is in no table. Who opened it is not known. If it was
@@ -459,7 +450,7 @@ pub(crate) fn midstream(seen: &Seen) -> Slow {
         return Slow::Unknown;
     }
     let ends = turned(ends);
-    refuse(seen, &ends, Judgement::invalid(DropReason::Midstream).of_reply(true), event::now_ns())
+    refuse(seen, &ends, Judgement::invalid(DropReason::Midstream).of_reply(true), now_ns())
 }
 
 /// Whether a packet needs [`midstream`].

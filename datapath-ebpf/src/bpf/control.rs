@@ -1,12 +1,9 @@
 //! Programs that the daemon runs (`BPF_PROG_TEST_RUN`): they do in the kernel what would cost
 //! many system calls or could not be done atomically from outside.
-#![allow(unsafe_code)]
 
-use core::ffi::c_void;
-
-use aya_ebpf::{helpers::generated::bpf_for_each_map_elem, programs::TcContext};
+use aya_ebpf::programs::TcContext;
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey, CtState, FLAG_REVOKED},
+    conntrack::{CtKey, CtState, FLAG_REVOKED},
     control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{NO_SLOT, Swing},
     event::EndReason,
@@ -14,68 +11,58 @@ use datapath_abi::{
 use datapath_ebpf::ct;
 
 use crate::bpf::{
-    conntrack, event,
-    maps::{self, CONNTRACK, EntryRef, PENDING},
+    event,
+    kernel::{self, Visit, jiffies, now_ns},
+    maps::{self, EntryRef},
+    packet::Orders,
     steps,
 };
 
 /// Most orders in one run.
 const MAX_ORDERS: usize = datapath_abi::control::MAX_SWINGS;
 
-/// The packet's bytes from `offset` on, as a `T`.
-#[inline(always)]
-fn at<T: Copy>(context: &TcContext, offset: usize) -> Option<*mut T> {
-    let start = context.data() + offset;
-    if start + core::mem::size_of::<T>() > context.data_end() {
-        return None;
-    }
-    Some(start as *mut T)
-}
-
 /// Points endpoints at other rules. Returns how many orders were carried out.
 #[inline(always)]
 pub(crate) fn swing(context: &TcContext) -> i32 {
+    let orders = Orders::new(context);
     // Every identity before any rules: what is decided under the new rules of one end must be
     // decided with the new identity of the other, and is remembered for good. Packets read in
     // the opposite order.
     for i in 0..MAX_ORDERS {
-        let Some(order) = at::<Swing>(context, SWINGS_AT + i * core::mem::size_of::<Swing>()) else { break };
-        // SAFETY: `at` compared with data_end.
-        let (slot, identity) = unsafe { ((*order).slot, (*order).identity) };
-        if slot != NO_SLOT
-            && let Some(endpoint) = maps::endpoint(slot)
+        let Some(order) = orders.get::<Swing>(swing_at(i)) else { break };
+        if order.slot != NO_SLOT
+            && let Some(endpoint) = maps::endpoint(order.slot)
         {
-            endpoint.set_identity(identity);
+            endpoint.set_identity(order.identity);
         }
     }
     let mut done = 0;
     for i in 0..MAX_ORDERS {
-        let Some(order) = at::<Swing>(context, SWINGS_AT + i * core::mem::size_of::<Swing>()) else { break };
-        // SAFETY: `at` compared with data_end.
-        let (slot, rules) = unsafe { ((*order).slot, (*order).rules) };
-        if slot != NO_SLOT {
-            if let Some(endpoint) = maps::endpoint(slot) {
-                endpoint.swing(rules);
-                done += 1;
-            }
+        let Some(order) = orders.get::<Swing>(swing_at(i)) else { break };
+        if order.slot != NO_SLOT
+            && let Some(endpoint) = maps::endpoint(order.slot)
+        {
+            endpoint.swing(order.rules);
+            done += 1;
         }
     }
     done
 }
 
+#[inline(always)]
+const fn swing_at(order: usize) -> usize {
+    SWINGS_AT + order * core::mem::size_of::<Swing>()
+}
+
 /// Tells the time in both clocks the programs use.
 #[inline(always)]
 pub(crate) fn clock(context: &TcContext) -> i32 {
-    let Some(clock) = at::<Clock>(context, 0) else { return -1 };
-    // SAFETY: `at` compared with data_end.
-    unsafe {
-        (*clock).jiffies = conntrack::jiffies();
-        (*clock).monotonic_ns = event::now_ns();
-    }
-    0
+    let orders = Orders::new(context);
+    let Some(clock) = orders.get::<Clock>(0) else { return -1 };
+    if orders.set(0, Clock { jiffies: jiffies(), monotonic_ns: now_ns(), ..clock }) { 0 } else { -1 }
 }
 
-/// What the callback needs to know, and what it counts.
+/// What a pass over a table needs to know, and what it counts.
 struct Pass {
     now_ns: u64,
     active_interval_ns: u64,
@@ -89,92 +76,77 @@ struct Pass {
 /// Goes through both conntrack tables: reports ends and long lives, removes what is over.
 #[inline(always)]
 pub(crate) fn sweep(context: &TcContext) -> i32 {
-    let Some(order) = at::<Sweep>(context, 0) else { return -1 };
-    // SAFETY: `at` compared with data_end.
-    let (hz, active_interval_ns) = unsafe { ((*order).hz, (*order).active_interval_ns) };
+    let orders = Orders::new(context);
+    let Some(order) = orders.get::<Sweep>(0) else { return -1 };
     let mut pass = Pass {
-        now_ns: event::now_ns(),
-        active_interval_ns,
-        now: conntrack::jiffies(),
-        hz,
+        now_ns: now_ns(),
+        active_interval_ns: order.active_interval_ns,
+        now: jiffies(),
+        hz: order.hz,
         entries: 0,
         removed: 0,
         reported: 0,
     };
-    let visit = visit as extern "C" fn(*mut c_void, *const CtKey, *mut CtEntry, *mut Pass) -> i64;
-    let mut established = 0;
-    // SAFETY: map, callback and context are what the helper asks for; the verifier checks.
-    unsafe {
-        bpf_for_each_map_elem(
-            (&raw const CONNTRACK).cast_mut().cast(),
-            visit as *mut c_void,
-            (&raw mut pass).cast(),
-            0,
-        );
-        established += pass.entries;
-        bpf_for_each_map_elem((&raw const PENDING).cast_mut().cast(), visit as *mut c_void, (&raw mut pass).cast(), 0);
-    }
-    let Some(report) = at::<SweepReport>(context, core::mem::size_of::<Sweep>()) else { return -1 };
-    // SAFETY: `at` compared with data_end.
-    unsafe {
-        (*report).established = established;
-        (*report).pending = pass.entries.wrapping_sub(established);
-        (*report).removed = pass.removed;
-        (*report).reported = pass.reported;
-    }
-    0
+    kernel::each_established(&mut pass);
+    let established = pass.entries;
+    kernel::each_pending(&mut pass);
+    let report = SweepReport {
+        established,
+        pending: pass.entries.wrapping_sub(established),
+        removed: pass.removed,
+        reported: pass.reported,
+    };
+    if orders.set(core::mem::size_of::<Sweep>(), report) { 0 } else { -1 }
 }
 
-/// One entry. 0: go on.
-extern "C" fn visit(_map: *mut c_void, key: *const CtKey, value: *mut CtEntry, pass: *mut Pass) -> i64 {
-    // SAFETY: the kernel calls this with the key, the value and the context it was given.
-    let (key, pass) = unsafe { (&*key, &mut *pass) };
-    let entry = EntryRef::from_value(value);
-    pass.entries += 1;
-    let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
-    let idle = pass.now.wrapping_sub(entry.last_seen());
-    // The clock of another CPU may be a tick ahead.
-    let idle = if idle > u32::MAX / 2 { 0 } else { idle };
-    let slot = entry.slot();
-    let ifindex = entry.ifindex();
-    let gone = elsewhere(slot[0], ifindex[0]) || elsewhere(slot[1], ifindex[1]);
-    let revoked = entry.flags() & FLAG_REVOKED != 0;
-    // What was cut stays until nobody sends any more, whatever state it was in: forgotten, it
-    // could be taken for a connection that the other end opens.
-    let lives_as = if revoked { CtState::Established } else { state };
-    let over = idle > ct::timeout_s(key.proto, lives_as) * pass.hz;
-    let ended = !revoked && state as u8 >= CtState::TimeWait as u8 && idle > pass.hz;
+impl Visit for Pass {
+    #[inline(always)]
+    fn visit(&mut self, key: &CtKey, entry: EntryRef) {
+        self.entries += 1;
+        let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
+        let idle = self.now.wrapping_sub(entry.last_seen());
+        // The clock of another CPU may be a tick ahead.
+        let idle = if idle > u32::MAX / 2 { 0 } else { idle };
+        let slot = entry.slot();
+        let ifindex = entry.ifindex();
+        let gone = elsewhere(slot[0], ifindex[0]) || elsewhere(slot[1], ifindex[1]);
+        let revoked = entry.flags() & FLAG_REVOKED != 0;
+        // What was cut stays until nobody sends any more, whatever state it was in: forgotten, it
+        // could be taken for a connection that the other end opens.
+        let lives_as = if revoked { CtState::Established } else { state };
+        let over = idle > ct::timeout_s(key.proto, lives_as) * self.hz;
+        let ended = !revoked && state as u8 >= CtState::TimeWait as u8 && idle > self.hz;
 
-    if gone || over || ended {
-        if !entry.reported() {
-            let end = if gone {
-                EndReason::EndpointGone
-            } else if state as u8 == CtState::Reset as u8 {
-                EndReason::Rst
-            } else if state as u8 == CtState::TimeWait as u8 {
-                EndReason::Fin
-            } else {
-                EndReason::Idle
-            };
+        if gone || over || ended {
+            if !entry.reported() {
+                let end = if gone {
+                    EndReason::EndpointGone
+                } else if state as u8 == CtState::Reset as u8 {
+                    EndReason::Rst
+                } else if state as u8 == CtState::TimeWait as u8 {
+                    EndReason::Fin
+                } else {
+                    EndReason::Idle
+                };
+                let owned = *key;
+                steps::report_connection(&owned, entry, end as u32, self.now_ns);
+                entry.set_reported(true);
+                self.reported += 1;
+            }
+            if gone || over {
+                maps::remove(key);
+                self.removed += 1;
+            }
+            return;
+        }
+        let since = if entry.reported_ns() != 0 { entry.reported_ns() } else { entry.created_ns() };
+        if !entry.reported() && self.now_ns.saturating_sub(since) > self.active_interval_ns {
             let owned = *key;
-            steps::report_connection(&owned, entry, end as u32, pass.now_ns);
-            entry.set_reported(true);
-            pass.reported += 1;
+            steps::report_connection(&owned, entry, event::LIVES, self.now_ns);
+            entry.set_reported_ns(self.now_ns);
+            self.reported += 1;
         }
-        if gone || over {
-            maps::remove(key);
-            pass.removed += 1;
-        }
-        return 0;
     }
-    let since = if entry.reported_ns() != 0 { entry.reported_ns() } else { entry.created_ns() };
-    if !entry.reported() && pass.now_ns.saturating_sub(since) > pass.active_interval_ns {
-        let owned = *key;
-        steps::report_connection(&owned, entry, event::LIVES, pass.now_ns);
-        entry.set_reported_ns(pass.now_ns);
-        pass.reported += 1;
-    }
-    0
 }
 
 /// Whether the endpoint that was in this slot is gone.

@@ -1,6 +1,5 @@
 //! Flow events: what is in them.
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use datapath_abi::{
     conntrack::{CtEntry, CtKey, Ends, FLAG_INITIATOR_HIGH},
     event::{DIRECTION_NONE, EventKind},
@@ -11,14 +10,6 @@ use crate::{
     Seen,
     bpf::{maps, policy::Judgement},
 };
-
-/// Nanoseconds of CLOCK_MONOTONIC.
-#[inline(always)]
-#[allow(unsafe_code)]
-pub(crate) fn now_ns() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
-}
 
 /// The first packet of a connection was let through, or a packet was dropped.
 #[inline(always)]

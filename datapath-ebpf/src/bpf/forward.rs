@@ -1,9 +1,8 @@
 //! Where a packet goes that may go: into a pod of this node, or to the host's stack.
 
-use aya_ebpf::helpers::generated::bpf_redirect_peer;
 use datapath_ebpf::parse::Packet;
 
-use crate::bpf::{maps::EndpointRef, packet::Skb};
+use crate::bpf::{kernel, maps::EndpointRef, packet::Skb};
 
 /// Source MAC of what we deliver ourselves: that of the host side of every veth. Locally
 /// administered, the same on all of them, as each is a link of its own with one neighbour.
@@ -17,11 +16,9 @@ pub(crate) const DROP: i32 = 2;
 /// Hands the packet to the pod behind `target`, past the host's stack. A packet that must not
 /// be routed any more (TTL) goes to the stack, which tells the sender.
 #[inline(always)]
-#[allow(unsafe_code)]
 pub(crate) fn to_endpoint(skb: &Skb, packet: &Packet, target: EndpointRef) -> i32 {
     if packet.ttl <= 1 || !skb.route(target.mac(), HOST_MAC, packet.v4, packet.ttl) {
         return NEXT;
     }
-    // SAFETY: a helper with plain numbers.
-    unsafe { bpf_redirect_peer(target.ifindex(), 0) as i32 }
+    kernel::redirect_peer(target.ifindex())
 }

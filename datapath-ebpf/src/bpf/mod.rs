@@ -5,6 +5,7 @@ pub(crate) mod control;
 pub(crate) mod count;
 pub(crate) mod event;
 pub(crate) mod forward;
+pub(crate) mod kernel;
 pub(crate) mod maps;
 pub(crate) mod packet;
 pub(crate) mod policy;

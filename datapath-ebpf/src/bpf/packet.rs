@@ -7,7 +7,11 @@
 use core::arch::asm;
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
-use datapath_abi::event::Hook;
+use datapath_abi::{
+    control::{Clock, Sweep, SweepReport},
+    endpoint::Swing,
+    event::Hook,
+};
 use datapath_ebpf::parse::{Bytes, ETH_LEN, MAX_READ, View};
 
 /// Longest stretch of headers that the parser looks at in the usual case: Ethernet, IPv6, TCP.
@@ -117,7 +121,62 @@ impl Bytes for Skb<'_> {
     }
 }
 
-/// The same for a second look, at headers whose places are known only when the packet is there.
+/// What the daemon and a program that it runs tell each other.
+///
+/// # Safety
+/// Any bytes are one, and it has no padding.
+pub(crate) unsafe trait Order: Copy {}
+
+// SAFETY: `datapath_abi` derives zerocopy's FromBytes and IntoBytes for them.
+unsafe impl Order for Swing {}
+// SAFETY: as above.
+unsafe impl Order for Clock {}
+// SAFETY: as above.
+unsafe impl Order for Sweep {}
+// SAFETY: as above.
+unsafe impl Order for SweepReport {}
+
+/// Bytes that the daemon has written in place of a packet: orders to a program that it runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Orders<'a>(&'a TcContext);
+
+impl<'a> Orders<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a TcContext) -> Self {
+        Self(context)
+    }
+
+    #[inline(always)]
+    fn at<T>(self, offset: usize) -> Option<*mut T> {
+        let start = self.0.data() + offset;
+        if start + core::mem::size_of::<T>() > self.0.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    /// What stands at `offset`, if so much was written.
+    #[inline(always)]
+    pub(crate) fn get<T: Order>(self, offset: usize) -> Option<T> {
+        // SAFETY: `at` compared with data_end; any bytes are a `T`.
+        self.at::<T>(offset).map(|value| unsafe { *value })
+    }
+
+    /// Writes an answer. False: no room was left for it.
+    #[inline(always)]
+    pub(crate) fn set<T: Order>(self, offset: usize, value: T) -> bool {
+        match self.at::<T>(offset) {
+            Some(place) => {
+                // SAFETY: `at` compared with data_end.
+                unsafe { *place = value };
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// As [`Skb`], for a second look, at headers whose places are known only when the packet is there.
 #[derive(Clone, Copy)]
 pub(crate) struct Deep<'a>(Skb<'a>);
 

@@ -1,0 +1,63 @@
+//! Calls of the kernel's helper functions (bpf-helpers(7)), as safe functions.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::{bpf_for_each_map_elem, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer};
+use datapath_abi::conntrack::{CtEntry, CtKey};
+
+use crate::bpf::maps::{CONNTRACK, EntryRef, PENDING};
+
+/// Nanoseconds of CLOCK_MONOTONIC.
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// Low half of the jiffies counter; the verifier turns the helper into one load.
+#[inline(always)]
+pub(crate) fn jiffies() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as u32 }
+}
+
+/// Hands the packet to the other end of a veth. Returns what the program has to return.
+#[inline(always)]
+pub(crate) fn redirect_peer(ifindex: u32) -> i32 {
+    // SAFETY: a helper with plain numbers.
+    unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// Who looks at every connection of a table.
+pub(crate) trait Visit {
+    /// One of them. It may remove the entry.
+    fn visit(&mut self, key: &CtKey, entry: EntryRef);
+}
+
+/// Shows every established connection to `visitor`.
+#[inline(always)]
+pub(crate) fn each_established<V: Visit>(visitor: &mut V) {
+    each((&raw const CONNTRACK).cast_mut().cast(), visitor);
+}
+
+/// Shows every connection without an answer to `visitor`.
+#[inline(always)]
+pub(crate) fn each_pending<V: Visit>(visitor: &mut V) {
+    each((&raw const PENDING).cast_mut().cast(), visitor);
+}
+
+#[inline(always)]
+fn each<V: Visit>(map: *mut c_void, visitor: &mut V) {
+    let show = show::<V> as extern "C" fn(*mut c_void, *const CtKey, *mut CtEntry, *mut V) -> i64;
+    // SAFETY: map, callback and its argument are what the helper asks for; the verifier checks.
+    unsafe { bpf_for_each_map_elem(map, show as *mut c_void, (&raw mut *visitor).cast(), 0) };
+}
+
+/// 0: go on.
+extern "C" fn show<V: Visit>(_map: *mut c_void, key: *const CtKey, value: *mut CtEntry, visitor: *mut V) -> i64 {
+    // SAFETY: the kernel calls this with the key, the value and the argument that `each` gave it.
+    let (key, visitor) = unsafe { (&*key, &mut *visitor) };
+    visitor.visit(key, EntryRef::from_value(value));
+    0
+}
