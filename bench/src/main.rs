@@ -2,6 +2,7 @@
 //! that is measured; each prints a table for people and writes JSON with `--json`, see README.md
 //! beside this crate.
 
+mod cni;
 mod machine;
 mod path;
 mod stats;
@@ -19,10 +20,13 @@ struct Args {
 enum Command {
     /// What one packet costs in the programs, beside a floor program in the same run
     Path(path::Args),
+    /// What ADD and DEL take, beside the reference plugins in the same run
+    Cni(cni::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Path(args) => path::run(&args),
+        Command::Cni(args) => cni::run(&args),
     }
 }
