@@ -88,6 +88,9 @@ pub fn next(state: CtState, packet: &Packet, from: From, said: u8) -> CtState {
             sctp::ABORT => CtState::Reset,
             sctp::SHUTDOWN_COMPLETE => CtState::TimeWait,
             sctp::SHUTDOWN if state == CtState::Established => CtState::Closing,
+            // Sent again, as the answer was lost behind us (RFC 9260, section 5.1): no part of the
+            // handshake's end.
+            sctp::INIT if state as u8 == CtState::SynReceived as u8 => state,
             _ => answered(state, from),
         },
         _ => answered(state, from),
@@ -99,16 +102,23 @@ fn next_tcp(state: CtState, flags: u8, from: From, said: u8) -> CtState {
     if flags & tcp::RST != 0 {
         return CtState::Reset;
     }
-    if flags & tcp::FIN != 0 {
-        let fins = said & (FIN_OF | FIN_OF << 1) | FIN_OF << from as u8;
+    let reset = state as u8 == CtState::Reset as u8;
+    // What the other end had under way when it was reset. Who has sent the RST and goes on has
+    // sent it out of the window, which only the ends know.
+    if reset && said & RST_OF << from as u8 == 0 {
+        return state;
+    }
+    if reset || flags & tcp::FIN != 0 {
+        let mut fins = said & (FIN_OF | FIN_OF << 1);
+        if flags & tcp::FIN != 0 {
+            fins |= FIN_OF << from as u8;
+        }
         return if fins == FIN_OF | FIN_OF << 1 { CtState::TimeWait } else { CtState::Closing };
     }
     match state {
         // The answer to a SYN: SYN-ACK, or a SYN that crossed (RFC 9293, section 3.5).
         CtState::New if from as u8 == From::Responder as u8 => CtState::SynReceived,
         CtState::SynReceived if from as u8 == From::Initiator as u8 && flags & tcp::ACK != 0 => CtState::Established,
-        // Who has sent the RST goes on: it was out of the window, which only the ends know.
-        CtState::Reset if said & RST_OF << from as u8 != 0 => CtState::Closing,
         other => other,
     }
 }

@@ -5,6 +5,7 @@
 //! packet   builds packets, compares them, writes pcap       no kernel
 //! netns    throwaway network namespaces
 //! prog     loads the programs, runs them on one packet
+//! model    what conntrack should make of packets, by the RFCs   no kernel
 //! count    counters, and that a change is exactly the expected one
 //! rules    rule sets as the compiler would write them
 //! host     who takes part
@@ -52,6 +53,7 @@ pub mod image;
 pub mod lab;
 pub mod live;
 pub mod manifest;
+pub mod model;
 pub mod netns;
 pub mod node;
 pub mod owner;

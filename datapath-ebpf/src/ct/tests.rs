@@ -52,6 +52,10 @@ fn tcp_conversations() {
     assert_eq!(next(Reset, &packet(proto::TCP, ack), Initiator, said), Closing);
     assert_eq!(next(Reset, &packet(proto::TCP, ack), Responder, said), Reset);
     after(&[(Initiator, fin | ack, Closing), (Responder, rst | ack, Reset)]);
+    // A FIN that was under way when the other end reset the connection.
+    after(&[(Initiator, rst, Reset), (Responder, fin | ack, Reset)]);
+    after(&[(Initiator, fin | ack, Closing), (Initiator, rst, Reset), (Responder, fin | ack, Reset)]);
+    assert_eq!(next(Reset, &packet(proto::TCP, fin | ack), Initiator, said), Closing);
     talk(proto::TCP, &[(Responder, rst | ack, Reset)]);
     // A SYN again, an answer again, data before the handshake is done.
     talk(proto::TCP, &[(Initiator, syn, New), (Initiator, ack, New), (Responder, syn | ack, SynReceived)]);
@@ -93,6 +97,8 @@ fn sctp_conversations() {
     after(&[(Initiator, sctp::ABORT, Reset), (Responder, DATA, Reset)]);
     // A restart (section 5.2.2) goes on as the same association.
     after(&[(Initiator, sctp::INIT, Established), (Responder, INIT_ACK, Established)]);
+    // An INIT that is sent again is no part of the handshake's end.
+    talk(proto::SCTP, &[(Responder, INIT_ACK, SynReceived), (Initiator, sctp::INIT, SynReceived)]);
     // Before it is established there is nothing to shut down.
     talk(proto::SCTP, &[(Initiator, sctp::INIT, New), (Initiator, sctp::SHUTDOWN, New)]);
     talk(proto::SCTP, &[(Responder, sctp::ABORT, Reset)]);
