@@ -38,7 +38,8 @@ pub struct FilterError {
     pub problem: Problem,
 }
 
-/// What is wrong with a filter.
+/// What is wrong with a filter. Texts of the client are given back without control characters, which
+/// a terminal would obey.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -52,19 +53,19 @@ pub enum Problem {
     #[error("{0} bytes long, at most {MAX_TEXT_BYTES} are taken")]
     TooLong(usize),
     /// Neither an address nor a CIDR.
-    #[error("`{0}` is neither an IP address nor a CIDR such as 10.0.0.0/8")]
+    #[error("`{}` is neither an IP address nor a CIDR such as 10.0.0.0/8", .0.escape_debug())]
     NotAnAddress(String),
     /// Not a port.
-    #[error("`{0}` is not a port, want 0 to 65535")]
+    #[error("`{}` is not a port, want 0 to 65535", .0.escape_debug())]
     NotAPort(String),
     /// Not a protocol.
-    #[error("unknown protocol `{0}`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp or vrrp")]
+    #[error("unknown protocol `{}`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp or vrrp", .0.escape_debug())]
     NotAProtocol(String),
     /// Not a number of an enumeration.
     #[error("unknown number {0}")]
     UnknownNumber(i32),
     /// Not a UUID.
-    #[error("`{0}` is not a UUID")]
+    #[error("`{}` is not a UUID", .0.escape_debug())]
     NotAUuid(String),
     /// Nothing where a name should be.
     #[error("is empty, want a name")]

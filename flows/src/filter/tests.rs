@@ -244,6 +244,7 @@ fn a_value_that_means_nothing_is_refused_by_name() {
             "protocol[0]: unknown protocol `quic`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp or vrrp",
         ),
         (FlowFilter { uuid: texts(&["42"]), ..f() }, "uuid[0]: `42` is not a UUID"),
+        (FlowFilter { uuid: texts(&["\u{1b}[2J\u{202e}"]), ..f() }, r"uuid[0]: `\u{1b}[2J\u{202e}` is not a UUID"),
         (FlowFilter { source_pod: texts(&[""]), ..f() }, "source_pod[0]: is empty, want a name"),
         (
             FlowFilter { source_label: texts(&["app is web"]), ..f() },

@@ -24,7 +24,7 @@ const ALWAYS: [&str; 6] = [
 /// A mask that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum MaskError {
-    #[error("field_mask: flow.Flow has no field `{0}`")]
+    #[error("field_mask: flow.Flow has no field `{}`", .0.escape_debug())]
     Unknown(String),
     #[error("field_mask: {0} paths, at most {MAX_PATHS} are taken")]
     TooMany(usize),
