@@ -11,12 +11,13 @@ use std::{
 
 use proto::bulkhead::cni::v1::{
     AddReply, AddRequest, CheckReply, CheckRequest, CniError, CniResult, DelReply, DelRequest, GcReply, GcRequest,
-    Interface, Ip, Route, StatusReply, StatusRequest, add_reply::Outcome,
+    StatusReply, StatusRequest, add_reply::Outcome,
 };
 
 use super::{Streams, World, run};
 use crate::{
     client::{CallError, Daemon, Target},
+    fuzz::made,
     netns::Seen,
 };
 
@@ -96,20 +97,6 @@ impl Daemon for Fake {
 
     fn status(&self, to: &Target, request: StatusRequest) -> Result<StatusReply, CallError> {
         self.hear(to, Asked::Status(request)).map(|error| StatusReply { error })
-    }
-}
-
-/// The result of an ADD: a pair of interfaces, an address, a default route.
-fn made(request: &AddRequest) -> CniResult {
-    let ifname = request.id.as_ref().map(|id| id.ifname.clone()).unwrap_or_default();
-    let sandbox = request.netns.as_ref().map(|n| n.path.clone()).unwrap_or_default();
-    let host = Interface { name: "bh0".into(), mac: "02:00:00:00:00:01".into(), ..Interface::default() };
-    let pod = Interface { name: ifname, mac: "02:00:00:00:00:02".into(), sandbox, ..Interface::default() };
-    CniResult {
-        interfaces: vec![host, pod],
-        ips: vec![Ip { address: "10.0.0.2/32".into(), gateway: "169.254.1.1".into(), interface: Some(1) }],
-        routes: vec![Route { dst: "0.0.0.0/0".into(), gw: "169.254.1.1".into(), ..Route::default() }],
-        dns: None,
     }
 }
 

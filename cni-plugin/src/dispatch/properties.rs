@@ -6,27 +6,15 @@ use proptest::{collection, option, prelude::*, sample};
 use serde_json::{Map, Value, json};
 
 use super::fake::{Behaviour, Fake, Ran, dispatch, env};
-use crate::version::Version;
+use crate::{
+    fuzz::{self, Codes},
+    version::Version,
+};
 
 /// The promise.
 fn is_proper(command: Option<&str>, ran: &Ran) -> Result<(), TestCaseError> {
-    if ran.exit == 0 && !["ADD", "VERSION"].map(Some).contains(&command) {
-        prop_assert_eq!(ran.stdout.as_str(), "");
-        return Ok(());
-    }
-    let value: Value = serde_json::from_str(&ran.stdout).map_err(|e| TestCaseError::fail(format!("{e}: {ran:?}")))?;
-    let version = value["cniVersion"].as_str().and_then(Version::parse);
-    prop_assert!(version.is_some(), "{:?}", ran);
-    prop_assert_eq!(ran.stderr.as_str(), "");
-    prop_assert_eq!(ran.stdout.lines().count(), 1);
-    if ran.exit == 0 {
-        prop_assert!(value.get("code").is_none(), "{:?}", ran);
-    } else {
-        prop_assert_eq!(ran.exit, 1);
-        prop_assert!(matches!(value["code"].as_u64(), Some(1..=8 | 11 | 100)), "{:?}", ran);
-        prop_assert!(!value["msg"].as_str().unwrap_or_default().is_empty(), "{:?}", ran);
-    }
-    Ok(())
+    let proper = fuzz::is_proper(command, Codes::Own, ran.exit, ran.stdout.as_bytes(), ran.stderr.as_bytes());
+    proper.map_err(|problem| TestCaseError::fail(format!("{problem}: {ran:?}")))
 }
 
 /// Any JSON, not very deep.
