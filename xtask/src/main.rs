@@ -6,6 +6,7 @@ mod check;
 mod cleanup;
 mod demo;
 mod edges;
+mod fuzz;
 mod generate;
 mod kernel;
 mod leftovers;
@@ -87,6 +88,12 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Give hostile input to everything that reads some, guided by the code that it reaches
+    ///
+    /// Packets, conversations, CNI configurations, manifests, gRPC requests, files of the daemon. What
+    /// breaks something is made small and shown, with how to try it again and how to make it a test.
+    Fuzz(fuzz::Options),
+
     /// Write what is generated from a source in the repository
     ///
     /// Rust code from proto/, docs/abi.md from datapath-abi.
@@ -116,6 +123,7 @@ fn main() -> ExitCode {
         Command::Test(options) => return test::run(&options),
         Command::Demo { arguments } => demo::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Gen { check } => generate::run(check),
         Command::CleanUp { dry_run } => cleanup::run(dry_run),
     };

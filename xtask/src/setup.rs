@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Demo,
     /// Run all tests
     Test,
+    /// Run the fuzzer
+    Fuzz,
     /// Run the benchmarks, with the programs we compare ourselves to
     Bench,
 }
@@ -35,7 +37,7 @@ const KERNEL_FLOOR: (u32, u32) = (6, 1);
 pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     let name = purpose.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     println!("Set-up for `{name}` on {}", system());
-    if purpose != Purpose::Build {
+    if !matches!(purpose, Purpose::Build | Purpose::Fuzz) {
         check_kernel()?;
     }
     let missing: Vec<&Need> = need::all(purpose).filter(|need| !need.report()).collect();

@@ -19,7 +19,7 @@ use self::{
     tally::Tally,
 };
 use crate::{
-    check,
+    check, fuzz,
     kernel::{self, Profile},
     leftovers::{self, Snapshot},
     programs,
@@ -85,6 +85,9 @@ fn steps(options: &Options, report: &mut Report) {
     }
     let kernel = root.is_ok();
     step(report, "tests", || tests(options, kernel));
+    if options.filter.is_none() {
+        step(report, "fuzz", || fuzz::shortly().map(|()| Outcome::done()));
+    }
     match root {
         Ok(root) => {
             step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));

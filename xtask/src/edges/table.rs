@@ -152,6 +152,13 @@ pub(super) const CRATES: &[Crate] = &[
         never: &[],
     },
     Crate {
+        name: "fuzz",
+        ours: &["datapath-abi", "datapath-ebpf", "policy", "objects", "flows", "proto", "cni-plugin", "daemon"],
+        for_tests: &[],
+        outside: Outside::Any,
+        never: &[],
+    },
+    Crate {
         name: "xtask",
         ours: &[],
         for_tests: &[],

@@ -40,15 +40,16 @@ impl fmt::Display for Probe {
     }
 }
 
-use Purpose::{Bench, Build, Demo, Test};
+use Purpose::{Bench, Build, Demo, Fuzz, Test};
 
 const NEEDS: &[Need] = &[
     Need {
         package: "build-essential",
         probe: Probe::Program("cc"),
         why: "links what Rust compiles",
-        purposes: &[Build, Demo, Test, Bench],
+        purposes: &[Build, Demo, Test, Fuzz, Bench],
     },
+    Need { package: "g++", probe: Probe::Program("c++"), why: "compiles libFuzzer", purposes: &[Test, Fuzz] },
     Need {
         package: "protobuf-compiler",
         probe: Probe::Program("protoc"),
@@ -131,7 +132,7 @@ mod tests {
     fn only_benchmarks_need_the_programs_we_compare_with() {
         let packages = |purpose| all(purpose).map(|need| need.package).collect::<Vec<_>>();
         assert!(packages(Bench).contains(&"iperf3"));
-        for purpose in [Build, Demo, Test] {
+        for purpose in [Build, Demo, Test, Fuzz] {
             assert!(!packages(purpose).contains(&"iperf3"), "{purpose:?}");
         }
         assert_eq!(packages(Build), ["build-essential"]);
