@@ -124,7 +124,7 @@ async fn event(bytes: &[u8]) {
 }
 
 /// A question to the admin API.
-async fn admin<'a, Q, A, F>(bytes: &[u8], ask: impl FnOnce(&'static daemon::app::admin::AdminService, Request<Q>) -> F)
+async fn admin<Q, A, F>(bytes: &[u8], ask: impl FnOnce(&'static daemon::app::admin::AdminService, Request<Q>) -> F)
 where
     Q: Message + Default,
     A: Message + Default + PartialEq + std::fmt::Debug,
