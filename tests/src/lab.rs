@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use daemon::datapath::load::{Capacities, program};
 use datapath_abi::{
     addr::{Addr, AddrEntry, V4_PREFIX_BITS},
-    conntrack::{CtEntry, CtKey},
+    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
     control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{Endpoint, RulesPtr, Swing},
     event::Hook,
@@ -55,8 +55,8 @@ impl At {
     /// What the program is told.
     pub fn context(self) -> Context {
         match self {
-            At::From(pod) => Context { ifindex: pod.ifindex, ingress_ifindex: pod.ifindex },
-            At::To(pod, via) => Context { ifindex: pod.ifindex, ingress_ifindex: via.ifindex },
+            At::From(pod) => Context { ifindex: pod.ifindex, ingress_ifindex: pod.ifindex, ..Context::default() },
+            At::To(pod, via) => Context { ifindex: pod.ifindex, ingress_ifindex: via.ifindex, ..Context::default() },
         }
     }
 }
@@ -213,10 +213,34 @@ impl Lab {
         self.programs.array(maps::ENDPOINTS).get(&pod.slot, 0).expect("ENDPOINTS has the slot")
     }
 
+    /// Forgets all connections and fragments, and opens all pods: for what begins anew where loading the
+    /// programs again would take too long.
+    pub fn reset(&mut self) {
+        for table in [maps::CONNTRACK, maps::PENDING] {
+            for (key, _) in self.connections(table) {
+                self.forget(table, &key);
+            }
+        }
+        let mut fragments = self.programs.hash::<FragmentKey, FragmentEntry>(maps::FRAGMENTS);
+        let keys: Vec<FragmentKey> = fragments.keys().map(|key| key.expect("a key")).collect();
+        for key in keys {
+            fragments.remove(&key).expect("the entry is there");
+        }
+        for pod in [A, B, C] {
+            self.add(&pod);
+        }
+    }
+
     /// Runs a packet through a program.
     pub fn send(&mut self, at: At, packet: &Packet) -> Seen {
         let bytes = packet.bytes();
-        self.run(at, &bytes, Some(packet))
+        self.run(at, at.context(), &bytes, Some(packet))
+    }
+
+    /// The same for a packet that the kernel will cut into segments with this much payload.
+    pub fn send_gso(&mut self, at: At, packet: &Packet, size: u32) -> Seen {
+        let bytes = packet.bytes();
+        self.run(at, Context { gso_size: size, ..at.context() }, &bytes, Some(packet))
     }
 
     /// Whether the kernel runs a program on these bytes at all: newer ones refuse what ends
@@ -232,12 +256,12 @@ impl Lab {
 
     /// Runs bytes through a program.
     pub fn send_bytes(&mut self, at: At, bytes: &[u8]) -> Seen {
-        self.run(at, bytes, None)
+        self.run(at, at.context(), bytes, None)
     }
 
-    fn run(&mut self, at: At, bytes: &[u8], packet: Option<&Packet>) -> Seen {
+    fn run(&mut self, at: At, context: Context, bytes: &[u8], packet: Option<&Packet>) -> Seen {
         let before = Counts::read(&self.programs.ebpf);
-        let ran = self.programs.run(at.program(), bytes, at.context(), 1).expect("the program runs");
+        let ran = self.programs.run(at.program(), bytes, context, 1).expect("the program runs");
         let change = Counts::read(&self.programs.ebpf).since(&before);
         Seen::new(at, bytes, packet.cloned(), ran, change, self.programs.events())
     }

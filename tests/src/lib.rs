@@ -13,6 +13,8 @@
 //! full     tables that refuse on purpose
 //! bpffs    a BPF file system of one's own
 //! seen     what a program did with a packet, and what it should have done
+//! scene    situations in which a packet meets the programs
+//! table    the table of docs/packets.md, while it is proven
 //!
 //! owner    names of throwaway things, and sweeping up after runs that died
 //! sandbox  network namespaces with a name, as runtimes make them
@@ -64,7 +66,9 @@ pub mod prog;
 pub mod room;
 pub mod rules;
 pub mod sandbox;
+pub mod scene;
 pub mod seen;
+pub mod table;
 pub mod traffic;
 pub mod trial;
 pub mod world;

@@ -20,6 +20,8 @@ pub struct Context {
     pub ifindex: u32,
     /// Interface it came in by; 0 when a process of the host has sent it.
     pub ingress_ifindex: u32,
+    /// Payload of the segments that the kernel will make of it; 0: it is one packet.
+    pub gso_size: u32,
 }
 
 impl Context {
@@ -28,6 +30,7 @@ impl Context {
         let mut bytes = [0; 192];
         bytes[36..40].copy_from_slice(&self.ingress_ifindex.to_ne_bytes());
         bytes[40..44].copy_from_slice(&self.ifindex.to_ne_bytes());
+        bytes[176..180].copy_from_slice(&self.gso_size.to_ne_bytes());
         bytes
     }
 }

@@ -1,8 +1,9 @@
 //! Packets whose ports are not where one looks first, or not there at all: options, fragments,
 //! extension headers, ICMP errors, multicast, headers cut short. Between open pods they pass;
-//! where an isolated one is concerned, what can't be judged is denied with its own reason.
+//! where an isolated one is concerned, what can't be judged is denied with its own reason. What one packet
+//! and one line can say is in the table of `packets`.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::Ipv4Addr;
 
 use datapath_abi::{addr::Addr, conntrack::CtState, identity::CLASS_ANY, maps, policy::Direction, reason::DropReason};
 use tests::{
@@ -446,100 +447,6 @@ fn a_packet_cut_at_any_byte_is_dropped_by_everybody() {
         }
         assert_eq!(lab.sizes(), (0, 0));
     }
-}
-
-/// The same with lengths that agree with the cut: now the transport header is what is missing.
-#[test]
-fn a_transport_header_cut_at_any_byte_is_dropped() {
-    for packet in whole_packets() {
-        if packet.fragment.is_some() || !packet.extensions.is_empty() {
-            continue;
-        }
-        let mut lab = Lab::new();
-        let whole = packet.bytes();
-        let v4 = packet.addr[0].is_ipv4();
-        let network = if v4 { usize::from(whole[14] & 0x0f) * 4 } else { 40 };
-        let least = match packet.body {
-            Body::Tcp { .. } => 20,
-            Body::Sctp { .. } => 16,
-            _ => 8,
-        };
-        for transport in 0..least {
-            let mut cut = whole[..14 + network + transport].to_vec();
-            if v4 {
-                cut[16..18].copy_from_slice(&((network + transport) as u16).to_be_bytes());
-            } else {
-                cut[18..20].copy_from_slice(&(transport as u16).to_be_bytes());
-            }
-            lab.send_bytes(At::From(A), &cut).drops(DropReason::TruncatedHeader, None);
-        }
-    }
-}
-
-#[test]
-fn lengths_that_contradict_each_other() {
-    let mut lab = Lab::new();
-    let good = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
-    // Internet header length below five words, version that is not the EtherType's.
-    for first in [0x40, 0x44, 0x05, 0x55, 0x65, 0xf5] {
-        let mut bad = good.clone();
-        bad[14] = first;
-        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
-    }
-    // Total length below the header's, above the packet's.
-    for total in [1u16, 19, good.len() as u16 - 14 + 1, u16::MAX] {
-        let mut bad = good.clone();
-        bad[16..18].copy_from_slice(&total.to_be_bytes());
-        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
-    }
-    // TCP data offset below five words.
-    let mut bad = good;
-    bad[14 + 20 + 12] = 0x40;
-    lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
-
-    let good = A.tcp(&B, Family::V6, PORTS, SYN).bytes();
-    for first in [0x40, 0x00, 0xf0] {
-        let mut bad = good.clone();
-        bad[14] = first;
-        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
-    }
-    for payload in [good.len() as u16 - 54 + 1, u16::MAX] {
-        let mut bad = good.clone();
-        bad[18..20].copy_from_slice(&payload.to_be_bytes());
-        lab.send_bytes(At::From(A), &bad).drops(DropReason::TruncatedHeader, None);
-    }
-    // Ethernet pads short frames: bytes after the packet's end are nothing.
-    let mut padded = A.udp(&B, Family::V4, PORTS).payload(b"").bytes();
-    padded.resize(60, 0);
-    lab.send_bytes(At::From(A), &padded).reaches(&B).opens();
-}
-
-#[test]
-fn what_is_not_ip_is_dropped() {
-    let mut lab = Lab::new();
-    // VLAN tags (802.1Q, 802.1ad), MPLS, PPPoE, EAPOL, LLDP, old lengths (802.3), none.
-    for ethertype in [0x8100u16, 0x88a8, 0x8847, 0x8864, 0x888e, 0x88cc, 0x002e, 0x0000, 0xffff] {
-        let mut frame = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
-        frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
-        for at in [At::From(A), At::To(B, WORLD)] {
-            lab.send_bytes(at, &frame).drops(DropReason::UnsupportedL3, None);
-        }
-    }
-    // A frame of a VLAN with a packet in it.
-    let mut tagged = A.tcp(&B, Family::V4, PORTS, SYN).bytes();
-    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
-    lab.send_bytes(At::From(A), &tagged).drops(DropReason::UnsupportedL3, None);
-}
-
-/// On the wire such an address is nobody's; here it would be taken for the IPv4 address.
-#[test]
-fn mapped_addresses_are_not_valid_in_ipv6() {
-    let mut lab = Lab::new();
-    let mapped: Ipv6Addr = A.v4.to_ipv6_mapped();
-    let as_source = A.tcp(&B, Family::V6, PORTS, SYN).from_addr(mapped.into());
-    lab.send_bytes(At::From(A), &as_source.bytes()).drops(DropReason::Invalid, None);
-    let as_target = A.tcp(&Host { v6: B.v4.to_ipv6_mapped(), ..WORLD }, Family::V6, PORTS, SYN);
-    lab.send_bytes(At::From(A), &as_target.bytes()).drops(DropReason::Invalid, None);
 }
 
 /// A checksum that is wrong, or left to hardware, is not ours to judge: it stays as wrong.
