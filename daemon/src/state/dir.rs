@@ -2,10 +2,10 @@
 
 use std::{
     fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{Read, Seek, Write},
     net::IpAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -93,8 +93,11 @@ impl StateDir {
     /// boot, moves aside what cannot be read, and reads the rest.
     pub fn open(root: &Path, durability: Durability, boot_id: &str) -> Result<(Self, Opened), StateError> {
         for folder in [root.to_owned(), root.join(ENDPOINTS), root.join(TOMBSTONES)] {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(StateError::io(&folder, "create"))?;
+            file::make_folder(&folder).map_err(StateError::io(&folder, "create"))?;
+        }
+        if durability == Durability::Machine {
+            // Or what is written into a new folder is lost with it.
+            file::sync_folder(root).map_err(StateError::io(root, "sync"))?;
         }
         let lock = lock(root)?;
         let state = Self { root: root.to_owned(), durability, boot_id: boot_id.to_owned(), _lock: lock };
@@ -198,8 +201,7 @@ impl StateDir {
 
     pub(super) fn move_aside(&self, path: &Path, reason: String) -> Result<Corrupt, StateError> {
         let folder = self.root.join(CORRUPT);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(StateError::io(&folder, "create"))?;
+        file::make_folder(&folder).map_err(StateError::io(&folder, "create"))?;
         let name = path.file_name().unwrap_or_default();
         // Numbered: what was moved aside before stays.
         let moved_to = (0_u32..)
@@ -212,7 +214,7 @@ impl StateDir {
             })
             .find(|path| !path.exists())
             .expect("there are fewer files than numbers");
-        fs::rename(path, &moved_to).map_err(StateError::io(path, "move aside"))?;
+        file::rename(path, &moved_to).map_err(StateError::io(path, "move aside"))?;
         warn!(?path, ?moved_to, reason, "Moving aside a file that is not readable");
         Ok(Corrupt { path: path.to_owned(), moved_to, reason })
     }

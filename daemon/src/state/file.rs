@@ -2,14 +2,16 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::StateError;
+#[cfg(test)]
+use super::journal::{self, Op};
 
 /// What a completed write withstands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -74,11 +76,11 @@ pub(crate) fn replace_watched(
         let step = |step: Step| move |error| (step, error);
         before(Step::Create).map_err(step(Step::Create))?;
         let mut file = create(&unfinished).map_err(step(Step::Create))?;
-        before(Step::Write).and_then(|()| file.write_all(bytes)).map_err(step(Step::Write))?;
+        before(Step::Write).and_then(|()| write(&mut file, &unfinished, bytes)).map_err(step(Step::Write))?;
         if durability == Durability::Machine {
-            before(Step::Sync).and_then(|()| file.sync_all()).map_err(step(Step::Sync))?;
+            before(Step::Sync).and_then(|()| sync(&file, &unfinished)).map_err(step(Step::Sync))?;
         }
-        before(Step::Rename).and_then(|()| fs::rename(&unfinished, path)).map_err(step(Step::Rename))?;
+        before(Step::Rename).and_then(|()| rename(&unfinished, path)).map_err(step(Step::Rename))?;
         if durability == Durability::Machine {
             before(Step::SyncFolder).and_then(|()| sync_folder(folder)).map_err(step(Step::SyncFolder))?;
         }
@@ -86,22 +88,66 @@ pub(crate) fn replace_watched(
     })();
     written.map_err(|(step, source): (Step, io::Error)| {
         // Best effort; at the next start it would be removed.
-        let _ = fs::remove_file(&unfinished);
+        let _ = delete(&unfinished);
         StateError::Io { path: path.to_owned(), step: step.name(), source }
     })
 }
 
+// One operation on the disk each, told to tests that lose some of them.
+
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    #[cfg(test)]
+    journal::note(|| Op::Create(path.to_owned()));
+    Ok(file)
 }
 
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
+fn write(file: &mut File, _path: &Path, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    #[cfg(test)]
+    journal::note(|| Op::Write(_path.to_owned(), bytes.to_owned()));
+    Ok(())
+}
+
+fn sync(file: &File, _path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    #[cfg(test)]
+    journal::note(|| Op::Sync(_path.to_owned()));
+    Ok(())
+}
+
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    #[cfg(test)]
+    journal::note(|| Op::Rename(from.to_owned(), to.to_owned()));
+    Ok(())
+}
+
+fn delete(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)?;
+    #[cfg(test)]
+    journal::note(|| Op::Remove(path.to_owned()));
+    Ok(())
+}
+
+/// Makes a folder for root alone, and those above it; one that is there is fine.
+pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    #[cfg(test)]
+    journal::note(|| Op::Folder(path.to_owned()));
+    Ok(())
+}
+
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()?;
+    #[cfg(test)]
+    journal::note(|| Op::SyncFolder(folder.to_owned()));
+    Ok(())
 }
 
 /// Removes a file; says whether there was one.
 pub(crate) fn remove(path: &Path, durability: Durability) -> Result<bool, StateError> {
-    match fs::remove_file(path) {
+    match delete(path) {
         Ok(()) => {
             if durability == Durability::Machine {
                 let folder = path.parent().unwrap_or(Path::new("."));

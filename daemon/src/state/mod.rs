@@ -21,6 +21,10 @@
 
 mod dir;
 mod file;
+#[cfg(test)]
+mod journal;
+#[cfg(test)]
+mod power_cut;
 pub mod record;
 pub mod tombstone;
 

@@ -1,6 +1,6 @@
 //! The folder over restarts, crashes at every step, and files that cannot be read.
 
-use std::{collections::BTreeSet, io, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt};
 
 use proptest::prelude::*;
 
