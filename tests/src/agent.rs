@@ -105,6 +105,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Lets it do nothing until it is woken.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.child.id() as i32).context("a process has a number")?;
+        kill_process(pid, Signal::STOP).context("freezing the daemon")
+    }
+
+    /// Wakes it again.
+    pub fn wake(&self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.child.id() as i32).context("a process has a number")?;
+        kill_process(pid, Signal::CONT).context("waking the daemon")
+    }
+
     /// Asks it to stop and waits until it has.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         let pid = Pid::from_raw(self.child.id() as i32).context("a process has a number")?;

@@ -342,6 +342,7 @@ impl Drop for Node {
         }
         drop(self.agent.take());
         let _ = fs::remove_dir_all(self.pins());
+        owner::unmount_below(&self.folder());
         let _ = fs::remove_dir_all(self.folder());
     }
 }

@@ -64,7 +64,18 @@ pub fn remove(name: &str) {
         let _ = Command::new("ip").args(["netns", "delete", name]).output();
     }
     let _ = fs::remove_dir_all(pins(name));
+    unmount_below(&folder(name));
     let _ = fs::remove_dir_all(folder(name));
+}
+
+/// Takes away what a test has mounted in its folder.
+pub fn unmount_below(folder: &Path) {
+    let Ok(mounts) = fs::read_to_string("/proc/self/mounts") else { return };
+    // The second word is the place (fstab(5)); nothing of ours needs its escapes.
+    for place in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|at| Path::new(at).starts_with(folder))
+    {
+        let _ = Command::new("umount").args(["--lazy", place]).output();
+    }
 }
 
 /// Removes what processes have left that are gone.

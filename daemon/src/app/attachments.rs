@@ -18,7 +18,7 @@ use super::{
 use crate::{
     datapath::attach::{AttachError, Attacher},
     endpoint::{self, Step, Undo},
-    ipam::{AllocateError, Allocator, Owner, PodAddress, Usage},
+    ipam::{AllocateError, Allocator, Owner, PodAddress, Store as _, Usage},
     mac::Mac,
     net::{
         NetError, Netns, NetnsError, Node,
@@ -114,6 +114,8 @@ pub struct Attachments {
     /// Those that a DEL is at work on.
     leaving: Leaving,
     presence: Presence,
+    /// As they were written down last.
+    cursors: Mutex<Vec<IpAddr>>,
     mtu: u32,
 }
 
@@ -173,6 +175,7 @@ impl Attachments {
             engine,
             state,
             attacher: Mutex::new(attacher),
+            cursors: Mutex::new(allocator.cursors()),
             allocator: Mutex::new(allocator),
             records: Mutex::new(records),
             busy: Mutex::default(),
@@ -202,6 +205,18 @@ impl Attachments {
     /// A copy of every record.
     pub fn records(&self) -> Vec<EndpointRecord> {
         lock(&self.records).values().cloned().collect()
+    }
+
+    /// Writes down which addresses were handed out last, if that has changed: after a restart the next ones
+    /// are given out, not those that were freed a moment ago.
+    pub fn keep_cursors(&self) -> Result<(), StateError> {
+        let cursors = lock(&self.allocator).cursors();
+        let mut kept = lock(&self.cursors);
+        if *kept != cursors {
+            self.state.save_cursors(&cursors)?;
+            *kept = cursors;
+        }
+        Ok(())
     }
 
     /// How full the pools are.

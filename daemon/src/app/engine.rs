@@ -351,6 +351,12 @@ impl Worker {
             }
         }
         self.report(plan.refusals);
+        let strangers = self.state.planner.strangers();
+        if strangers > 0 {
+            // Until objects go, or others that went have made room.
+            warn!(strangers, capacity = self.capacity.addresses, map = "ADDRESSES", "Addresses found no room");
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
         if changes > 0 {
             self.garbage_at = Some(Instant::now() + GRACE);
             info!(changes, took_us = self.state.last_plan.as_micros() as u64, "Rules brought up to date");

@@ -27,7 +27,7 @@ use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
@@ -238,6 +238,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let goodbye = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
         tasks.abort_all();
+    }
+    if let Err(error) = attachments.keep_cursors() {
+        warn!(%error, "Addresses handed out last were not written down");
     }
     drop(source);
     engine.stop();
@@ -480,7 +483,12 @@ async fn look_after(attachments: Arc<Attachments>, gc_interval: Duration, mut st
     dead.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = tombstones.tick() => serve_tombstones(&attachments).await,
+            _ = tombstones.tick() => {
+                serve_tombstones(&attachments).await;
+                if let Err(error) = attachments.keep_cursors() {
+                    debug!(%error, "Addresses handed out last were not written down");
+                }
+            }
             _ = dead.tick() => attachments.collect_dead().await,
             () = stopped(&mut stop) => return,
         }

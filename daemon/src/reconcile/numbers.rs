@@ -56,6 +56,8 @@ pub struct Identities {
     by_key: BTreeMap<IdentityKey, u32>,
     by_number: BTreeMap<u32, IdentityKey>,
     next: u32,
+    /// The greatest that is given out; tests have fewer.
+    last: u32,
 }
 
 /// Every number is taken.
@@ -65,7 +67,7 @@ pub struct Exhausted;
 
 impl Default for Identities {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), by_number: BTreeMap::new(), next: identity::FIRST_POD }
+        Self { by_key: BTreeMap::new(), by_number: BTreeMap::new(), next: identity::FIRST_POD, last: identity::MAX }
     }
 }
 
@@ -84,7 +86,7 @@ impl Identities {
             }
         }
         let highest = identities.by_number.keys().next_back().copied().unwrap_or(0).max(highest_found);
-        identities.next = after(highest.max(identity::FIRST_POD - 1));
+        identities.next = identities.after(highest.max(identity::FIRST_POD - 1));
         identities
     }
 
@@ -96,12 +98,12 @@ impl Identities {
         let start = self.next;
         let mut number = start;
         while self.by_number.contains_key(&number) {
-            number = after(number);
+            number = self.after(number);
             if number == start {
                 return Err(Exhausted);
             }
         }
-        self.next = after(number);
+        self.next = self.after(number);
         self.by_key.insert(key.clone(), number);
         self.by_number.insert(number, key.clone());
         Ok(number)
@@ -112,6 +114,10 @@ impl Identities {
         if let Some(key) = self.by_number.remove(&number) {
             self.by_key.remove(&key);
         }
+    }
+
+    const fn after(&self, number: u32) -> u32 {
+        if number >= self.last { identity::FIRST_POD } else { number + 1 }
     }
 
     /// What a number stands for.
@@ -125,6 +131,29 @@ impl Identities {
     }
 }
 
-const fn after(number: u32) -> u32 {
-    if number >= identity::MAX { identity::FIRST_POD } else { number + 1 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_every_number_is_taken_those_who_have_one_keep_it_and_one_that_is_released_serves_again() {
+        let key = |name: &str| IdentityKey { namespace: name.to_owned(), ..fixture_key() };
+        let mut identities = Identities { last: identity::FIRST_POD + 2, ..Identities::default() };
+        let numbers = ["a", "b", "c"].map(|name| identities.number(&key(name)).unwrap());
+        assert_eq!(numbers, [identity::FIRST_POD, identity::FIRST_POD + 1, identity::FIRST_POD + 2]);
+        assert_eq!(identities.number(&key("d")), Err(Exhausted));
+        assert_eq!(identities.number(&key("b")), Ok(numbers[1]));
+        identities.release(numbers[1]);
+        assert_eq!(identities.number(&key("d")), Ok(numbers[1]));
+        assert_eq!(identities.number(&key("b")), Err(Exhausted));
+    }
+
+    fn fixture_key() -> IdentityKey {
+        IdentityKey {
+            namespace: String::new(),
+            namespace_labels: Default::default(),
+            labels: Default::default(),
+            service_account: "default".to_owned(),
+        }
+    }
 }

@@ -130,6 +130,8 @@ pub struct Planner {
     stirred: BTreeSet<IdentityKey>,
     /// Identity numbers that came since the last plan.
     born: BTreeSet<u32>,
+    /// Addresses that found no room in the last plan.
+    strangers: usize,
 }
 
 impl Planner {
@@ -159,6 +161,7 @@ impl Planner {
             dirty: Touched::default(),
             stirred: BTreeSet::new(),
             born: BTreeSet::new(),
+            strangers: 0,
         }
     }
 
@@ -180,6 +183,12 @@ impl Planner {
     /// The number of a pod's identity; `None` for one that is no peer.
     pub fn identity_number(&self, pod: &PodKey) -> Option<u32> {
         self.numbered.get(pod).copied()
+    }
+
+    /// How many addresses of pods elsewhere have found no room in ADDRESSES: to the programs they are
+    /// nobody's. They are tried again by the next plan.
+    pub fn strangers(&self) -> usize {
+        self.strangers
     }
 
     /// Rules by cookie.
@@ -364,11 +373,18 @@ impl Planner {
 
     /// Gives numbers to identities, and says who is behind each.
     fn renumber(&mut self) -> Result<(), Exhausted> {
-        for key in std::mem::take(&mut self.dirty.identities) {
+        let mut keys = std::mem::take(&mut self.dirty.identities).into_iter();
+        while let Some(key) = keys.next() {
             let before = self.numbered.get(&key).copied();
             let wanted = self.index.identity_key(&key);
-            let after = match &wanted {
-                Some(identity) => Some(self.identities.number(identity)?),
+            let after = match wanted.as_ref().map(|identity| self.identities.number(identity)) {
+                Some(Ok(number)) => Some(number),
+                Some(Err(exhausted)) => {
+                    // The next plan begins where this one ends.
+                    self.dirty.identities.insert(key);
+                    self.dirty.identities.extend(keys);
+                    return Err(exhausted);
+                }
                 None => None,
             };
             if let Some(number) = before.filter(|_| before != after) {
@@ -555,7 +571,7 @@ impl Planner {
     }
 
     /// Brings ADDRESSES and CIDRS up to date. Returns whose identity has changed, from what to what.
-    fn addresses(&self, mirror: &Mirror, draft: &mut Draft<'_>) -> Vec<(u32, u32)> {
+    fn addresses(&mut self, mirror: &Mirror, draft: &mut Draft<'_>) -> Vec<(u32, u32)> {
         let mut wanted: BTreeMap<Addr, AddrEntry> = BTreeMap::new();
         for (key, &number) in &self.numbered {
             let Some(pod) = self.index.pod(key) else { continue };
@@ -574,9 +590,22 @@ impl Planner {
             }
         }
         let mut moved = Vec::new();
-        for (&addr, &entry) in &wanted {
+        let mut room = self.capacity.addresses.saturating_sub(mirror.addresses.len());
+        self.strangers = 0;
+        // Who runs here comes first, and the node itself. Of pods elsewhere those that find no room are
+        // strangers: no rule for their identity admits them.
+        let is_near = |entry: &AddrEntry| entry.slot != NO_SLOT || entry.identity == identity::HOST;
+        let (near, far): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, entry)| is_near(entry));
+        for (&addr, &entry) in near.into_iter().chain(far) {
             let before = mirror.addresses.get(&addr);
             if before != Some(&entry) {
+                if before.is_none() {
+                    if room == 0 && !is_near(&entry) {
+                        self.strangers += 1;
+                        continue;
+                    }
+                    room = room.saturating_sub(1);
+                }
                 draft.put_address(addr, entry);
                 moved.push((before.map_or_else(|| self.nobody(addr), |old| old.identity), entry.identity));
             }

@@ -385,6 +385,27 @@ fn an_address_is_who_has_it_here_whatever_an_object_says() {
 }
 
 #[test]
+fn addresses_that_find_no_room_are_counted_and_everything_else_goes_on() {
+    // Five pods run here.
+    let mut node = Node::new(Capacity { addresses: 7, ..Capacity::default() });
+    let far: String = (0..4).map(|n| format!("pod far/p{n} app=web ip=10.9.0.{n}\n")).collect();
+    node.apply(&far);
+    node.apply("namespace far\npod shop/db app=db\npolicy shop/db {app=db}\n ingress from {app=web} in {}");
+    node.step();
+    assert_eq!((node.mirror.addresses.len(), node.planner.strangers()), (7, 2));
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+    let db = ip("10.0.0.4");
+    let allowed = |node: &Node, n: u8| kernel_allows(&node.mirror, ip(&format!("10.9.0.{n}")), db, 6, 80);
+    assert_eq!([0, 1, 2, 3].map(|n| allowed(&node, n)), [true, true, false, false]);
+    // What goes makes room, one plan later: entries are written before others are removed.
+    node.delete(&ObjectKey::Pod(PodKey::new("far", "p0")));
+    node.step();
+    node.step();
+    assert_eq!((node.mirror.addresses.len(), node.planner.strangers()), (7, 1));
+    assert_eq!([0, 1, 2, 3].map(|n| allowed(&node, n)), [false, true, true, false]);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_and_the_last_complete_rules_stay() {
     let mut node = Node::new(Capacity { ports: 4, ..Capacity::default() });
     node.apply(SHOP);

@@ -6,5 +6,6 @@
 
 mod crash;
 mod first_packet;
+mod full;
 mod live;
 mod reuse;

@@ -51,7 +51,7 @@ fn condition(severity: Severity, code: &str, message: String, fix: &str) -> Cond
 }
 
 fn of_engine(seen: &Seen<'_>, to: &mut Vec<Condition>) {
-    let EngineView { trouble, refusals, synced, .. } = seen.engine;
+    let EngineView { trouble, refusals, synced, strangers, .. } = seen.engine;
     if let Some(trouble) = trouble {
         let message = format!("the kernel refused a write, so rules in force may be older than the objects: {trouble}");
         to.push(condition(Severity::Error, "engine-trouble", message, "see the daemon's log; it keeps trying"));
@@ -60,6 +60,12 @@ fn of_engine(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let pods: Vec<PodKey> = refusals.iter().map(|refusal| refusal.pod.clone()).collect();
         let message = format!("rules do not fit and are not in force as written: {}", named(&pods));
         to.push(condition(Severity::Error, "rules-refused", message, "each refusal names its own fix"));
+    }
+    if *strangers > 0 {
+        let message =
+            format!("{strangers} addresses of pods elsewhere found no room: no rule for these pods admits them");
+        let fix = format!("raise the capacity of {0} (--map-capacity {0}=N)", maps::ADDRESSES);
+        to.push(condition(Severity::Error, "addresses-refused", message, &fix));
     }
     if !synced {
         let message = "the source has not been read completely yet: until then nothing in the kernel changes";

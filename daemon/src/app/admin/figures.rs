@@ -38,6 +38,8 @@ pub(super) struct EngineView {
     pub(super) refusals: Vec<Refusal>,
     /// The write that the kernel refused.
     pub(super) trouble: Option<String>,
+    /// Addresses of pods elsewhere that found no room.
+    pub(super) strangers: usize,
     /// Entries of each map that the daemon writes.
     pub(super) entries: BTreeMap<&'static str, u64>,
     /// Every endpoint, and whether the source has an object for its pod.
@@ -70,6 +72,7 @@ impl EngineView {
             since_change: last_change.map(|then| Instant::now().saturating_duration_since(then)),
             refusals: refusals.clone(),
             trouble: trouble.clone(),
+            strangers: planner.strangers(),
             entries: entries(mirror),
             endpoints: planner
                 .endpoints()
