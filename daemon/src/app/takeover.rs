@@ -43,13 +43,12 @@ pub(super) async fn take_over(
         let whole = record.phase == Phase::Ready
             && link.is_some_and(|link| link.ifindex == record.host_ifindex)
             && record.slot != 0
-            && slots.insert(record.slot);
+            && slots.insert(record.slot)
+            && renew(node, attacher, &record).await?;
         if whole {
             if mirror.interfaces.get(&record.host_ifindex) != Some(&record.slot) {
                 warn!(owner = %record.owner, "Endpoint is not in the maps: it is denied until the source is read");
             }
-            attacher.attach(&record.host_ifname, record.host_ifindex)?;
-            host::enable(node, &host_side(&record)).await?;
             records.insert(record.owner.clone(), record);
         } else {
             info!(owner = %record.owner, phase = ?record.phase, "Undoing what a predecessor left half done");
@@ -67,10 +66,12 @@ pub(super) async fn take_over(
                     container_id = %record.owner.container_id, link = %name,
                     "Endpoint taken over from its link, for its record is not there"
                 );
-                state_dir.put_endpoint(&record)?;
-                attacher.attach(&record.host_ifname, record.host_ifindex)?;
-                host::enable(node, &host_side(&record)).await?;
-                records.insert(record.owner.clone(), record);
+                if renew(node, attacher, &record).await? {
+                    state_dir.put_endpoint(&record)?;
+                    records.insert(record.owner.clone(), record);
+                } else {
+                    allocator.free_all(&record.owner);
+                }
             }
             Ok(record) => {
                 warn!(link = %name, slot = record.slot, "Removing a link without a record: another has its slot");
@@ -84,6 +85,22 @@ pub(super) async fn take_over(
         }
     }
     Ok(Taken { records, allocator })
+}
+
+/// Puts the new programs on a link that was found, and leads its addresses there. False: it has gone
+/// meanwhile, with its sandbox; a pod that leaves must not keep a daemon from starting.
+async fn renew(node: &Node, attacher: &mut Attacher, record: &EndpointRecord) -> anyhow::Result<bool> {
+    let renewed = match attacher.attach(&record.host_ifname, record.host_ifindex) {
+        Ok(()) => host::enable(node, &host_side(record)).await.map_err(anyhow::Error::from),
+        Err(error) => Err(error.into()),
+    };
+    let Err(problem) = renewed else { return Ok(true) };
+    match link::find_link(node.netlink(), &record.host_ifname).await {
+        Ok(link) if link.ifindex == record.host_ifindex => Err(problem),
+        Ok(_) => Ok(false),
+        Err(error) if error.is_not_found() => Ok(false),
+        Err(_) => Err(problem),
+    }
 }
 
 /// Refuses pools that hold an address of the node: a pod could get it as well. Gateways that we have

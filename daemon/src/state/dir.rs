@@ -175,8 +175,12 @@ impl StateDir {
         }
     }
 
-    /// Remembers the gateways that are, or are about to be, on `lo`.
+    /// Remembers the gateways that are, or are about to be, on `lo`. Writes only what is new, so that a
+    /// daemon starts again on a full disk.
     pub fn put_gateways(&self, gateways: &[IpAddr]) -> Result<(), StateError> {
+        if self.gateways()? == gateways {
+            return Ok(());
+        }
         self.write(&self.root.join(GATEWAYS), &gateways)
     }
 

@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tests::{
     effort::{Measured, times},
     live::{Live, counter_of, retransmissions},
@@ -257,7 +257,8 @@ fn connect(from: &Pod, port: u16, to: SocketAddr, patience: Duration) -> anyhow:
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = {
         let _inside = from.sandbox.enter()?;
-        rustix::net::socket(family, SocketType::STREAM, None)?
+        // Not for the children that other tests start meanwhile: they would keep the port.
+        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?
     };
     sockopt::set_socket_reuseaddr(&socket, true)?;
     // Ends with a reset, which leaves the port at once.
