@@ -33,10 +33,15 @@ use tests::{
 /// Silence that shows that nothing passes any more.
 const QUIET: Duration = Duration::from_millis(60);
 
-/// The same datagram there and back every millisecond, each end on its own, and when the last arrived.
+/// A datagram there and back every millisecond, each end on its own, and when the last arrived. It says
+/// whether it was sent while nothing may pass.
 struct Pulse {
     stop: Arc<AtomicBool>,
     began: Instant,
+    /// Nothing that is sent now may arrive, at any time.
+    forbidden: Arc<AtomicBool>,
+    /// How many did.
+    escaped: Arc<AtomicU64>,
     /// Microseconds since it began, by end.
     last: [Arc<AtomicU64>; 2],
     threads: Vec<JoinHandle<()>>,
@@ -57,26 +62,30 @@ impl Pulse {
         here.set_read_timeout(Some(PATIENCE))?;
         there.set_read_timeout(Some(PATIENCE))?;
         // The client opens.
-        here.send(b"pulse")?;
+        here.send(&[0])?;
         let (_, from) = there.recv_from(&mut [0; 8]).context("the first pulse")?;
         there.connect(from)?;
         let (stop, began) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let (forbidden, escaped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let last = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
         let mut threads = Vec::new();
         for (socket, last) in [here, there].into_iter().zip(&last) {
             socket.set_nonblocking(true)?;
             let (stop, last) = (stop.clone(), last.clone());
+            let (forbidden, escaped) = (forbidden.clone(), escaped.clone());
             threads.push(thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let _ = socket.send(b"pulse");
+                    let _ = socket.send(&[u8::from(forbidden.load(Ordering::SeqCst))]);
                     thread::sleep(Duration::from_millis(1));
-                    while socket.recv(&mut [0; 8]).is_ok() {
+                    let mut sent_forbidden = [0];
+                    while socket.recv(&mut sent_forbidden).is_ok() {
                         last.store(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                        escaped.fetch_add(u64::from(sent_forbidden[0]), Ordering::Relaxed);
                     }
                 }
             }));
         }
-        Ok(Self { stop, began, last, threads })
+        Ok(Self { stop, began, forbidden, escaped, last, threads })
     }
 
     /// When something arrived last: at the one end that was later, and at the one that was earlier.
@@ -161,13 +170,18 @@ fn what_an_edit_forbids_is_cut_both_ways_and_goes_on_when_it_is_allowed_again() 
             let (mut cuts, mut resumptions) = (Measured::default(), Measured::default());
             for _ in 0..times {
                 let at = node.apply(file, &forbidden)?;
-                let in_force = Instant::now();
+                // The daemon has said that it is in force.
+                pulses.iter().for_each(|pulse| pulse.forbidden.store(true, Ordering::SeqCst));
                 for pulse in &pulses {
                     cuts.add(pulse.cut(at)?);
-                    // What was sent before is under way for a moment; what is sent after may not pass.
-                    let [last, _] = pulse.last();
-                    let late = last.saturating_duration_since(in_force);
-                    ensure!(late < QUIET, "{what}: a packet passed {late:?} after the daemon said it may not");
+                }
+                thread::sleep(QUIET);
+                pulses.iter().for_each(|pulse| pulse.forbidden.store(false, Ordering::SeqCst));
+                // What is sent from here on may arrive once the next edit is in force.
+                thread::sleep(QUIET);
+                for pulse in &pulses {
+                    let escaped = pulse.escaped.load(Ordering::Relaxed);
+                    ensure!(escaped == 0, "{what}: {escaped} packets passed after the daemon said they may not");
                 }
                 let at = node.apply(file, &allowed)?;
                 for pulse in &pulses {

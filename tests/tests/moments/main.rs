@@ -1,8 +1,8 @@
 //! Hard moments of a node with the real daemon and plugin: crashes, first packets, live changes, tables
 //! and disks that are full, addresses that go from one pod to the next.
 //!
-//! What is a matter of chance is tried as often as fits into every run; BULKHEAD_CRASHES,
-//! BULKHEAD_STARTS, BULKHEAD_EDITS and BULKHEAD_REUSES say how often otherwise.
+//! What is a matter of chance is tried as often as fits into every run; BULKHEAD_CRASHES, BULKHEAD_STARTS,
+//! BULKHEAD_CUTS, BULKHEAD_EDITS, BULKHEAD_OPENS and BULKHEAD_REUSES say how often otherwise.
 
 mod crash;
 mod first_packet;
