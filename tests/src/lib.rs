@@ -27,6 +27,7 @@
 //! traffic  servers and clients in a namespace
 //! live     connections that run for a while, and what they lost
 //! flood    packets that must not arrive, and traps for them
+//! frame    frames that no socket of IP would send
 //! footprint  what a daemon and its pods take up on a node
 //! effort   how often, and how long it took
 //! world    what is outside of the node
@@ -49,6 +50,7 @@ pub mod cri;
 pub mod effort;
 pub mod flood;
 pub mod footprint;
+pub mod frame;
 pub mod full;
 pub mod host;
 pub mod image;

@@ -107,6 +107,15 @@ impl Pod {
         self.addresses().map(|address| SocketAddr::new(address, port))
     }
 
+    /// MAC address of its interface, as ADD has returned it; zero if it has not.
+    pub fn mac(&self) -> [u8; 6] {
+        let interfaces = self.result["interfaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let own = interfaces.iter().find(|interface| interface["name"] == IFNAME);
+        let text = own.and_then(|interface| interface["mac"].as_str()).unwrap_or_default();
+        let octets: Vec<u8> = text.split(':').filter_map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        octets.try_into().unwrap_or_default()
+    }
+
     /// Name of the interface on the node's side.
     pub fn host_ifname(&self) -> String {
         self.result["interfaces"][0]["name"].as_str().unwrap_or_default().to_owned()

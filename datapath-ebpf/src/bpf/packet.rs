@@ -190,6 +190,14 @@ impl<'a> Deep<'a> {
         }
         Self(skb)
     }
+
+    /// Whether a process of this node has sent it, or its kernel: a socket pays for the packet. What is
+    /// forwarded has none.
+    #[inline(always)]
+    pub(crate) fn has_socket(&self) -> bool {
+        // SAFETY: the context pointer is valid for the run of the program; the socket's is only compared.
+        unsafe { !(*self.0.context.skb.skb).__bindgen_anon_2.sk.is_null() }
+    }
 }
 
 impl Bytes for Deep<'_> {

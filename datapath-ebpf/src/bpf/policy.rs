@@ -139,7 +139,8 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
         return Err(DropReason::Invalid);
     }
     // A process of this node, whatever address it uses: promise 8, no table asked. Not so for
-    // fragments: the kernel's `ip6_fragment` forgets where a packet came from that it forwards.
+    // fragments: the kernel's `ip6_fragment` forgets where a packet came from that it forwards (see
+    // `rare::read`, which has looked for a socket as well).
     let by_host = seen.ingress_ifindex == 0;
     if by_host && seen.packet.part as u8 == Part::Whole as u8 {
         ends.identity[0] = identity::HOST;

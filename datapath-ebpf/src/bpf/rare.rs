@@ -22,6 +22,10 @@ pub(crate) fn is_rare(seen: &Seen) -> bool {
     matches!(seen.packet.kind, Kind::Rare | Kind::IcmpError)
 }
 
+/// An interface that there is not (Linux numbers them by positive `int`s): of a fragment that some interface
+/// has brought, and the kernel's `ip6_fragment` has forgotten which.
+const FORGOTTEN: u32 = u32::MAX;
+
 /// Reads the rest of a packet, and writes its key: for an ICMP error that of the connection which
 /// it is about, if it comes from where such an error can come from.
 #[inline(always)]
@@ -29,6 +33,13 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
     let mut at = if seen.packet.v4 { ETH_LEN + 20 } else { ETH_LEN + 40 };
     if seen.packet.kind as u8 == Kind::Rare as u8 {
         at = parse::rare(packet, &mut seen.packet)?;
+    }
+    if seen.packet.part as u8 != Part::Whole as u8
+        && seen.hook as u8 == Hook::ToPod as u8
+        && seen.ingress_ifindex == 0
+        && !packet.has_socket()
+    {
+        seen.ingress_ifindex = FORGOTTEN;
     }
     if seen.packet.kind as u8 == Kind::IcmpError as u8 && seen.packet.part as u8 == Part::Whole as u8 {
         if let Some(quoted) = parse::quote(packet, at, &seen.packet, &mut seen.key) {

@@ -2,7 +2,7 @@
 //! counters move and no other, what is recorded. The lines that were proven are `docs/packets.md`.
 //!
 //! Each module writes the lines about some kinds of packets. What a line cannot say (fields of events, states
-//! of connections, sequences) is in the `datapath_*` tests.
+//! of connections, sequences) is in the `datapath_*` tests; what needs the kernel's own stack in `e2e_packets`.
 
 mod discovery;
 mod errors;
@@ -29,7 +29,8 @@ const HEAD: &str = "\
 Written by the test `packets` (`cargo test -p tests --test packets`), from the lines that it has proven with the real programs
 in the kernel (`BPF_PROG_TEST_RUN`): every packet of a line has this verdict, leaves these bytes, moves these counters and
 no other, and writes these records and no other. A line that is no longer true fails the test; `UPDATE_GOLDEN=1` writes the
-table anew. Why it is so: `docs/adr/0012-the-long-way-to-a-header.md`.
+table anew. What takes the kernel's own stack (path MTU discovery, the host's conntrack, segmentation, tags that it keeps beside
+the packet) is proven with real sockets: `tests/tests/e2e_packets`. Why it is so: `docs/adr/0012-the-long-way-to-a-header.md`.
 
 * **from, to**: *isolated* is who some policy selects for this direction; *admitted* by rules that name everybody with all
   protocols and ports, so that what is dropped is dropped for what it is. The node's own packets are let in always.
