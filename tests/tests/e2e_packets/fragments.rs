@@ -14,7 +14,7 @@ use tests::{
     world,
 };
 
-use crate::{echoed, mac, neighbour};
+use crate::{at, echoed, mac, neighbour, said};
 
 /// A db that admits web and the neighbouring host to UDP port 53, and nobody else.
 fn shop() -> String {
@@ -65,6 +65,35 @@ fn fragments_follow_policy_between_pods_and_through_the_hosts_stack() {
             ensure!(drops.get("default_deny") == Some(&8) && drops.get("fragment") >= Some(&8), "{drops:?}");
             ensure!(drops.len() == 2, "{drops:?}");
         }
+        Ok(())
+    });
+}
+
+/// As kube-proxy does for a Service: the host's stack gives the pod's fragments to another pod of this node, which
+/// knows them for that pod's.
+#[test]
+fn fragments_by_an_address_of_a_service_are_the_pods_own() {
+    const SERVICE: [&str; 2] = ["198.51.100.77", "2001:db8:77::1"];
+    trial(|| {
+        let node = Node::start(&[("all.yaml", &shop())])?;
+        let _world = neighbour(&node)?;
+        let [db, web, evil] = node.add_all(["shop/db", "shop/web", "evil/web"])?;
+        let _echo = Echo::start(&db.sandbox, &[], &[53])?;
+        let rules = format!(
+            "add table inet service; add chain inet service pre {{ type nat hook prerouting priority dstnat; }}; \
+             add rule inet service pre ip daddr {} dnat ip to {}; add rule inet service pre ip6 daddr {} dnat ip6 to {}",
+            SERVICE[0], db.v4, SERVICE[1], db.v6
+        );
+        said(&node.sandbox, "nft", &[&rules])?;
+        for address in SERVICE {
+            for bytes in [100, 4000] {
+                ensure!(echoed(&web.sandbox, at(address, 53), bytes, OPEN)?, "{bytes} bytes to {address}");
+                ensure!(!echoed(&web.sandbox, at(address, 54), bytes, SILENT)?, "{bytes} bytes to {address}");
+                ensure!(!echoed(&evil.sandbox, at(address, 53), bytes, SILENT)?, "{bytes} bytes to {address}");
+            }
+        }
+        let drops = node.ask()?.drops()?;
+        ensure!(drops.keys().all(|reason| reason == "default_deny" || reason == "fragment"), "{drops:?}");
         Ok(())
     });
 }
