@@ -169,7 +169,8 @@ fn step(seen: &mut Seen) -> Outcome {
         Kind::Related => match steps::related(seen) {
             Some(slow) => slow,
             None => {
-                seen.packet.kind = Kind::IcmpError;
+                let later = seen.packet.part as u8 == Part::Later as u8;
+                seen.packet.kind = if later { Kind::Fragment } else { Kind::IcmpError };
                 steps::untracked(seen)
             }
         },
@@ -189,6 +190,7 @@ fn step(seen: &mut Seen) -> Outcome {
 #[inline(always)]
 fn arp(skb: &Skb) -> i32 {
     let reason = match parse::arp(skb) {
+        _ if skb.is_tagged() => DropReason::UnsupportedL3,
         Err(reason) => reason,
         Ok(_) if skb.hook as u8 == Hook::ToPod as u8 => return NEXT,
         Ok(arp) => {

@@ -91,7 +91,8 @@ pub enum Kind {
     Rare,
     /// ICMP or ICMPv6 error.
     IcmpError,
-    /// ICMP or ICMPv6 error with the key of the connection it quotes: see [`quote`].
+    /// Has the key of a connection that it can belong to and cannot open: an ICMP error with that of
+    /// the packet it quotes (see [`quote`]), a later fragment with that of its first one.
     Related,
     /// ICMP or ICMPv6 that is neither echo, error nor neighbour discovery.
     IcmpOther,

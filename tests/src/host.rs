@@ -81,6 +81,14 @@ pub const WORLD: Host = Host {
     identity: identity::WORLD,
 };
 
+/// A router outside, no end of anything.
+pub const ROUTER: Host = Host {
+    name: "ROUTER",
+    v4: Ipv4Addr::new(198, 51, 100, 1),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1),
+    ..WORLD
+};
+
 /// A process of this node.
 pub const NODE: Host = Host {
     name: "NODE",

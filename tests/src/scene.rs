@@ -4,7 +4,7 @@
 use datapath_abi::{identity::CLASS_ANY, policy::Direction, reason::DropReason};
 
 use crate::{
-    host::{A, B, C, Host, NODE, REMOTE, WORLD},
+    host::{A, B, C, Host, NODE, REMOTE, ROUTER, WORLD},
     lab::{At, Lab},
     rules::{Rule, allow},
 };
@@ -96,7 +96,10 @@ pub const BACK_IN: Scene =
     Scene { who: "outside back to isolated pod", at: At::To(A, WORLD), from: WORLD, to: A, policy: Answers };
 /// The same from a router outside, which is no end of the connection.
 pub const BACK_ROUTER: Scene =
-    Scene { who: "router outside to isolated pod", at: At::To(A, REMOTE), from: REMOTE, ..BACK_IN };
+    Scene { who: "router outside to isolated pod", at: At::To(A, ROUTER), from: ROUTER, ..BACK_IN };
+/// The same from a pod of another node that is no end of the connection.
+pub const BACK_REMOTE: Scene =
+    Scene { who: "pod of another node to isolated pod", at: At::To(A, REMOTE), from: REMOTE, ..BACK_IN };
 /// The same from the node.
 pub const BACK_NODE: Scene = Scene { who: "the node to isolated pod", at: At::To(A, NODE), from: NODE, ..BACK_IN };
 /// The same from a pod that is no end of the connection.

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use datapath_abi::{addr::Addr, conntrack::CtState, identity::CLASS_ANY, maps, policy::Direction, reason::DropReason};
 use tests::{
-    host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, WORLD},
+    host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, ROUTER, WORLD},
     lab::{At, Lab},
     packet::{ACK, Body, Packet, SCTP_INIT, SYN, TCP, UDP, error_about},
     rules::{Rule, allow},
@@ -127,32 +127,6 @@ fn fragments_follow_their_first() {
         let seen = lab.send(At::From(A), &part(2, 6));
         seen.whatever();
         lab.send(At::From(A), &part(2, 7)).drops(DropReason::PolicyChange, Some(Direction::Ingress));
-    }
-}
-
-/// The kernel's `ip6_fragment` forgets by which interface a packet came that it forwards in pieces:
-/// they look as if this node had sent them.
-#[test]
-fn a_fragment_is_the_nodes_own_by_its_address_only() {
-    let mut lab = Lab::new();
-    lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
-    for family in FAMILIES {
-        let at = At::To(B, NODE);
-        lab.send(at, &NODE.udp(&B, family, PORTS).part(1, 0, true)).passes().opens();
-        lab.send(at, &NODE.udp(&B, family, PORTS).part(1, 1, true)).passes();
-        for from in [WORLD, REMOTE, C] {
-            let first = from.udp(&B, family, PORTS);
-            lab.send(at, &first.clone().part(1, 0, true))
-                .drops(DropReason::DefaultDeny, Some(Direction::Ingress))
-                .with(|event| {
-                    assert_eq!(event.identity[0], from.identity);
-                });
-            lab.send(at, &first.clone().part(1, 1, true)).drops(DropReason::Fragment, None);
-            lab.send(at, &first).passes().opens();
-        }
-        // A pod of this node whose packet went through the host's stack.
-        lab.send(at, &A.udp(&B, family, PORTS).part(7, 0, true)).passes().opens();
-        lab.send(at, &A.udp(&B, family, PORTS).part(7, 1, true)).passes();
     }
 }
 
@@ -277,20 +251,23 @@ fn icmp_errors_belong_to_the_connection_they_quote() {
         // To the outside: routers on the way, and the node itself.
         let packet = A.udp(&WORLD, family, PORTS);
         let frame = packet.bytes();
-        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500))
+        lab.send(At::To(A, ROUTER), &icmp(&ROUTER, &A, &frame, too_big, 500))
             .drops(DropReason::UnrelatedIcmpError, None);
         lab.send(At::From(A), &packet).passes().opens();
-        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500)).passes();
+        lab.send(At::To(A, ROUTER), &icmp(&ROUTER, &A, &frame, too_big, 500)).passes();
         lab.send(At::To(A, WORLD), &icmp(&WORLD, &A, &frame, unreachable, 500)).passes();
+        // A pod of another node is no router.
+        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500))
+            .drops(DropReason::UnrelatedIcmpError, None);
         lab.send(At::To(A, NODE), &icmp(&NODE, &A, &frame, too_big, 500)).passes();
         // Other ports are another connection.
         let other = A.udp(&WORLD, family, [PORTS[0], 81]).bytes();
-        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &other, too_big, 500))
+        lab.send(At::To(A, ROUTER), &icmp(&ROUTER, &A, &other, too_big, 500))
             .drops(DropReason::UnrelatedIcmpError, None);
         // Nor does an error get through about what has been cut.
         lab.isolate(&A, Direction::Egress, &[]);
-        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500)).whatever();
-        lab.send(At::To(A, REMOTE), &icmp(&REMOTE, &A, &frame, too_big, 500))
+        lab.send(At::To(A, ROUTER), &icmp(&ROUTER, &A, &frame, too_big, 500)).whatever();
+        lab.send(At::To(A, ROUTER), &icmp(&ROUTER, &A, &frame, too_big, 500))
             .drops(DropReason::PolicyChange, Some(Direction::Egress));
     }
 }

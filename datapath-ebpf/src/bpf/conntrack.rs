@@ -10,7 +10,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{Kind, proto, tcp},
+    parse::{Kind, Part, proto, tcp},
 };
 
 use crate::{
@@ -176,6 +176,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     }
 
     let revoked = flags & FLAG_REVOKED != 0;
+    let related = seen.packet.kind as u8 == Kind::Related as u8;
     // A new connection with the addresses and ports of one that is over, or that was cut: judged
     // on its own. Until it is allowed the old entry stays, for what is left of the old
     // connection must not be taken for something new.
@@ -188,7 +189,9 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         return Slow::Changed;
     }
     if revoked {
-        entry.touch(jiffies());
+        if !related {
+            entry.touch(jiffies());
+        }
         let ends = ends_of(entry, responder);
         steps::report_packet(
             seen,
@@ -199,9 +202,11 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         return Slow::Dropped(DropReason::PolicyChange as u8);
     }
 
-    // What is said about a connection is no packet of it.
-    if seen.packet.kind as u8 != Kind::Related as u8 {
+    if !related {
         progress(seen, entry, table, responder, state);
+    } else if seen.packet.part as u8 == Part::Later as u8 {
+        // Its flags came with the first fragment. What is said about a connection is no packet of it.
+        entry.account(responder, seen.bytes, jiffies());
     }
     let target = if responder { slot[0] } else { slot[1] };
     if seen.hook as u8 == Hook::FromPod as u8 && target != NO_SLOT && entry.flags() & FLAG_VIA_STACK == 0 {
@@ -290,8 +295,9 @@ pub(crate) fn redecide(seen: &Seen) {
         steps::report_connection(&seen.key, entry, EndReason::PolicyChange as u32, now_ns());
         entry.set_reported(true);
     }
-    // Out of the table in which others can push it out.
-    if pending && maps::promote(&seen.key, entry) {
+    // Out of the table in which others can push it out. What nobody has answered stays there: else
+    // whoever opens much that nobody answers could fill the other table by a change of rules.
+    if pending && entry.state() != CtState::New as u8 && maps::promote(&seen.key, entry) {
         maps::remove_pending(&seen.key);
     }
 }

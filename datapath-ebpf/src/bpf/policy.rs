@@ -11,7 +11,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     decide::{self, Rules},
-    parse::{Kind, Packet, Part},
+    parse::{Kind, Packet},
 };
 
 use crate::{
@@ -138,28 +138,21 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     if nowhere(seen.packet.addr[0]) && seen.packet.kind as u8 != Kind::Neighbour as u8 {
         return Err(DropReason::Invalid);
     }
-    // A process of this node, whatever address it uses: promise 8, no table asked. Not so for
-    // fragments: the kernel's `ip6_fragment` forgets where a packet came from that it forwards (see
-    // `rare::read`, which has looked for a socket as well).
-    let by_host = seen.ingress_ifindex == 0;
-    if by_host && seen.packet.part as u8 == Part::Whole as u8 {
+    // A process of this node, whatever address it uses: promise 8, no table asked.
+    if seen.ingress_ifindex == 0 {
         ends.identity[0] = identity::HOST;
         return Ok(());
     }
     ends.identity[0] = identity::WORLD;
     if let Some(entry) = maps::address(seen.packet.addr[0]) {
-        if by_host && entry.identity == identity::HOST {
-            ends.identity[0] = identity::HOST;
-            return Ok(());
-        }
         if let Some(endpoint) = local(entry.slot) {
-            if endpoint.ifindex() != seen.ingress_ifindex && !by_host {
+            if endpoint.ifindex() != seen.ingress_ifindex {
                 return Err(DropReason::Martian);
             }
             // A pod of this node, sent round by the host's stack, which may have changed the
             // destination: its own rules are asked about where the packet really goes.
             ends.slot[0] = entry.slot;
-            ends.ifindex[0] = endpoint.ifindex();
+            ends.ifindex[0] = seen.ingress_ifindex;
             ends.rules[0] = endpoint.egress_rules();
         }
         // The node's own address on a packet that came in from somewhere is somebody else,

@@ -3,7 +3,9 @@
 
 use datapath_abi::{
     conntrack::{FragmentEntry, FragmentKey},
+    endpoint::{NO_SLOT, RulesPtr},
     event::Hook,
+    identity,
     reason::DropReason,
 };
 use datapath_ebpf::{
@@ -43,8 +45,7 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
     }
     if seen.packet.kind as u8 == Kind::IcmpError as u8 && seen.packet.part as u8 == Part::Whole as u8 {
         if let Some(quoted) = parse::quote(packet, at, &seen.packet, &mut seen.key) {
-            // A pod is no router: it complains about what was sent to itself. From elsewhere, routers do.
-            if quoted.by_end || seen.hook as u8 == Hook::ToPod as u8 {
+            if quoted.by_end || by_router(seen, quoted.greater) {
                 seen.packet.kind = Kind::Related;
                 seen.greater = quoted.greater;
                 return Ok(());
@@ -55,17 +56,49 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
         if let Some(first) = maps::fragment(&fragment_key(seen)) {
             seen.packet.port = first.port;
             seen.packet.proto = first.proto;
-            seen.packet.kind = Kind::Tracked;
+            seen.packet.kind = Kind::Related;
         }
     }
     seen.greater = ct::key(&seen.packet, &mut seen.key);
     Ok(())
 }
 
-/// Notes a first fragment that has passed, for those that follow.
+/// Whether an ICMP error can be by a router between the ends, of which `greater` names the far one:
+/// this node is one; a pod is none, nor is there one between a pod and its node or two pods of it.
+#[inline(always)]
+fn by_router(seen: &Seen, greater: bool) -> bool {
+    if seen.hook as u8 == Hook::FromPod as u8 {
+        return false;
+    }
+    if seen.ingress_ifindex == 0 {
+        return true;
+    }
+    let far = if greater { seen.key.addr[1] } else { seen.key.addr[0] };
+    let of_node_or_here = match maps::address(far) {
+        Some(end) => end.identity == identity::HOST || end.slot != NO_SLOT,
+        None => false,
+    };
+    let of_node_or_pod = match maps::address(seen.packet.addr[0]) {
+        Some(router) => router.identity == identity::HOST || router.identity >= identity::FIRST_POD,
+        None => false,
+    };
+    !of_node_or_here && !of_node_or_pod
+}
+
+/// Notes a first fragment that has passed, for those that follow. Between open ends they pass without:
+/// whoever is under no policy cannot fill the table.
 #[inline(always)]
 pub(crate) fn remember(seen: &Seen) {
-    if seen.packet.kind as u8 == Kind::Tracked as u8 {
+    let entry = match maps::established(&seen.key) {
+        Some(entry) => entry,
+        None => match maps::pending(&seen.key) {
+            Some(entry) => entry,
+            None => return,
+        },
+    };
+    let [initiator, responder] = entry.rules();
+    let under_policy = RulesPtr(initiator).flags() | RulesPtr(responder).flags() != 0;
+    if under_policy && seen.packet.kind as u8 == Kind::Tracked as u8 {
         let entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
         maps::put_fragment(&fragment_key(seen), &entry);
     }

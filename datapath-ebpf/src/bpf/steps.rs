@@ -14,7 +14,6 @@ use datapath_abi::{
     policy::Decision,
     reason::DropReason,
 };
-use datapath_ebpf::parse::Part;
 
 use crate::{
     Seen,
@@ -40,8 +39,6 @@ pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
         known = Slow::unpack(step_known(seen, true));
     }
     match known {
-        // It opens nothing, and nothing is known of what it belongs to.
-        Slow::Unknown if seen.packet.part as u8 == Part::Later as u8 => untracked(seen),
         Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
             Slow::Dropped(reason) => Slow::Dropped(reason),
             _ => Slow::unpack(step_first(seen)),
@@ -67,8 +64,8 @@ pub(crate) fn untracked(seen: &Seen) -> Slow {
     Slow::unpack(step_untracked(seen))
 }
 
-/// An ICMP error that quotes a packet of a connection: `None` if there is no such connection, or
-/// the error does not belong to it.
+/// A packet that can belong to a connection and cannot open one: `None` if there is no such
+/// connection, or it does not belong to it.
 #[inline(always)]
 pub(crate) fn related(seen: &Seen) -> Option<Slow> {
     let mut known = Slow::unpack(step_known(seen, true));

@@ -9,8 +9,8 @@ use tests::{
     lab::{At, Lab},
     packet::{Packet, SCTP_INIT, SYN, error_about},
     scene::{
-        ADMITTING, BACK, BACK_IN, BACK_NODE, BACK_OTHER, BACK_ROUTER, FREE, IN_REFUSED, ISOLATED, OPEN, OUT_REFUSED,
-        REFUSED, Scene,
+        ADMITTING, BACK, BACK_IN, BACK_NODE, BACK_OTHER, BACK_REMOTE, BACK_ROUTER, FREE, IN_REFUSED, ISOLATED, OPEN,
+        OUT_REFUSED, REFUSED, Scene,
     },
     table::{PASSES, Table, drops, refused},
 };
@@ -79,7 +79,7 @@ pub(crate) fn write(table: &mut Table) {
         })
         .after(spoken)
         .fate(&[BACK_ROUTER, BACK_NODE], PASSES)
-        .fate(&[BACK_OTHER], drops(UnrelatedIcmpError));
+        .fate(&[BACK_OTHER, BACK_REMOTE], drops(UnrelatedIcmpError));
     table
         .packet("quoting as little as must be: the header and 8 bytes", |scene, family| {
             let least = if family == Family::V4 { 28 } else { 48 };

@@ -2,10 +2,10 @@
 
 use datapath_abi::{
     policy::Direction::Ingress,
-    reason::DropReason::{DefaultDeny, ForgedNeighbourDiscovery, Fragment, PolicyChange, TruncatedHeader},
+    reason::DropReason::{ForgedNeighbourDiscovery, Fragment, PolicyChange, TruncatedHeader},
 };
 use tests::{
-    host::{A, B, C, Family, NODE, REMOTE, WORLD},
+    host::{A, B, C, Family},
     lab::{At, Lab},
     packet::{ACK, Body, Packet, SYN},
     scene::{ADMITTED, ASKED, FIRST, FREE, IN, ISOLATED, OPEN, OUT, REFUSED, Scene},
@@ -133,24 +133,4 @@ pub(crate) fn write(table: &mut Table) {
         })
         .v6()
         .fate(&FIRST, drops(ForgedNeighbourDiscovery));
-    // The kernel's ip6_fragment forgets the interface.
-    let through = |from, who| Scene { at: At::To(B, NODE), from, ..IN }.named(who);
-    let refusing = |from, who| Scene { at: At::To(B, NODE), from, ..tests::scene::IN_REFUSED }.named(who);
-    let strangers = [
-        refusing(WORLD, "outside through the node to isolated pod, not admitted"),
-        refusing(REMOTE, "pod of another node through the node to isolated pod, not admitted"),
-    ];
-    table
-        .packet("first, that the node's stack has fragmented anew on its way", |scene, family| {
-            vec![udp(scene, family, 1, 0, true)]
-        })
-        .fate(&strangers, refused(DefaultDeny, Ingress))
-        .usual(&[through(WORLD, "outside through the node to isolated pod, admitted")]);
-    table
-        .packet("later, that the node's stack has fragmented anew on its way", |scene, family| {
-            vec![udp(scene, family, 1, 2, true)]
-        })
-        .after(first)
-        .fate(&strangers, drops(Fragment))
-        .fate(&[through(WORLD, "outside through the node to isolated pod, admitted")], PASSES);
 }
