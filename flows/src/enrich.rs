@@ -150,7 +150,9 @@ pub fn enrich<C: Context + ?Sized>(
     let join = |addr: Addr, side: usize| {
         let ip = ip(addr);
         let known_as = context.identity(identity[side]);
-        let pod = context.pod_by_addr(ip, alive_ns).filter(|pod| {
+        // Whose address a forger has taken is not who has sent it, least of all with equal labels.
+        let forged = side == 0 && matches!(drop_reason, Some(DropReason::InvalidSourceIp | DropReason::Martian));
+        let pod = context.pod_by_addr(ip, alive_ns).filter(|_| !forged).filter(|pod| {
             // An address that has gone to another namespace names the wrong pod.
             pod.identity == identity[side] || known_as.as_ref().is_some_and(|known| known.namespace == pod.namespace)
         });

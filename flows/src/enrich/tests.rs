@@ -87,6 +87,20 @@ fn a_policy_change_without_a_rule_names_the_isolating_policies() {
 }
 
 #[test]
+fn who_sends_in_anothers_name_is_not_called_by_it() {
+    let named = |reason: DropReason| {
+        let event = FlowEvent { reason: reason as u8, direction: DIRECTION_NONE, ..fixture::denied() };
+        let record = record(&event);
+        assert!(record.source.known_as.is_some() && record.destination.pod.is_some(), "{reason:?}");
+        record.source.pod.is_some()
+    };
+    assert!(named(DropReason::DefaultDeny));
+    assert!(named(DropReason::InvalidSourceMac), "the address may be its own");
+    assert!(!named(DropReason::InvalidSourceIp));
+    assert!(!named(DropReason::Martian));
+}
+
+#[test]
 fn a_drop_that_needs_isolation_names_who_isolates() {
     for reason in DropReason::ALL {
         let event = FlowEvent { reason: *reason as u8, direction: DIRECTION_NONE, ..fixture::denied() };
