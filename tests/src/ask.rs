@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use hyper_util::rt::TokioIo;
 use proto::bulkhead::{
     admin::v1::{self as admin, admin_client::AdminClient},
@@ -19,7 +19,7 @@ use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
-use crate::agent;
+use crate::{agent, node::eventually};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -149,6 +149,18 @@ impl Bulkhead {
             Ok(response["flow"].take())
         };
         printed.lines().map(flow).filter(|flow| !matches!(flow, Ok(Value::Null))).collect()
+    }
+
+    /// Recorded flows that match these options, as soon as they are what is wanted: a packet is recorded
+    /// a little after it was sent. An error with what was found if they never are.
+    pub fn flows_when(&self, options: &[&str], wanted: impl Fn(&[Value]) -> bool) -> anyhow::Result<Vec<Value>> {
+        let mut found = Vec::new();
+        let come = eventually(PATIENCE, || {
+            found = self.flows(options)?;
+            Ok(wanted(&found))
+        })?;
+        ensure!(come, "flows {options:?} never were what is wanted: {found:?}");
+        Ok(found)
     }
 
     fn succeed(&self, arguments: &[&str]) -> anyhow::Result<String> {

@@ -46,12 +46,7 @@ fn shop() -> String {
 
 /// Flows that match the options, when there are some.
 fn flows(node: &Node, options: &[&str]) -> anyhow::Result<Vec<Value>> {
-    ensure!(
-        eventually(PATIENCE, || Ok(!node.bulkhead().flows(options)?.is_empty()))?,
-        "no flow for {options:?} among {:?}",
-        node.bulkhead().flows(&[])?
-    );
-    node.bulkhead().flows(options)
+    node.bulkhead().flows_when(options, |found| !found.is_empty())
 }
 
 fn detail<'a>(flow: &'a Value, name: &str) -> &'a Value {
