@@ -5,6 +5,7 @@
 mod cni;
 mod machine;
 mod path;
+mod policy;
 mod stats;
 
 use clap::{Parser, Subcommand};
@@ -22,11 +23,18 @@ enum Command {
     Path(path::Args),
     /// What ADD and DEL take, beside the reference plugins in the same run
     Cni(cni::Args),
+    /// What a policy costs until it is map entries: all of it, and one change
+    Policy(policy::Args),
+    /// One world of `policy`, in a process of its own for its memory to be known
+    #[command(hide = true)]
+    PolicyCell(policy::Cell),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Path(args) => path::run(&args),
         Command::Cni(args) => cni::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::PolicyCell(cell) => policy::run_cell(cell),
     }
 }
