@@ -7,8 +7,13 @@ use crate::{
     setup::Purpose,
 };
 
-const BENCH: Runnable =
-    Runnable { package: "bench", bin: "bulkhead-bench", profile: Profile::Release, purpose: Purpose::Bench };
+const BENCH: Runnable = Runnable {
+    package: "bench",
+    bin: "bulkhead-bench",
+    profile: Profile::Release,
+    purpose: Purpose::Bench,
+    userland: true,
+};
 
 /// Runs it with these arguments, the first of which says what to measure.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {

@@ -8,7 +8,8 @@ use crate::{
     setup::Purpose,
 };
 
-const DEMO: Runnable = Runnable { package: "tests", bin: "demo", profile: Profile::Debug, purpose: Purpose::Demo };
+const DEMO: Runnable =
+    Runnable { package: "tests", bin: "demo", profile: Profile::Debug, purpose: Purpose::Demo, userland: true };
 
 /// Runs it with these arguments.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {

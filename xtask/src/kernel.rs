@@ -37,12 +37,14 @@ pub(crate) struct Runnable {
     pub(crate) profile: Profile,
     /// What to set the machine up for.
     pub(crate) purpose: Purpose,
+    /// Whether it starts the binaries that a user installs.
+    pub(crate) userland: bool,
 }
 
 impl Runnable {
     /// Sets up, builds everything, runs it where the user is, with these arguments.
     pub(crate) fn run(self, arguments: &[OsString]) -> anyhow::Result<()> {
-        let Self { package, bin, profile, purpose } = self;
+        let Self { package, bin, profile, purpose, userland } = self;
         if !has_bin(package, bin)? {
             bail!("this version has no {bin}: the package {package} has no binary of that name");
         }
@@ -50,7 +52,9 @@ impl Runnable {
         let root = Privilege::find()?;
         root.keep_alive();
         programs::ebpf()?;
-        programs::userland(profile == Profile::Release)?;
+        if userland {
+            programs::userland(profile == Profile::Release)?;
+        }
         let mut cargo = run::cargo();
         // Files that the user names lie where the user is.
         cargo.current_dir(std::env::current_dir()?);

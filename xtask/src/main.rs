@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod cleanup;
 mod demo;
+mod differential;
 mod edges;
 mod fuzz;
 mod generate;
@@ -94,6 +95,16 @@ enum Command {
     /// breaks something is made small and shown, with how to try it again and how to make it a test.
     Fuzz(fuzz::Options),
 
+    /// Compare the API's text, compiled rules and the kernel's programs on random worlds and packets
+    ///
+    /// `cargo xtask differential --packets 10_000_000 --seed N`; `--help` after `--` lists the rest. A
+    /// difference is shown in the smallest world that has it.
+    Differential {
+        /// Passed to the check
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<OsString>,
+    },
+
     /// Write what is generated from a source in the repository
     ///
     /// Rust code from proto/, docs/abi.md from datapath-abi.
@@ -123,6 +134,7 @@ fn main() -> ExitCode {
         Command::Test(options) => return test::run(&options),
         Command::Demo { arguments } => demo::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Differential { arguments } => differential::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Gen { check } => generate::run(check),
         Command::CleanUp { dry_run } => cleanup::run(dry_run),

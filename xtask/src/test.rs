@@ -47,7 +47,7 @@ const FEATURES: &str = "policy/test-util,flows/test-util,datapath-abi/user";
 const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Packages whose tests need root and a kernel, wholly or in part.
-const KERNEL: [&str; 2] = ["daemon", "tests"];
+const KERNEL: [&str; 3] = ["daemon", "tests", "threeway"];
 
 /// Runs all steps. Fails if any of them did.
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -142,7 +142,8 @@ fn in_ci() -> bool {
 /// Every crate's tests but those that [`kernel_tests`] runs.
 fn tests(options: &Options, kernel: bool) -> anyhow::Result<Outcome> {
     let mut cargo = run::cargo();
-    cargo.args(["test", "--no-fail-fast", "--workspace", "--features", FEATURES, "--exclude", "tests"]);
+    cargo.args(["test", "--no-fail-fast", "--workspace", "--features", FEATURES]);
+    cargo.args(["--exclude", "tests", "--exclude", "threeway"]);
     if kernel {
         cargo.args(["--exclude", "daemon"]);
     }
@@ -163,7 +164,7 @@ fn kernel_tests(options: &Options, root: Privilege) -> anyhow::Result<Outcome> {
 /// How many tests there are that nobody has run.
 fn count_kernel_tests(options: &Options) -> anyhow::Result<u64> {
     let mut cargo = run::cargo();
-    cargo.args(["test", "--quiet", "--package", "tests", "--"]);
+    cargo.args(["test", "--quiet", "--package", "tests", "--package", "threeway", "--"]);
     cargo.args(&options.filter).arg("--list");
     let text = run::capture(&mut cargo).context("counting the kernel tests")?;
     Ok(text.lines().filter(|line| line.ends_with(": test")).count() as u64)

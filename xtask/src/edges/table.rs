@@ -134,6 +134,13 @@ pub(super) const CRATES: &[Crate] = &[
         never: &[],
     },
     Crate {
+        name: "threeway",
+        ours: &["datapath-abi", "datapath-ebpf", "policy", "daemon", "tests"],
+        for_tests: &[],
+        outside: Outside::Only(&["anyhow", "clap", "ipnetwork"]),
+        never: &[],
+    },
+    Crate {
         name: "bench",
         ours: &[
             "datapath-abi",

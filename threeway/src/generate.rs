@@ -1,0 +1,200 @@
+//! Random scenarios, out of small stocks of names, labels, addresses and ports, so that things meet.
+//! Addresses, blocks and ports are chosen to nest and to overlap.
+
+mod packets;
+mod policies;
+
+use policy::model::{ContainerPort, Labels, Namespace, Object, ObjectKey, Pod, PodKey, Protocol};
+
+use self::packets::Talks;
+use crate::{
+    random::Random,
+    scenario::{Local, MOST_LOCAL, OTHER_NODE, OWN_NODE, Scenario, Step, host},
+};
+
+const NAMESPACES: [&str; 3] = ["a", "b", "c"];
+/// The last one is on the default exclusion list of identities.
+const KEYS: [&str; 3] = ["app", "tier", "pod-template-hash"];
+const VALUES: [&str; 3] = ["", "x", "y"];
+const PORT_NAMES: [&str; 2] = ["web", "dns"];
+const PORTS: [u16; 6] = [0, 53, 80, 81, 8080, 65535];
+/// Pods elsewhere have addresses from here on, two to choose from each.
+const REMOTE: u8 = MOST_LOCAL as u8;
+/// Most pods elsewhere.
+const MOST_REMOTE: u8 = 3;
+
+/// How long scenarios are.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How often objects change.
+    pub changes: usize,
+    /// Packets between two changes.
+    pub packets: usize,
+}
+
+impl Default for Shape {
+    /// What it costs to begin a world is little against its packets then, and each world has changes that
+    /// meet connections.
+    fn default() -> Self {
+        Self { changes: 4, packets: 50 }
+    }
+}
+
+/// A world, and what happens in it.
+pub fn scenario(random: &mut Random, shape: &Shape) -> Scenario {
+    let locals = locals(random);
+    let mut world = World { locals: &locals, objects: Vec::new() };
+    let mut steps: Vec<Step> = Vec::new();
+    for object in world.first(random) {
+        steps.push(world.apply(object));
+    }
+    let mut talks = Talks::new(&locals);
+    for change in 0..=shape.changes {
+        if change > 0 {
+            for _ in 0..random.within(1..=3) {
+                steps.push(world.change(random));
+            }
+        }
+        steps.extend((0..shape.packets).map(|_| Step::Send(talks.packet(random))));
+    }
+    Scenario { locals, steps }
+}
+
+fn locals(random: &mut Random) -> Vec<Local> {
+    let one = |number: u8, random: &mut Random| {
+        let ips = match random.below(4) {
+            0 => vec![host(false, number)],
+            1 => vec![host(true, number)],
+            _ => vec![host(false, number), host(true, number)],
+        };
+        Local { pod: PodKey::new(random.pick(&NAMESPACES), format!("p{number}")), ips }
+    };
+    let count = random.within(2..=MOST_LOCAL) as u8;
+    (0..count).map(|number| one(number, random)).collect()
+}
+
+/// Objects as they are now.
+struct World<'a> {
+    locals: &'a [Local],
+    objects: Vec<Object>,
+}
+
+impl World<'_> {
+    fn first(&self, random: &mut Random) -> Vec<Object> {
+        let mut objects: Vec<Object> = random.several(0..=3, |random| namespace(random).into());
+        for local in self.locals {
+            // A pod may run before its object is seen.
+            if random.chance(90) {
+                objects.push(pod_of(local, random).into());
+            }
+        }
+        for number in 0..random.within(0..=usize::from(MOST_REMOTE)) as u8 {
+            objects.push(remote(number, random).into());
+        }
+        objects.extend(random.several(0..=2, |random| stranger(random).into()));
+        objects.extend(random.several(0..=6, |random| policies::network_policy(random).into()));
+        objects
+    }
+
+    /// Notes an object, which takes the place of an older one.
+    fn apply(&mut self, object: Object) -> Step {
+        self.objects.retain(|other| other.key() != object.key());
+        self.objects.push(object.clone());
+        Step::Apply(object)
+    }
+
+    fn change(&mut self, random: &mut Random) -> Step {
+        match random.below(20) {
+            0 => Step::Restart,
+            1 => Step::Collect,
+            2..=4 if !self.objects.is_empty() => {
+                let gone = self.objects.swap_remove(random.below(self.objects.len())).key();
+                Step::Delete(gone)
+            }
+            2..=5 => self.apply(namespace(random).into()),
+            6..=9 => {
+                let local = random.pick(self.locals);
+                self.apply(pod_of(&local, random).into())
+            }
+            10..=11 => self.apply(remote(random.below(MOST_REMOTE.into()) as u8, random).into()),
+            12 => self.apply(stranger(random).into()),
+            13..=15 => match self.altered(random) {
+                Some(object) => self.apply(object),
+                None => self.apply(policies::network_policy(random).into()),
+            },
+            _ => self.apply(policies::network_policy(random).into()),
+        }
+    }
+
+    /// A policy with one thing changed, so that rule sets are near each other.
+    fn altered(&self, random: &mut Random) -> Option<Object> {
+        let policies: Vec<_> = self.objects.iter().filter(|it| matches!(it.key(), ObjectKey::Policy(_))).collect();
+        match random.pick(policies.get(..).filter(|list| !list.is_empty())?) {
+            Object::NetworkPolicy(policy) => Some(policies::altered(policy.clone(), random).into()),
+            _ => None,
+        }
+    }
+}
+
+fn labels(random: &mut Random) -> Labels {
+    let pairs = random.several(0..=2, |random| (random.pick(&KEYS), random.pick(&VALUES)));
+    pairs.into_iter().collect()
+}
+
+fn namespace(random: &mut Random) -> Namespace {
+    Namespace::new(random.pick(&NAMESPACES), labels(random))
+}
+
+fn pod(key: PodKey, random: &mut Random) -> Pod {
+    let port = |random: &mut Random| ContainerPort {
+        name: random.pick(&PORT_NAMES).to_owned(),
+        protocol: random.pick(&Protocol::ALL),
+        port: random.pick(&PORTS[1..]),
+    };
+    Pod {
+        labels: labels(random),
+        service_account: random.pick(&["default", "other"]).to_owned(),
+        ports: random.several(0..=2, port).into_iter().collect(),
+        ..Pod::new(key)
+    }
+}
+
+/// The object of a pod of the node: often late, and sometimes wrong about it.
+fn pod_of(local: &Local, random: &mut Random) -> Pod {
+    let mut pod = pod(local.pod.clone(), random);
+    match random.below(6) {
+        0..=2 => pod.ips = local.ips.iter().copied().collect(),
+        3 => pod.ips = [host(false, random.below(16) as u8)].into(),
+        _ => {}
+    }
+    pod.finished = random.chance(3);
+    pod.host_network = random.chance(3);
+    pod
+}
+
+/// A pod of another node, at one of its two addresses.
+fn remote(number: u8, random: &mut Random) -> Pod {
+    let mut pod = pod(PodKey::new(NAMESPACES[usize::from(number) % 3], format!("r{number}")), random);
+    let at = REMOTE + 2 * number + random.below(2) as u8;
+    pod.ips = match random.below(4) {
+        0 => [host(false, at)].into(),
+        1 => [host(true, at)].into(),
+        _ => [host(false, at), host(true, at)].into(),
+    };
+    pod
+}
+
+/// A pod that is no peer: over, with an address that is another's by now, or in a node's namespace.
+fn stranger(random: &mut Random) -> Pod {
+    let name = format!("s{}", random.below(3));
+    let mut pod = pod(PodKey::new(random.pick(&NAMESPACES), name), random);
+    if random.chance(50) {
+        pod.finished = true;
+        let number = random.below(12) as u8;
+        pod.ips = [host(false, number), host(true, number)].into();
+    } else {
+        pod.host_network = true;
+        pod.ips = if random.chance(50) { OWN_NODE } else { OTHER_NODE }.into();
+    }
+    pod
+}

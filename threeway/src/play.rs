@@ -1,0 +1,157 @@
+//! Plays a scenario on all three sides and compares them after every packet.
+
+mod told;
+
+use std::{fmt::Write as _, net::IpAddr};
+
+use datapath_abi::conntrack::{FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM};
+use policy::{fixture, model::Object};
+
+use self::told::{Maps, Told};
+use crate::{
+    differ::{Alone, Difference},
+    node::{Did, Node},
+    paper::Paper,
+    scenario::{Packet, Scenario, Step},
+    text,
+    track::{Asked, Connection, Fate, Tracker},
+    truth::Truth,
+};
+
+/// What was played.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Played {
+    /// Packets that were sent.
+    pub packets: u64,
+    /// How many of them passed.
+    pub passed: u64,
+}
+
+/// Plays all of it.
+///
+/// # Errors
+/// The first packet about which the sides do not agree.
+pub fn play(node: &mut Node, scenario: &Scenario) -> Result<Played, Box<Difference>> {
+    let mut truth = Truth::new(&scenario.locals);
+    let mut tracker = Tracker::default();
+    let mut played = Played::default();
+    let stuck = |step: usize, error: anyhow::Error| {
+        Box::new(Difference { step, alone: Alone::Check, text: format!("{error:#}\n") })
+    };
+    node.begin(&scenario.locals).map_err(|error| stuck(0, error))?;
+    let mut steps = scenario.steps.iter().enumerate().peekable();
+    while let Some((at, step)) = steps.peek().copied() {
+        // Everything up to the next packet is one event to the daemon.
+        if !matches!(step, Step::Send(_)) {
+            node.step(step, &truth).map_err(|error| stuck(at, error))?;
+            truth.step(step);
+            steps.next();
+            continue;
+        }
+        node.reconcile().map_err(|error| stuck(at, error))?;
+        let objects = truth.objects();
+        let index = fixture::index(objects.iter().cloned());
+        let paper = Paper::new(&objects, &index);
+        let scene = Scene { truth: &truth, objects: &objects, paper: &paper };
+        while let Some((at, Step::Send(packet))) = steps.peek().copied() {
+            steps.next();
+            let found = scene.send(node, &mut tracker, packet).map_err(|error| match error {
+                Trouble::Check(error) => stuck(at, error),
+                Trouble::Differ(alone, text) => Box::new(Difference { step: at, alone, text }),
+            })?;
+            if let Some(passed) = found {
+                played.packets += 1;
+                played.passed += u64::from(passed);
+            }
+        }
+    }
+    Ok(played)
+}
+
+/// What holds until objects change.
+struct Scene<'a> {
+    truth: &'a Truth,
+    objects: &'a [Object],
+    paper: &'a Paper<'a>,
+}
+
+enum Trouble {
+    Check(anyhow::Error),
+    Differ(Alone, String),
+}
+
+impl Scene<'_> {
+    /// Sends a packet and compares; says whether it passed, `None` if nobody would send it.
+    fn send(&self, node: &mut Node, tracker: &mut Tracker, packet: &Packet) -> Result<Option<bool>, Trouble> {
+        let Some((did, bytes)) = node.send(packet).map_err(Trouble::Check)? else { return Ok(None) };
+        let end = |ip: IpAddr| self.truth.end(self.objects, ip);
+        let is_local = |ip: IpAddr| self.truth.local(ip).is_some();
+        let by_hand = Maps::new(node, self.truth);
+        let asked = |rules| Asked { end: &end, is_local: &is_local, rules };
+        let oracle = tracker.step(packet, bytes, &asked(self.paper.oracle()));
+        let paper = tracker.step(packet, bytes, &asked(self.paper));
+        let kernel = Told::of(node, packet, &did);
+
+        let readings = oracle.fate.coarse() == paper.fate.coarse();
+        let on_paper = kernel.as_ref().is_ok_and(|told| told.agrees(&paper.fate));
+        let alone = match (readings, on_paper) {
+            (true, true) => None,
+            (true, false) => Some(Alone::Kernel),
+            (false, true) => Some(Alone::Oracle),
+            (false, false) if kernel.as_ref().is_ok_and(|told| told.agrees_about_verdict(&oracle.fate)) => {
+                Some(Alone::Paper)
+            }
+            (false, false) => Some(Alone::Everybody),
+        };
+        let entry = same_connection(paper.after.as_ref(), packet, &did);
+        let alone = alone.or_else(|| entry.is_err().then_some(Alone::Conntrack));
+        let Some(alone) = alone else {
+            tracker.note(packet, &paper);
+            return Ok(Some(paper.fate.passes()));
+        };
+
+        let mut text = String::new();
+        let maps = tracker.step(packet, bytes, &asked(&by_hand));
+        let sides = [("API text", &oracle.fate), ("paper", &paper.fate), ("maps, asked by hand", &maps.fate)];
+        let _ = writeln!(text, "{}\n{alone}", text::packet(packet));
+        for (who, fate) in sides {
+            let _ = writeln!(text, "  {who}: {}", told::words(fate));
+        }
+        let _ = writeln!(text, "  kernel: {}", kernel.map_or_else(|error| error, |told| told.to_string()));
+        if let Err(error) = entry {
+            let _ = writeln!(text, "  its connection: {error}");
+        }
+        let _ = writeln!(text, "\nWhy, on paper, for the flow that it opens:\n{}", {
+            self.paper.explain(&asked(self.paper).flow(packet))
+        });
+        if !matches!(paper.fate, Fate::Opens(_) | Fate::Refused(..)) {
+            let flow = asked(self.paper).answered(packet);
+            let _ = writeln!(text, "and for the one that it answers:\n{}", self.paper.explain(&flow));
+        }
+        Err(Trouble::Differ(alone, text))
+    }
+}
+
+/// Whether the kernel's connection is where it should be.
+fn same_connection(wanted: Option<&Connection>, packet: &Packet, did: &Did) -> Result<(), String> {
+    let Some(wanted) = wanted else {
+        return match &did.entry {
+            None => Ok(()),
+            Some((entry, _)) => Err(format!("there should be none, and there is {entry:?}")),
+        };
+    };
+    let Some((entry, _)) = &did.entry else {
+        return Err(format!("there is none, and there should be {:?}", wanted.model));
+    };
+    let [from, to] = packet.ports();
+    let mut ends = [(packet.source.ip(), from), (packet.destination.ip(), to)];
+    ends.sort_unstable_by_key(|(ip, port)| (datapath_abi::addr::Addr::from(*ip).words, *port));
+    let initiator = ends[usize::from(entry.flags & FLAG_INITIATOR_HIGH != 0)];
+    let found = (entry.state, entry.packets, entry.bytes, entry.flags & FLAG_MIDSTREAM != 0, initiator);
+    let model = &wanted.model;
+    let wanted = (model.state() as u8, model.packets, model.bytes, model.midstream, wanted.initiator());
+    if found == wanted {
+        return Ok(());
+    }
+    Err(format!("(state, packets, bytes, midstream, initiator) is {found:?}, and should be {wanted:?}"))
+}
