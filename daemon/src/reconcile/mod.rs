@@ -16,14 +16,16 @@
 
 mod change;
 mod claims;
+mod endpoint;
 mod mirror;
 mod numbers;
 mod planner;
 
 pub use change::{Change, Plan, Refusal, Remains};
+pub use endpoint::{EndpointKey, LocalEndpoint};
 pub use mirror::{Capacity, Mirror};
 pub use numbers::{HashCookies, Identities};
-pub use planner::{DirectionView, EndpointKey, EndpointView, LocalEndpoint, Planner};
+pub use planner::{DirectionView, EndpointView, Planner};
 
 #[cfg(test)]
 mod tests;

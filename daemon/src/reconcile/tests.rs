@@ -211,6 +211,10 @@ const EDITS: &[&str] = &[
     "namespace dev team=a",
     "namespace dev team=b",
     "pod dev/bare app=db",
+    "pod far/a app=web ip=10.9.0.1",
+    "pod far/a app=web ip=10.9.0.2",
+    "pod far/b app=api ip=10.9.0.1",
+    "pod far/b app=db ip=10.0.0.5",
 ];
 
 #[derive(Clone, Debug)]
@@ -272,6 +276,36 @@ proptest! {
         prop_assert_eq!(node.mirror.ports.len(), fresh.mirror.ports.len());
         prop_assert_eq!(node.mirror.regions.len(), fresh.mirror.regions.len());
         prop_assert_eq!(node.mirror.rulesets.len(), fresh.mirror.rulesets.len());
+    }
+
+    /// A plan looks only at the addresses that something was said about. It must not miss one.
+    #[test]
+    fn a_look_at_every_address_finds_nothing_that_the_plans_before_have_missed(
+        acts in prop::collection::vec((act(), any::<prop::sample::Index>(), 0..6u8), 1..24)
+    ) {
+        let mut node = Node::new(Capacity { addresses: 9, ..Capacity::default() });
+        let mut away = BTreeMap::new();
+        for (act, which, more) in acts {
+            match act {
+                Act::Edit(at) => node.apply(EDITS[at]),
+                Act::Delete(at) => text::parse(EDITS[at]).unwrap().iter().for_each(|object| node.delete(&object.key())),
+                Act::Plan | Act::Collect | Act::Restart => drop(node.step()),
+            }
+            let slot = which.index(PODS.len()) as u32 + 1;
+            match more {
+                0 => away.extend(node.planner.remove_endpoint(slot).map(|endpoint| (slot, endpoint))),
+                1 => away.remove(&slot).into_iter().for_each(|endpoint| node.planner.add_endpoint(endpoint)),
+                2 => node.planner.set_host_addresses([format!("10.9.0.{slot}").parse().unwrap()].into()),
+                _ => {}
+            }
+        }
+        node.step();
+        // What has found no room finds what others have left with the next plan.
+        node.step();
+        let known = node.mirror.addresses.clone();
+        node.planner.forget_installed();
+        node.step();
+        prop_assert_eq!(known, node.mirror.addresses);
     }
 
     /// Promise 2, as far as the order of writes can break it: after every single write each

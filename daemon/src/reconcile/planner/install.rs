@@ -1,0 +1,220 @@
+//! Rule sets: which are wanted, under which numbers, and what has to be written for them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use datapath_abi::{
+    endpoint::RulesPtr,
+    identity,
+    policy::{PeerEntry, PeerKey, PortKey, RulesetInfo},
+};
+use policy::{
+    RuleSet, RuleTable, Universe,
+    lower::{Limits, LowerError, Peer, What, lower_within},
+};
+
+use super::{Planner, draft::Draft, port_sets::PortSets};
+use crate::reconcile::{change::Change, mirror::Mirror};
+
+/// A rule set that some endpoint wants.
+#[derive(Clone, Debug)]
+pub(super) struct Set {
+    pub(super) number: u32,
+    pub(super) table: Arc<RuleTable>,
+    /// What was put into the maps, once it was; after a restart not known until lowered.
+    pub(super) installed: Option<RuleSet>,
+    /// Why the last attempt to put it there failed.
+    pub(super) refused: Option<(String, String)>,
+}
+
+/// What has become of the rule sets that were there before.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    /// Those that say something else about somebody who was there before: what was decided under
+    /// them is to be asked again.
+    pub(super) bumped: BTreeSet<u32>,
+    /// What those that were lowered again said before.
+    pub(super) before: BTreeMap<u32, RuleSet>,
+}
+
+/// Which numbers of rule sets are free. Even ones: the odd one after each is that of its second stage.
+#[derive(Debug)]
+struct Numbers {
+    taken: BTreeSet<u32>,
+    /// Rule sets in the kernel that no list knows, by digest.
+    found: HashMap<[u8; 16], u32>,
+    next: u32,
+}
+
+impl Numbers {
+    fn new<'a>(sets: impl Iterator<Item = &'a Set>, mirror: &Mirror) -> Self {
+        let mut taken: BTreeSet<u32> = sets.map(|set| set.number).collect();
+        let unknown = mirror.rulesets.iter().filter(|(number, _)| !taken.contains(number) && *number % 2 == 0);
+        let found = unknown.map(|(number, info)| (info.digest, *number)).collect();
+        taken.extend(mirror.rulesets.keys());
+        Self { taken, found, next: 2 }
+    }
+
+    /// A number for a rule set: the one it has in the kernel, or a free one.
+    fn take(&mut self, digest: &[u8; 16], mirror: &Mirror) -> u32 {
+        if let Some(number) = self.found.remove(digest) {
+            return number;
+        }
+        let empty = |number: u32| {
+            let entries =
+                |number| mirror.peers_of(number).next().is_some() || mirror.regions_of(number).next().is_some();
+            !entries(number) && !entries(number | 1)
+        };
+        while self.next < RulesPtr::MAX_RULESET - 1 && (self.taken.contains(&self.next) || !empty(self.next)) {
+            self.next += 2;
+        }
+        self.taken.insert(self.next);
+        self.next
+    }
+}
+
+impl Planner {
+    /// Puts every wanted rule set into the maps.
+    pub(super) fn install(&mut self, mirror: &Mirror, draft: &mut Draft<'_>) -> Changed {
+        let wanted: BTreeMap<[u8; 16], Arc<RuleTable>> = self
+            .tables
+            .values()
+            .filter(|(_, table)| table.is_isolated())
+            .map(|(digest, table)| (*digest, table.clone()))
+            .collect();
+        let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
+        self.sets.retain(|digest, set| wanted.contains_key(digest) || in_use.contains(&set.number));
+        let mut all = Changed::default();
+        let mut numbers = None;
+        for (digest, table) in wanted {
+            let known = self.sets.get(&digest);
+            let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none());
+            if settled && !self.stirred.iter().any(|identity| table.concerns(identity)) {
+                continue;
+            }
+            let number = match known {
+                Some(set) => set.number,
+                None => numbers.get_or_insert_with(|| Numbers::new(self.sets.values(), mirror)).take(&digest, mirror),
+            };
+            let limits =
+                Limits { peers: self.capacity.peers, regions: self.capacity.regions, ports: self.capacity.ports };
+            let result = lower_within(&table, &self.universe, &mut self.cookies, &limits)
+                .map_err(|error| too_large(&error))
+                .and_then(|lowered| {
+                    self.stage(mirror, draft, number, &digest, &lowered)?;
+                    Ok(lowered)
+                });
+            let old = self.sets.remove(&digest).and_then(|set| set.installed);
+            let (installed, refused) = match result {
+                Ok(lowered) => {
+                    let changed = match &old {
+                        Some(old) => changes_for_anyone(old, &lowered, &self.universe, &self.born),
+                        // Found in the kernel, content not known: what had to be written or
+                        // taken away was not there.
+                        None => mirror.rulesets.contains_key(&number) && draft.touched(number),
+                    };
+                    let retired = self.retire_at_once(mirror, draft, number, &lowered);
+                    if changed || retired {
+                        all.bumped.insert(number);
+                    }
+                    if let Some(old) = old {
+                        all.before.insert(number, old);
+                    }
+                    (Some(lowered), None)
+                }
+                Err(refusal) => (old, Some(refusal)),
+            };
+            self.sets.insert(digest, Set { number, table, installed, refused });
+        }
+        all
+    }
+
+    /// Adds a rule set's entries to the draft, or nothing and the reason why.
+    fn stage(
+        &mut self,
+        mirror: &Mirror,
+        draft: &mut Draft<'_>,
+        number: u32,
+        digest: &[u8; 16],
+        lowered: &RuleSet,
+    ) -> Result<(), (String, String)> {
+        let mark = draft.mark();
+        let mut new_port_sets = Vec::new();
+        let mut entry_of = |peer: &Peer, draft: &mut Draft<'_>, port_sets: &mut PortSets| -> PeerEntry {
+            let portset = if peer.ports.is_empty() {
+                0
+            } else if let Some(number) = port_sets.get(&peer.ports) {
+                number
+            } else {
+                new_port_sets.push(peer.ports.clone());
+                port_sets.add(&peer.ports, mirror)
+            };
+            for (prefix, decision) in &peer.ports.entries {
+                let key = PortKey { portset, port: prefix.port, proto: prefix.proto, length: prefix.length };
+                draft.put_port(key, *decision);
+            }
+            PeerEntry { portset, lengths: peer.ports.lengths(), otherwise: peer.otherwise }
+        };
+        for (&who, peer) in &lowered.peers {
+            let entry = entry_of(peer, draft, &mut self.port_sets);
+            draft.put_peer(PeerKey { ruleset: number, identity: who }, entry);
+        }
+        for (&(addr, length), peer) in &lowered.regions {
+            let entry = entry_of(peer, draft, &mut self.port_sets);
+            draft.put_region((number, addr, length), entry);
+        }
+        draft.put_ruleset(number, RulesetInfo { digest: *digest });
+        if let Some(refusal) = draft.overflow(&self.capacity) {
+            draft.rewind(mark);
+            for set in new_port_sets {
+                self.port_sets.remove(&set);
+            }
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
+    /// Takes away at once what a live rule set no longer says about somebody who is still there;
+    /// says whether there was anything. Entries of those who are gone can wait.
+    fn retire_at_once(&self, mirror: &Mirror, draft: &mut Draft<'_>, number: u32, lowered: &RuleSet) -> bool {
+        let before = draft.retired();
+        for (who, _) in mirror.peers_of(number) {
+            let alive = who > identity::MAX || self.universe.get(who).is_some();
+            if alive && !lowered.peers.contains_key(&who) {
+                draft.retire(Change::DropPeer(PeerKey { ruleset: number, identity: who }));
+            }
+        }
+        for ((addr, length), _) in mirror.regions_of(number) {
+            if !lowered.regions.contains_key(&(addr, length)) {
+                draft.retire(Change::DropRegion(number, addr, length));
+            }
+        }
+        draft.retired() != before
+    }
+}
+
+/// Why a table cannot be lowered, and what to do about it.
+fn too_large(error: &LowerError) -> (String, String) {
+    let LowerError { what, needed, limit, policy, share } = error;
+    let (map, instead) = match what {
+        What::Peers => ("PEERS", "select fewer pods, or all of them with an empty namespaceSelector"),
+        What::Regions => ("REGIONS", "use fewer or wider ipBlocks and exceptions"),
+        What::Ports => ("PORTS", "use fewer or wider port ranges"),
+    };
+    let reason = format!("{policy} takes {share} of {needed} {what}, more than the {limit} that one rule set may have");
+    (reason, format!("{instead}, or raise the capacity of {map} (--map-capacity {map}=N)"))
+}
+
+/// Whether a new version of a rule set says anything else about somebody who was there before.
+fn changes_for_anyone(old: &RuleSet, new: &RuleSet, universe: &Universe, born: &BTreeSet<u32>) -> bool {
+    if old.regions != new.regions {
+        return true;
+    }
+    let lost = old.peers.iter().any(|(&who, peer)| match new.peers.get(&who) {
+        Some(other) => other != peer,
+        None => who > identity::MAX || universe.get(who).is_some(),
+    });
+    lost || new.peers.keys().any(|who| !old.peers.contains_key(who) && !born.contains(who))
+}

@@ -1,0 +1,147 @@
+//! Endpoints, and the pointers to their rules.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use datapath_abi::{
+    addr::Addr,
+    endpoint::{Endpoint, RulesPtr, Swing},
+    identity,
+    policy::Direction,
+};
+use policy::{RuleSet, lower::Peer};
+
+use super::{DIRECTIONS, Planner, draft::Draft, install::Changed};
+use crate::reconcile::{
+    change::{Change, Refusal, Remains},
+    endpoint::LocalEndpoint,
+    mirror::Mirror,
+};
+
+/// Isolated, and nothing is allowed.
+pub(super) const DENIED: RulesPtr = RulesPtr::new(0, RulesPtr::ISOLATED, 0);
+
+impl Planner {
+    /// Points every endpoint at its rules; makes and clears entries of ENDPOINTS.
+    pub(super) fn point(
+        &mut self,
+        mirror: &Mirror,
+        draft: &mut Draft<'_>,
+        changed: &Changed,
+        moved: &[(u32, u32)],
+    ) -> Vec<Refusal> {
+        let mut asked_again: BTreeMap<u32, bool> = BTreeMap::new();
+        for set in self.sets.values() {
+            let again = changed.bumped.contains(&set.number)
+                || set.installed.as_ref().is_some_and(|now| {
+                    let then = changed.before.get(&set.number).unwrap_or(now);
+                    moved.iter().any(|&(before, after)| effective(then, before) != effective(now, after))
+                });
+            asked_again.insert(set.number, again);
+        }
+        let mut next = mirror.generation.max(1);
+        let mut refusals = Vec::new();
+        for endpoint in self.endpoints.values() {
+            let fresh = self.fresh(endpoint);
+            let found = mirror
+                .endpoints
+                .get(&endpoint.slot)
+                .filter(|found| Endpoint { rules: found.rules, identity: found.identity, ..fresh } == **found);
+            let mut rules = found.map_or([0; 2], |found| found.rules);
+            for direction in DIRECTIONS {
+                let at = direction as usize;
+                let current = RulesPtr(rules[at]);
+                let (wanted, refusal) = self.pointer(endpoint, direction, found.map(|_| current));
+                refusals.extend(refusal);
+                let same = (wanted.flags(), wanted.ruleset()) == (current.flags(), current.ruleset());
+                let again = wanted.ruleset() != 0 && asked_again.get(&wanted.ruleset()).copied().unwrap_or(false);
+                // A new endpoint never starts with a word that another has had, open ones included:
+                // conntrack knows endpoints by it.
+                if !same || again || found.is_none() || current.generation() == 0 {
+                    rules[at] = RulesPtr::new(next as u32, wanted.flags(), wanted.ruleset()).0;
+                    next += 1;
+                }
+            }
+            let entry = Endpoint { rules, ..fresh };
+            match found {
+                None => draft.put_endpoint(endpoint, entry),
+                Some(found) if *found != entry => {
+                    draft.swing(Swing { rules, slot: endpoint.slot, identity: entry.identity });
+                }
+                Some(_) => {}
+            }
+            if mirror.interfaces.get(&endpoint.ifindex) != Some(&endpoint.slot) {
+                draft.put_interface(endpoint.ifindex, endpoint.slot);
+            }
+        }
+        for (&ifindex, slot) in &mirror.interfaces {
+            if self.endpoints.get(slot).is_none_or(|endpoint| endpoint.ifindex != ifindex) {
+                draft.clear(Change::DropInterface(ifindex));
+            }
+        }
+        for &slot in mirror.endpoints.keys() {
+            if !self.endpoints.contains_key(&slot) {
+                draft.clear(Change::ClearEndpoint(slot));
+            }
+        }
+        if next != mirror.generation.max(1) || mirror.generation == 0 {
+            draft.set_generation(next);
+        }
+        refusals.sort();
+        refusals
+    }
+
+    /// An endpoint's entry without its rules.
+    fn fresh(&self, endpoint: &LocalEndpoint) -> Endpoint {
+        Endpoint {
+            rules: [0; 2],
+            addr6: endpoint.v6.map_or(Addr::ZERO, |ip| Addr::from(IpAddr::V6(ip))),
+            addr4: endpoint.v4.map_or(Addr::ZERO, |ip| Addr::from(IpAddr::V4(ip))),
+            ifindex: endpoint.ifindex,
+            identity: self.identity_of(endpoint),
+            mac: endpoint.mac,
+            pad: [0; 2],
+        }
+    }
+
+    /// Where an endpoint's pointer should lead; the generation in it means nothing.
+    fn pointer(
+        &self,
+        endpoint: &LocalEndpoint,
+        direction: Direction,
+        current: Option<RulesPtr>,
+    ) -> (RulesPtr, Option<Refusal>) {
+        let Some((digest, table)) = self.tables.get(&(endpoint.slot, direction)) else {
+            return (DENIED, None);
+        };
+        if !table.is_isolated() {
+            return (RulesPtr::default(), None);
+        }
+        let set = self.sets.get(digest);
+        let refusal = set.and_then(|set| set.refused.clone());
+        match set.and_then(|set| set.installed.as_ref().map(|rules| (set.number, rules.flags))) {
+            Some((number, flags)) if refusal.is_none() => (RulesPtr::new(0, flags, number), None),
+            installed => {
+                let (reason, fix) = refusal.unwrap_or_default();
+                let (pointer, remains) = match (installed, current) {
+                    // The same rules, not yet extended by what did not fit.
+                    (Some((number, flags)), _) => (RulesPtr::new(0, flags, number), Remains::LastComplete),
+                    // Open is no rules: a pod that shall be isolated does not stay open.
+                    (None, Some(current)) if current.ruleset() != 0 => (current, Remains::LastComplete),
+                    (None, _) => (DENIED, Remains::Denied),
+                };
+                let policies = table.isolated_by.clone();
+                let pod = endpoint.pod.clone();
+                (pointer, Some(Refusal { pod, direction, policies, reason, fix, remains }))
+            }
+        }
+    }
+}
+
+/// What a rule set says about an identity: its own entry, its class's, anybody's.
+fn effective(rules: &RuleSet, number: u32) -> Option<&Peer> {
+    rules
+        .peers
+        .get(&number)
+        .or_else(|| rules.peers.get(&identity::class(number)))
+        .or_else(|| rules.peers.get(&identity::CLASS_ANY))
+}
