@@ -90,8 +90,8 @@ fn layouts() -> Vec<Layout> {
         Decision { cookie, precedence, verdict, pad }
         RulesetInfo { digest }
         FlowEvent {
-            time_ns, addr, rules, packets, bytes, identity, slot, cookie, created_ns, rtt_us, ifindex, port, proto,
-            kind, reason, end, direction, hook, tcp_flags, reply, pad,
+            time_ns, addr, rules, packets, bytes, identity, slot, cookie, staged_cookie, created_ns, rtt_us, ifindex, port, proto,
+            kind, reason, end, direction, hook, tcp_flags, reply, staged, pad,
         }
         Counter { packets, bytes }
         Swing { rules, slot, identity }
@@ -125,7 +125,9 @@ fn main() {
 
 /// A map's key or value is a plain integer or a type that is listed here.
 fn assert_listed(map: &str, kind: &str) {
-    let known = kind.is_empty() || kind.starts_with('u') || layouts().iter().any(|layout| layout.name == kind);
+    let known = kind.is_empty()
+        || kind.trim_start_matches('[').starts_with('u')
+        || layouts().iter().any(|layout| layout.name == kind);
     assert!(known, "map {map}: {kind} is not among the layouts of this example");
 }
 

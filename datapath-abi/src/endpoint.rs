@@ -49,6 +49,9 @@ impl RulesPtr {
     pub const HAS_CLASSES: u8 = 1 << 2;
     /// The rule set has address regions (ipBlock).
     pub const HAS_REGIONS: u8 = 1 << 3;
+    /// STAGED says what would hold in this direction with the staged policies. Says nothing about
+    /// what does hold: see [`Self::is_ruled`].
+    pub const HAS_STAGED: u8 = 1 << 4;
 
     /// Greatest rule set number (24 bits).
     pub const MAX_RULESET: u32 = (1 << 24) - 1;
@@ -75,6 +78,19 @@ impl RulesPtr {
     #[inline(always)]
     pub const fn ruleset(self) -> u32 {
         self.0 as u32 & Self::MAX_RULESET
+    }
+
+    /// Where to go on after [`crate::policy::Verdict::Pass`]: the same pointer, to the other rule
+    /// set of the pair.
+    #[inline(always)]
+    pub const fn after_pass(self) -> Self {
+        Self(self.0 | 1)
+    }
+
+    /// Whether any rules are in force. If not, everything passes.
+    #[inline(always)]
+    pub const fn is_ruled(self) -> bool {
+        self.flags() & !Self::HAS_STAGED != 0
     }
 
     /// Whether any of `flags` is set.

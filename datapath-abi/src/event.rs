@@ -83,6 +83,12 @@ pub const HOOKS: u32 = 2;
 /// `direction` in [`FlowEvent`] when no endpoint's policy was asked.
 pub const DIRECTION_NONE: u8 = 0xff;
 
+/// `staged` in [`FlowEvent`] when no staged policies concern the direction, or rules are not asked.
+pub const STAGED_NOT_ASKED: u8 = 0;
+
+/// `staged` in [`FlowEvent`] when it would be allowed: no [`crate::reason::DropReason`].
+pub const STAGED_ALLOWS: u8 = 0xff;
+
 /// One event. Pairs are `[source, destination]` of the packet for `Opened` and `Dropped`, and
 /// `[initiator, responder]` of the connection for `Closed` and `Active` (`Opened` is both).
 #[repr(C)]
@@ -105,6 +111,8 @@ pub struct FlowEvent {
     pub slot: [u32; 2],
     /// Cookies of the deciding rules: egress of the source, ingress of the destination. 0: none.
     pub cookie: [u32; 2],
+    /// The same for `staged`.
+    pub staged_cookie: [u32; 2],
     /// `created_ns` of the connection; with the five-tuple it names the connection.
     pub created_ns: u64,
     /// Microseconds from the first packet to the first answer, 0 unknown.
@@ -131,7 +139,12 @@ pub struct FlowEvent {
     /// 1: the packet went from the connection's responder to its initiator. Then `rules` and
     /// `cookie` are still the initiator's egress and the responder's ingress.
     pub reply: u8,
+    /// `Opened`, and `Dropped` by policy: what each direction's rules would say if the staged
+    /// policies were in force, whatever the other direction says and whatever is in force.
+    /// [`STAGED_NOT_ASKED`], [`STAGED_ALLOWS`] or the [`crate::reason::DropReason`]. Directions as
+    /// in `cookie`.
+    pub staged: [u8; 2],
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: u8,
 }
-crate::assert_size!(FlowEvent, 144);
+crate::assert_size!(FlowEvent, 152);

@@ -38,6 +38,8 @@ pub const PENDING: &str = "PENDING";
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Local endpoints by slot.
 pub const ENDPOINTS: &str = "ENDPOINTS";
+/// What would hold with the staged policies, by slot.
+pub const STAGED: &str = "STAGED";
 /// Slot of the endpoint behind an interface.
 pub const INTERFACES: &str = "INTERFACES";
 /// Exact addresses.
@@ -99,6 +101,15 @@ pub const ALL: &[MapInfo] = &[
         capacity: 1_024,
         writer: Writer::Both,
         purpose: "local endpoints; `rules` is written by the program `swing`, the rest by the daemon",
+    },
+    MapInfo {
+        name: STAGED,
+        kind: "array",
+        key: "u32 slot",
+        value: "[u64; 2]",
+        capacity: 1_024,
+        writer: Writer::Daemon,
+        purpose: "`RulesPtr` bits `[egress, ingress]` of what would hold with the staged policies, 0 for none; as many as ENDPOINTS",
     },
     MapInfo {
         name: INTERFACES,

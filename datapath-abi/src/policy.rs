@@ -11,6 +11,13 @@
 //! The compiler flattens: an entry for one identity holds everything that its class and "any"
 //! would have said, so the most specific entry found is the whole answer. Of the answers from
 //! PEERS and from REGIONS the one with the higher precedence counts.
+//!
+//! If that one says [`Verdict::Pass`], the same is asked of a second rule set
+//! ([`crate::endpoint::RulesPtr::after_pass`]), whose answer is the verdict. A rule set in which
+//! something passes has an even number, and the next number is its second one: the first holds
+//! all rules, the second those that come after the admin tier. One rule set would not do: a pass
+//! found by identity and a denial of lower precedence in the same tier found by address would
+//! have to be told from a denial that comes after the tier.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -37,6 +44,8 @@ pub enum Verdict {
     Allow = 1,
     /// Drop it.
     Deny = 2,
+    /// Ask the second rule set.
+    Pass = 3,
 }
 
 impl TryFrom<u8> for Verdict {
@@ -47,6 +56,7 @@ impl TryFrom<u8> for Verdict {
             0 => Ok(Self::None),
             1 => Ok(Self::Allow),
             2 => Ok(Self::Deny),
+            3 => Ok(Self::Pass),
             other => Err(other),
         }
     }

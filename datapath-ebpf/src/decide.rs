@@ -19,6 +19,24 @@ pub trait Rules {
 /// Asks one direction's rules about one peer.
 #[inline(always)]
 pub fn ask<R: Rules>(rules: &R, ptr: RulesPtr, identity: u32, proto: u8, port: u16) -> Decision {
+    through(ptr, |ptr| look(rules, ptr, identity, proto, port))
+}
+
+/// Looks into one rule set and, if that says so, into the one after it. What passes there, too, no
+/// rule has decided.
+#[inline(always)]
+pub fn through(ptr: RulesPtr, look: impl Fn(RulesPtr) -> Decision) -> Decision {
+    let decision = look(ptr);
+    if decision.verdict != Verdict::Pass as u8 {
+        return decision;
+    }
+    let after = look(ptr.after_pass());
+    if after.verdict == Verdict::Pass as u8 { Decision::default() } else { after }
+}
+
+/// What one rule set says about one peer.
+#[inline(always)]
+pub fn look<R: Rules>(rules: &R, ptr: RulesPtr, identity: u32, proto: u8, port: u16) -> Decision {
     let ruleset = ptr.ruleset();
     let mut found = None;
     if ptr.has(RulesPtr::HAS_PEERS) {
@@ -81,6 +99,29 @@ pub fn verdict(ptr: RulesPtr, decision: Decision) -> Result<(), DropReason> {
     } else {
         Ok(())
     }
+}
+
+/// Drops that depend on what the rules say, or on there being any; and [`DropReason`]'s zero: none.
+const BY_RULES: u64 = 1
+    | bit(DropReason::DefaultDeny)
+    | bit(DropReason::DenyRule)
+    | bit(DropReason::PolicyChange)
+    | bit(DropReason::Fragment)
+    | bit(DropReason::ExtensionHeader)
+    | bit(DropReason::ConntrackFull)
+    | bit(DropReason::UnrelatedIcmpError)
+    | bit(DropReason::Multicast)
+    | bit(DropReason::Midstream);
+
+const fn bit(reason: DropReason) -> u64 {
+    1 << reason as u8
+}
+
+/// Whether other rules could make a difference to a packet of which this (a reason's number, or 0)
+/// is said.
+#[inline(always)]
+pub const fn is_by_rules(reason: u8) -> bool {
+    BY_RULES >> (reason & 63) & 1 != 0
 }
 
 #[cfg(test)]

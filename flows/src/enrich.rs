@@ -10,7 +10,7 @@ use std::{
 use datapath_abi::{
     addr::Addr,
     endpoint::{NO_SLOT, RulesPtr},
-    event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent, Hook},
+    event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent, Hook, STAGED_ALLOWS, STAGED_NOT_ASKED},
     policy::Direction,
     reason::DropReason,
 };
@@ -36,6 +36,11 @@ pub trait Context {
     /// The policies that isolate whoever has these rules. The generation in `rules` is unique on
     /// the node, its rule set may be shared by several endpoints.
     fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>>;
+
+    /// The policies, staged ones among them, that would isolate the endpoint in this slot.
+    fn staged_isolating(&self, _slot: u32, _direction: Direction) -> Option<Arc<[Arc<PolicyInfo>]>> {
+        None
+    }
 
     /// The service that is reached under this address and port.
     fn service(&self, _addr: IpAddr, _port: u16, _protocol: u8) -> Option<Arc<ServiceInfo>> {
@@ -109,6 +114,7 @@ pub fn enrich<C: Context + ?Sized>(
         identity,
         slot,
         cookie,
+        staged_cookie,
         created_ns,
         rtt_us,
         ifindex,
@@ -121,6 +127,7 @@ pub fn enrich<C: Context + ?Sized>(
         hook,
         tcp_flags,
         reply,
+        staged,
         pad: _,
     } = *event;
     let kind = EventKind::try_from(kind).map_err(Malformed::Kind)?;
@@ -181,6 +188,14 @@ pub fn enrich<C: Context + ?Sized>(
         ruling(asked, context)
     };
 
+    let would_rule = |direction: Direction| {
+        let side = direction as usize;
+        let end = if reply != 0 { 1 - side } else { side };
+        staged_ruling(staged[side], staged_cookie[side], slot[end], direction, context)
+    };
+    let staged_egress = would_rule(Direction::Egress)?;
+    let staged_ingress = would_rule(Direction::Ingress)?;
+
     Ok(FlowRecord {
         sequence,
         time_unix_ns: clock.unix_ns(time_ns),
@@ -203,6 +218,8 @@ pub fn enrich<C: Context + ?Sized>(
         rtt_us: NonZeroU32::new(rtt_us),
         egress: ruling(Direction::Egress, egress_rules),
         ingress: ruling(Direction::Ingress, ingress_rules),
+        staged_egress,
+        staged_ingress,
     })
 }
 
@@ -234,6 +251,26 @@ fn ruling<C: Context + ?Sized>(asked: Asked, context: &C) -> Ruling {
         Some(_) => Ruling::NotAsked,
         None => Ruling::Exempt,
     }
+}
+
+/// What one end's policies would say if the staged ones were in force.
+fn staged_ruling<C: Context + ?Sized>(
+    said: u8,
+    cookie: u32,
+    slot: u32,
+    direction: Direction,
+    context: &C,
+) -> Result<Option<Ruling>, Malformed> {
+    let rule = || RuleRef { cookie, info: context.rule(cookie) };
+    Ok(Some(match said {
+        STAGED_NOT_ASKED => return Ok(None),
+        STAGED_ALLOWS if cookie == 0 => Ruling::Open,
+        STAGED_ALLOWS => Ruling::Allowed(rule()),
+        reason => match DropReason::try_from(reason).map_err(Malformed::Reason)? {
+            DropReason::DenyRule => Ruling::Denied(rule()),
+            _ => Ruling::Isolated(context.staged_isolating(slot, direction).unwrap_or_default()),
+        },
+    }))
 }
 
 /// Whether the datapath drops for this reason only if an end is isolated.

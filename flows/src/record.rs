@@ -255,6 +255,11 @@ pub struct FlowRecord {
     pub egress: Ruling,
     /// The destination's ingress policies.
     pub ingress: Ruling,
+    /// What the source's egress policies would say if the staged ones were in force, `None` if no
+    /// staged policy concerns it.
+    pub staged_egress: Option<Ruling>,
+    /// The same of the destination's ingress policies.
+    pub staged_ingress: Option<Ruling>,
 }
 
 impl Ruling {

@@ -55,7 +55,7 @@ impl<'a> MapModel<'a> {
         match Verdict::try_from(self.decide(identity, ip, proto, port).verdict) {
             Ok(Verdict::Allow) => true,
             Ok(Verdict::Deny) | Err(_) => false,
-            Ok(Verdict::None) => !self.has(RulesPtr::ISOLATED),
+            Ok(Verdict::None | Verdict::Pass) => !self.has(RulesPtr::ISOLATED),
         }
     }
 

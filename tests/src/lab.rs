@@ -181,6 +181,35 @@ impl Lab {
         self.point(pod, direction, flags, ruleset);
     }
 
+    /// Gives a pod rules of two tiers in one direction; `flags`: none, or [`RulesPtr::ISOLATED`].
+    pub fn tiers(&mut self, pod: &Host, direction: Direction, flags: u8, first: &[Rule], after_pass: &[Rule]) {
+        let (ruleset, more) = self.rulesets.write_pair(&mut self.programs, first, after_pass);
+        self.point(pod, direction, flags | more, ruleset);
+    }
+
+    /// Says what would hold for a pod in one direction with staged policies; `flags` as in
+    /// [`Self::tiers`]. What is in force stays.
+    pub fn stage(&mut self, pod: &Host, direction: Direction, flags: u8, rules: &[Rule]) {
+        let (ruleset, more) = self.rulesets.write(&mut self.programs, rules);
+        self.stage_at(pod, direction, flags | more, ruleset);
+    }
+
+    /// The same with rules of two tiers.
+    pub fn stage_tiers(&mut self, pod: &Host, direction: Direction, flags: u8, first: &[Rule], after_pass: &[Rule]) {
+        let (ruleset, more) = self.rulesets.write_pair(&mut self.programs, first, after_pass);
+        self.stage_at(pod, direction, flags | more, ruleset);
+    }
+
+    fn stage_at(&mut self, pod: &Host, direction: Direction, flags: u8, ruleset: u32) {
+        self.generation += 1;
+        let mut staged = self.programs.array::<[u64; 2]>(maps::STAGED);
+        let mut rules = staged.get(&pod.slot, 0).expect("STAGED has the slot");
+        rules[direction as usize] = RulesPtr::new(self.generation, flags, ruleset).0;
+        staged.set(pod.slot, rules, 0).expect("STAGED has the slot");
+        let enforced = RulesPtr(self.endpoint(pod).rules[direction as usize]);
+        self.point(pod, direction, enforced.flags() | RulesPtr::HAS_STAGED, enforced.ruleset());
+    }
+
     /// Adds an entry to the rule set a pod is under, as the daemon does for a new identity.
     pub fn widen(&mut self, pod: &Host, direction: Direction, rule: &Rule) {
         let word = RulesPtr(self.endpoint(pod).rules[direction as usize]);

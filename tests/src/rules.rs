@@ -43,6 +43,11 @@ pub const fn deny(cookie: u32, precedence: u16) -> Decision {
     Decision { cookie, precedence, verdict: Verdict::Deny as u8, pad: 0 }
 }
 
+/// Left to the second rule set by the rule that `cookie` names.
+pub const fn pass(cookie: u32, precedence: u16) -> Decision {
+    Decision { cookie, precedence, verdict: Verdict::Pass as u8, pad: 0 }
+}
+
 /// No rule.
 pub const NO_RULE: Decision = Decision { cookie: 0, precedence: 0, verdict: Verdict::None as u8, pad: 0 };
 
@@ -84,6 +89,16 @@ impl Rulesets {
             flags |= self.add(programs, ruleset, rule);
         }
         (ruleset, flags)
+    }
+
+    /// Writes a rule set in which something passes, and the one that is asked then.
+    pub fn write_pair(&mut self, programs: &mut Programs, first: &[Rule], after_pass: &[Rule]) -> (u32, u8) {
+        // The next write gives an even number.
+        self.rulesets |= 1;
+        let (ruleset, flags) = self.write(programs, first);
+        let (second, more) = self.write(programs, after_pass);
+        assert_eq!(RulesPtr::new(0, 0, ruleset).after_pass().ruleset(), second, "a pair");
+        (ruleset, flags | more)
     }
 
     /// Adds an entry to a rule set. Returns the flag that a pointer to it needs.

@@ -7,8 +7,8 @@ use std::{collections::VecDeque, path::PathBuf};
 
 use datapath_abi::{
     addr::Addr,
-    endpoint::HOST_MAC,
-    event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent, Hook},
+    endpoint::{HOST_MAC, RulesPtr},
+    event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent, Hook, STAGED_NOT_ASKED},
     maps::Scalar,
     policy::Direction,
     reason::DropReason,
@@ -191,7 +191,13 @@ impl Seen {
     fn event(&mut self, kind: EventKind) -> FlowEvent {
         let Some(event) = self.events.pop_front() else { self.fail(&format!("no event, wanted {kind:?}")) };
         self.ensure(event.kind == kind as u8, &format!("an event {kind:?}, got {event:?}"));
-        self.ensure(event.pad.iter().all(|byte| *byte == 0), "padding of zeroes");
+        self.ensure(event.pad == 0, "padding of zeroes");
+        let of_packet = matches!(kind, EventKind::Opened | EventKind::Dropped);
+        for (direction, rules) in event.rules.iter().enumerate() {
+            let staged = (event.staged[direction], event.staged_cookie[direction]);
+            let may = of_packet && RulesPtr(*rules).has(RulesPtr::HAS_STAGED);
+            self.ensure(may || staged == (STAGED_NOT_ASKED, 0), &format!("no staged verdict: {event:?}"));
+        }
         self.ensure(event.time_ns != 0 && event.created_ns != 0, "an event with times");
         self.explain(Count::Scalar(Scalar::EventsWritten), 0);
         self.last = Some(event);

@@ -290,6 +290,45 @@ fn what_has_changed_meanwhile_is_caught_up_with() {
     });
 }
 
+/// An upgrade whose maps have other layouts: pods stay, connections are taken up where they are, and
+/// nothing of the predecessor goes on deciding.
+#[test]
+fn a_predecessor_of_another_abi_version_is_relieved() {
+    trial(|| {
+        let mut node = Node::start(&[("all.yaml", &shop())])?;
+        let [web, db, other] = node.add_all(["shop/web", "shop/db", "shop/other"])?;
+        let _echo = Echo::start(&db.sandbox, &[80], &[80])?;
+        let live = Live::open(&web.sandbox, Tcp, &db.sandbox, (db.v4, 2000).into())?;
+        let forbidden = Forbidden::start(&other, &db, db.v4.into(), 3000)?;
+        node.take_agent()?.kill()?;
+        let (own, former) = (node.pins().join(format!("v{}", datapath_abi::ABI_VERSION)), node.pins().join("v0"));
+        let strange = node.pins().join("vault");
+        fs::create_dir(&strange)?;
+        fs::rename(&own, &former).context("a predecessor's pins")?;
+        ensure!(holds_anything(&former.join("maps")), "nothing is pinned");
+
+        node.start_daemon()?;
+        node.wait_until_ready()?;
+        ensure!(!former.exists(), "{} is left", former.display());
+        ensure!(strange.exists(), "what is not ours is gone");
+        ensure!(fs::read_to_string(node.log())?.contains("another ABI version"), "the log says nothing");
+        forbidden.finish(&web)?;
+        live.finish()?;
+        for to in db.at(80) {
+            ensure!(reach(&web.sandbox, Tcp, to, OPEN)? == Reached::Yes);
+            ensure!(reach(&other.sandbox, Tcp, to, SILENT)? == Reached::No);
+        }
+        // The predecessor's programs knew nothing of this.
+        node.apply("all.yaml", &shop().replace("{app: web}}}]}]", "{app: other}}}]}]"))?;
+        node.apply("other.yaml", &pod("shop/other", "app: other"))?;
+        for to in db.at(80) {
+            ensure!(reach(&web.sandbox, Tcp, to, SILENT)? == Reached::No);
+            ensure!(reach(&other.sandbox, Tcp, to, OPEN)? == Reached::Yes);
+        }
+        Ok(())
+    });
+}
+
 /// Two daemons on one node would undo each other's work.
 #[test]
 fn a_second_daemon_is_refused_and_harms_nobody() {

@@ -122,6 +122,11 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tidy_gateways(&node, &config.pools, &state_dir, &records).await?;
     let alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
     attacher.forget_all_but(&alive);
+    // Not before every interface has programs of this version.
+    let retired = load::retire_other_versions(&config.pin_dir);
+    for path in retired.with_context(|| format!("removing pins of other versions in {}", config.pin_dir.display()))? {
+        warn!(path = %path.display(), "Pins of an agent of another ABI version removed: its connections are taken up anew");
+    }
 
     // Pure state, and the thread that owns it.
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));

@@ -90,13 +90,14 @@ pub struct Capacities(BTreeMap<String, u32>);
 impl Capacities {
     /// As little as the kernel takes: for programs that are only tried out.
     pub fn least() -> Self {
-        let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name));
+        let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name) && info.name != maps::STAGED);
         let least = |info: &maps::MapInfo| if info.kind == "ringbuf" { 4096 } else { 8 };
         Self(resizable.map(|info| (info.name.to_owned(), least(info))).collect())
     }
 
     /// Capacity of one map.
     pub fn of(&self, map: &str) -> u32 {
+        let map = if map == maps::STAGED { maps::ENDPOINTS } else { map };
         self.0
             .get(map)
             .copied()
@@ -113,6 +114,9 @@ impl Capacities {
             .ok_or_else(|| refuse("there is no such map; `bulkhead status` lists them"))?;
         if is_fixed(info.name) {
             return Err(refuse("its size is fixed by the programs"));
+        }
+        if info.name == maps::STAGED {
+            return Err(refuse("it has as many places as ENDPOINTS: set that"));
         }
         if entries == 0 {
             return Err(refuse("it must hold something"));
@@ -138,6 +142,23 @@ pub fn pin_dir(base: &Path) -> PathBuf {
 /// Where a map is pinned.
 pub fn map_pin(base: &Path, map: &str) -> PathBuf {
     pin_dir(base).join("maps").join(map)
+}
+
+/// Removes the pins of agents of other ABI versions below `base`, which this one cannot read: their
+/// links let go of the interfaces, their maps are freed. Returns the folders that were removed.
+pub fn retire_other_versions(base: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let own = pin_dir(base);
+    let mut retired = Vec::new();
+    for entry in std::fs::read_dir(base)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_version = name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
+        if is_version && path != own && path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+            retired.push(path);
+        }
+    }
+    Ok(retired)
 }
 
 /// Loads the programs. Maps are pinned below `pins`, or belong to this process alone if `None`.

@@ -2,7 +2,7 @@
 
 use datapath_abi::{
     conntrack::{CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
-    endpoint::NO_SLOT,
+    endpoint::{NO_SLOT, RulesPtr},
     event::{EndReason, Hook},
     identity,
     maps::Scalar,
@@ -397,7 +397,7 @@ pub(crate) fn first(seen: &Seen) -> Slow {
         maps::bump(Scalar::PendingFull);
         // Without an entry the answer would be judged on its own: only between ends that have
         // no rules does that make no difference.
-        let ruled = entry.ends.rules[0] as u32 | entry.ends.rules[1] as u32 != 0;
+        let ruled = entry.ends.rules.iter().any(|rules| RulesPtr(*rules).is_ruled());
         if ruled && entry.ends.identity[0] != identity::HOST {
             return refuse(seen, &entry.ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
         }

@@ -2,13 +2,19 @@
 
 use datapath_abi::{
     conntrack::{CtEntry, CtKey, Ends, FLAG_INITIATOR_HIGH},
-    event::{DIRECTION_NONE, EventKind},
+    endpoint::RulesPtr,
+    event::{DIRECTION_NONE, EventKind, STAGED_NOT_ASKED},
+    policy::Direction,
 };
-use datapath_ebpf::parse::proto;
+use datapath_ebpf::{decide, parse::proto};
 
 use crate::{
     Seen,
-    bpf::{maps, policy::Judgement},
+    bpf::{
+        maps,
+        policy::{Judgement, Staged},
+        steps,
+    },
 };
 
 /// The first packet of a connection was let through, or a packet was dropped.
@@ -21,6 +27,12 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
     } else {
         (EventKind::Dropped, judgement.direction())
     };
+    let any_staged = RulesPtr(ends.rules[0] | ends.rules[1]).has(RulesPtr::HAS_STAGED);
+    let [egress, ingress] = if any_staged && decide::is_by_rules(judgement.reason()) {
+        [Direction::Egress, Direction::Ingress].map(|asked| steps::staged(seen, ends, asked, judgement.is_reply()))
+    } else {
+        [Staged::NOT_ASKED; 2]
+    };
     maps::emit(|event| {
         event.time_ns = now_ns;
         event.addr = p.addr;
@@ -30,6 +42,7 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
         event.identity = ends.identity;
         event.slot = ends.slot;
         event.cookie = ends.cookie;
+        event.staged_cookie = [egress.cookie(), ingress.cookie()];
         event.created_ns = now_ns;
         event.rtt_us = 0;
         event.ifindex = seen.ifindex;
@@ -42,7 +55,8 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
         event.hook = seen.hook as u8;
         event.tcp_flags = [if p.proto == proto::TCP { p.flags } else { 0 }, 0];
         event.reply = judgement.is_reply() as u8;
-        event.pad = [0; 3];
+        event.staged = [egress.said(), ingress.said()];
+        event.pad = 0;
     });
 }
 
@@ -65,6 +79,7 @@ pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
         event.identity = entry.ends.identity;
         event.slot = entry.ends.slot;
         event.cookie = entry.ends.cookie;
+        event.staged_cookie = [0; 2];
         event.created_ns = entry.created_ns;
         event.rtt_us = entry.rtt_us;
         event.ifindex = if entry.ends.ifindex[0] != 0 { entry.ends.ifindex[0] } else { entry.ends.ifindex[1] };
@@ -77,6 +92,7 @@ pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
         event.hook = 0;
         event.tcp_flags = entry.tcp_flags;
         event.reply = 0;
-        event.pad = [0; 3];
+        event.staged = [STAGED_NOT_ASKED; 2];
+        event.pad = 0;
     });
 }

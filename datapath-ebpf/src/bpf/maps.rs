@@ -22,7 +22,7 @@ use datapath_abi::{
     endpoint::Endpoint,
     event::{FlowEvent, HOOKS, Hook},
     maps::{Counter, Scalar},
-    policy::{Decision, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
+    policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
     reason::REASONS,
 };
 
@@ -36,6 +36,8 @@ pub(crate) static PENDING: LruHashMap<CtKey, CtEntry, 16_384> = LruHashMap::new(
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 8_192> = LruHashMap::new();
 #[btf_map]
 static ENDPOINTS: Array<Endpoint, 1_024> = Array::new();
+#[btf_map]
+static STAGED: Array<[u64; 2], 1_024> = Array::new();
 #[btf_map]
 static INTERFACES: HashMap<u32, u32, 1_024> = HashMap::new();
 #[btf_map]
@@ -113,6 +115,16 @@ pub(crate) fn endpoint(slot: u32) -> Option<EndpointRef> {
 pub(crate) fn slot_of(ifindex: u32) -> Option<u32> {
     // SAFETY: a word, copied at once.
     INTERFACES.get_ptr(ifindex).map(|slot| unsafe { read_volatile(slot) })
+}
+
+/// [`datapath_abi::endpoint::RulesPtr`] bits of the rules with the staged policies; 0 for none.
+#[inline(always)]
+pub(crate) fn staged(slot: u32, direction: Direction) -> u64 {
+    match STAGED.get_ptr(slot) {
+        // SAFETY: a word of a map value.
+        Some(rules) => unsafe { read_volatile(addr_of!((*rules)[direction as usize])) },
+        None => 0,
+    }
 }
 
 macro_rules! load {

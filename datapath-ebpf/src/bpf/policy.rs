@@ -4,7 +4,7 @@ use datapath_abi::{
     addr::Addr,
     conntrack::Ends,
     endpoint::{NO_SLOT, RulesPtr},
-    event::{DIRECTION_NONE, Hook},
+    event::{DIRECTION_NONE, Hook, STAGED_ALLOWS, STAGED_NOT_ASKED},
     identity,
     policy::{Decision, Direction, PeerEntry, PortKey},
     reason::DropReason,
@@ -221,31 +221,108 @@ fn link_group(packet: &Packet) -> bool {
 pub(crate) fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -> Judgement {
     let egress = RulesPtr(ends.rules[0]);
     let ingress = if ends.identity[0] == identity::HOST { RulesPtr(0) } else { RulesPtr(ends.rules[1]) };
-    if egress.flags() | ingress.flags() == 0 {
+    if !egress.is_ruled() && !ingress.is_ruled() {
         return Judgement::PASS;
     }
-    match seen.packet.kind {
-        Kind::Fragment => return Judgement::invalid(DropReason::Fragment),
-        Kind::Extension | Kind::Rare => return Judgement::invalid(DropReason::ExtensionHeader),
-        Kind::Multicast => return Judgement::invalid(DropReason::Multicast),
-        Kind::IcmpError => return Judgement::invalid(DropReason::UnrelatedIcmpError),
-        Kind::Tracked | Kind::Related | Kind::IcmpOther | Kind::Neighbour | Kind::Router => {}
+    if let Some(reason) = beyond_rules(seen.packet.kind) {
+        return Judgement::invalid(reason);
     }
-    if egress.flags() != 0 {
-        let decision = steps::ask(egress, ends.identity[1], &addr[1], seen.key.proto, port);
+    if egress.is_ruled() {
+        let decision = ask(egress, ends.identity[1], &addr[1], seen.key.proto, port);
         ends.cookie[0] = decision.cookie;
         if let Err(reason) = decide::verdict(egress, decision) {
             return Judgement::refused(reason, Direction::Egress as u8);
         }
     }
-    if ingress.flags() != 0 {
-        let decision = steps::ask(ingress, ends.identity[0], &addr[0], seen.key.proto, port);
+    if ingress.is_ruled() {
+        let decision = ask(ingress, ends.identity[0], &addr[0], seen.key.proto, port);
         ends.cookie[1] = decision.cookie;
         if let Err(reason) = decide::verdict(ingress, decision) {
             return Judgement::refused(reason, Direction::Ingress as u8);
         }
     }
     Judgement::PASS
+}
+
+/// What no rule can be asked about, and nobody under rules sends or receives.
+#[inline(always)]
+fn beyond_rules(kind: Kind) -> Option<DropReason> {
+    match kind {
+        Kind::Fragment => Some(DropReason::Fragment),
+        Kind::Extension | Kind::Rare => Some(DropReason::ExtensionHeader),
+        Kind::Multicast => Some(DropReason::Multicast),
+        Kind::IcmpError => Some(DropReason::UnrelatedIcmpError),
+        Kind::Tracked | Kind::Related | Kind::IcmpOther | Kind::Neighbour | Kind::Router => None,
+    }
+}
+
+/// What would be said in one direction if the staged policies were in force, in one register: the
+/// rule's cookie and, above it, `staged` of [`datapath_abi::event::FlowEvent`].
+#[derive(Clone, Copy)]
+#[must_use]
+pub(crate) struct Staged(u64);
+
+impl Staged {
+    /// No staged policies, or rules are not asked.
+    pub(crate) const NOT_ASKED: Staged = Staged::new(STAGED_NOT_ASKED, 0);
+
+    const fn new(said: u8, cookie: u32) -> Self {
+        Self((said as u64) << 32 | cookie as u64)
+    }
+
+    /// As a plain number, and back.
+    #[inline(always)]
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn said(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    #[inline(always)]
+    pub(crate) const fn cookie(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// What the rules with the staged policies would say in one direction. `ends` are the packet's, but
+/// for `rules`, which are the connection's; `reply`: its responder has sent the packet. Only tells:
+/// nothing here has any effect on a packet.
+#[inline(always)]
+pub(crate) fn staged(seen: &Seen, ends: &Ends, direction: Direction, reply: bool) -> Staged {
+    let egress = direction as u8 == Direction::Egress as u8;
+    let enforced = RulesPtr(if egress { ends.rules[0] } else { ends.rules[1] });
+    if !enforced.has(RulesPtr::HAS_STAGED) {
+        return Staged::NOT_ASKED;
+    }
+    // Egress is the initiator's, which has sent the packet unless it is a reply.
+    let of_source = egress != reply;
+    let (slot, identity) = if of_source { (ends.slot[0], ends.identity[1]) } else { (ends.slot[1], ends.identity[0]) };
+    let ptr = RulesPtr(maps::staged(slot, direction));
+    if ptr.0 == 0 || !egress && identity == identity::HOST {
+        return Staged::NOT_ASKED;
+    }
+    if !ptr.is_ruled() {
+        return Staged::new(STAGED_ALLOWS, 0);
+    }
+    if let Some(reason) = beyond_rules(seen.packet.kind) {
+        return Staged::new(reason as u8, 0);
+    }
+    // The key, not the packet: that may be an error about the connection, by a router.
+    let addr = if of_source == seen.greater { &seen.key.addr[0] } else { &seen.key.addr[1] };
+    let port = if reply == seen.greater { seen.key.port[1] } else { seen.key.port[0] };
+    let decision = ask(ptr, identity, addr, seen.key.proto, port);
+    match decide::verdict(ptr, decision) {
+        Ok(()) => Staged::new(STAGED_ALLOWS, decision.cookie),
+        Err(reason) => Staged::new(reason as u8, decision.cookie),
+    }
 }
 
 struct Maps<'a> {
@@ -269,7 +346,14 @@ impl Rules for Maps<'_> {
     }
 }
 
+/// Asks one direction's rules.
 #[inline(always)]
-pub(crate) fn ask(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
-    decide::ask(&Maps { addr }, ptr, identity, proto, port)
+fn ask(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
+    decide::through(ptr, |ptr| steps::look(ptr, identity, addr, proto, port))
+}
+
+/// What one rule set says.
+#[inline(always)]
+pub(crate) fn look(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
+    decide::look(&Maps { addr }, ptr, identity, proto, port)
 }

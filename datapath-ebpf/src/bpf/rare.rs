@@ -97,7 +97,7 @@ pub(crate) fn remember(seen: &Seen) {
         },
     };
     let [initiator, responder] = entry.rules();
-    let under_policy = RulesPtr(initiator).flags() | RulesPtr(responder).flags() != 0;
+    let under_policy = RulesPtr(initiator).is_ruled() || RulesPtr(responder).is_ruled();
     if under_policy && seen.packet.kind as u8 == Kind::Tracked as u8 {
         let entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
         maps::put_fragment(&fragment_key(seen), &entry);

@@ -11,7 +11,7 @@ use datapath_abi::{
     addr::Addr,
     conntrack::{CtEntry, CtKey, Ends},
     endpoint::RulesPtr,
-    policy::Decision,
+    policy::{Decision, Direction},
     reason::DropReason,
 };
 
@@ -22,7 +22,7 @@ use crate::{
         event,
         maps::{self, EntryRef},
         packet::{Deep, Skb},
-        policy::{self, Judgement},
+        policy::{self, Judgement, Staged},
         rare,
     },
 };
@@ -115,10 +115,16 @@ pub(crate) fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -
     Judgement::from_bits(step_judge(ends, seen, addr, port as u32))
 }
 
-/// Asks the rules of one direction.
+/// What the rules with the staged policies would say in one direction: see [`policy::staged`].
 #[inline(always)]
-pub(crate) fn ask(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
-    let packed = step_ask(ptr.0, identity, addr, (proto as u32) << 16 | port as u32);
+pub(crate) fn staged(seen: &Seen, ends: &Ends, direction: Direction, reply: bool) -> Staged {
+    Staged::from_bits(step_staged(seen, ends, direction as u32, reply as u32))
+}
+
+/// What one rule set says.
+#[inline(always)]
+pub(crate) fn look(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
+    let packed = step_look(ptr.0, identity, addr, (proto as u32) << 16 | port as u32);
     Decision { cookie: packed as u32, precedence: (packed >> 32) as u16, verdict: (packed >> 48) as u8, pad: 0 }
 }
 
@@ -202,10 +208,19 @@ extern "C" fn step_judge(ends: *mut Ends, seen: *const Seen, addr: *const [Addr;
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_ask(rules: u64, identity: u32, addr: *const Addr, proto_port: u32) -> u64 {
+extern "C" fn step_staged(seen: *const Seen, ends: *const Ends, direction: u32, reply: u32) -> u64 {
+    // SAFETY: as above.
+    let (Some(seen), Some(ends)) = (unsafe { (seen.as_ref(), ends.as_ref()) }) else { return 0 };
+    let direction = if direction == Direction::Egress as u32 { Direction::Egress } else { Direction::Ingress };
+    policy::staged(seen, ends, direction, reply != 0).bits()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_look(rules: u64, identity: u32, addr: *const Addr, proto_port: u32) -> u64 {
     // SAFETY: as above.
     let Some(addr) = (unsafe { addr.as_ref() }) else { return 0 };
-    let decision = policy::ask(RulesPtr(rules), identity, addr, (proto_port >> 16) as u8, proto_port as u16);
+    let decision = policy::look(RulesPtr(rules), identity, addr, (proto_port >> 16) as u8, proto_port as u16);
     decision.cookie as u64 | (decision.precedence as u64) << 32 | (decision.verdict as u64) << 48
 }
 

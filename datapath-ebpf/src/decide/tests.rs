@@ -14,7 +14,8 @@ const UDP: u8 = 17;
 #[derive(Clone, Debug, Default)]
 struct Model {
     peers: BTreeMap<(u32, u32), PeerEntry>,
-    region: Option<PeerEntry>,
+    /// By rule set: everybody is at one address.
+    regions: BTreeMap<u32, PeerEntry>,
     ports: BTreeMap<PortKey, Decision>,
 }
 
@@ -23,8 +24,8 @@ impl Rules for Model {
         self.peers.get(&(ruleset, identity)).copied()
     }
 
-    fn region(&self, _: u32) -> Option<PeerEntry> {
-        self.region
+    fn region(&self, ruleset: u32) -> Option<PeerEntry> {
+        self.regions.get(&ruleset).copied()
     }
 
     fn port(&self, key: PortKey) -> Option<Decision> {
@@ -51,7 +52,7 @@ fn flags_say_where_to_look() {
     let mut model = Model::default();
     model.peers.insert((5, 300), otherwise(allow(1, 1)));
     model.peers.insert((5, CLASS_CLUSTER), otherwise(allow(2, 1)));
-    model.region = Some(otherwise(allow(3, 9)));
+    model.regions.insert(5, otherwise(allow(3, 9)));
     let asked = |flags| ask(&model, RulesPtr::new(1, flags, 5), 300, TCP, 80).cookie;
     assert_eq!(asked(0), 0);
     assert_eq!(asked(RulesPtr::HAS_PEERS), 1);
@@ -126,8 +127,82 @@ fn a_port_is_under_its_longest_prefix() {
     assert_eq!(ask(&model, ptr, 300, TCP, 0xff80).cookie, 99);
 }
 
+fn pass(cookie: u32, precedence: u16) -> Decision {
+    Decision { cookie, precedence, verdict: Verdict::Pass as u8, pad: 0 }
+}
+
+#[test]
+fn what_passes_is_decided_by_the_next_rule_set() {
+    let mut model = Model::default();
+    let ptr = RulesPtr::new(1, ALL, 4);
+    let asked = |model: &Model| ask(model, ptr, 300, TCP, 80);
+    model.peers.insert((4, 300), otherwise(pass(1, 9)));
+    assert_eq!(asked(&model), Decision::default(), "the second is empty");
+    model.peers.insert((5, 300), otherwise(allow(2, 3)));
+    assert_eq!(asked(&model), allow(2, 3));
+    // Found by address, of lower precedence, in the same tier: the pass stands.
+    model.regions.insert(4, otherwise(deny(3, 8)));
+    assert_eq!(asked(&model), allow(2, 3));
+    model.regions.insert(4, otherwise(deny(3, 10)));
+    assert_eq!(asked(&model), deny(3, 10));
+    model.regions.insert(4, otherwise(pass(3, 10)));
+    model.regions.insert(5, otherwise(deny(4, 4)));
+    assert_eq!(asked(&model), deny(4, 4));
+    // Fails closed: there is no third.
+    model.regions.insert(5, otherwise(pass(4, 4)));
+    assert_eq!(asked(&model), Decision::default());
+    // What does not pass has no second.
+    model.regions.clear();
+    model.peers.insert((4, 300), otherwise(deny(5, 9)));
+    assert_eq!(asked(&model), deny(5, 9));
+    model.peers.remove(&(4, 300));
+    assert_eq!(asked(&model), Decision::default());
+    // Nor is an odd number one half of itself.
+    model.peers.insert((5, 300), otherwise(pass(6, 9)));
+    assert_eq!(ask(&model, RulesPtr::new(1, ALL, 5), 300, TCP, 80), Decision::default());
+}
+
+#[test]
+fn a_pass_that_nobody_decides_admits_nothing_to_the_isolated() {
+    let (open, isolated) = (RulesPtr::new(1, 0, 0), RulesPtr::new(1, RulesPtr::ISOLATED, 0));
+    assert_eq!(verdict(open, pass(1, 1)), Ok(()));
+    assert_eq!(verdict(isolated, pass(1, 1)), Err(DropReason::DefaultDeny));
+}
+
+#[test]
+fn other_rules_make_no_difference_to_what_is_forged_or_broken() {
+    let others: Vec<DropReason> =
+        DropReason::ALL.iter().copied().filter(|reason| !is_by_rules(*reason as u8)).collect();
+    assert_eq!(
+        others,
+        [
+            DropReason::InvalidSourceIp,
+            DropReason::InvalidSourceMac,
+            DropReason::TruncatedHeader,
+            DropReason::UnsupportedL3,
+            DropReason::ForgedNeighbourDiscovery,
+            DropReason::NoEndpoint,
+            DropReason::Invalid,
+            DropReason::Martian,
+        ]
+    );
+    assert!(is_by_rules(0), "what is let through");
+}
+
 /// The contract's words, one after the other.
 fn plainly(model: &Model, ptr: RulesPtr, identity: u32, proto: u8, port: u16) -> Decision {
+    let mut ruleset = ptr.ruleset();
+    for _ in 0..2 {
+        let decision = one_plainly(model, RulesPtr::new(0, ptr.flags(), ruleset), identity, proto, port);
+        if decision.verdict != 3 {
+            return decision;
+        }
+        ruleset |= 1;
+    }
+    Decision::default()
+}
+
+fn one_plainly(model: &Model, ptr: RulesPtr, identity: u32, proto: u8, port: u16) -> Decision {
     let at_port = |entry: &PeerEntry| {
         (0..=16u8)
             .rev()
@@ -146,7 +221,7 @@ fn plainly(model: &Model, ptr: RulesPtr, identity: u32, proto: u8, port: u16) ->
         keys.extend([identity::class(identity), CLASS_ANY]);
     }
     let by_identity = keys.iter().find_map(|key| model.peer(ptr.ruleset(), *key)).map(|entry| at_port(&entry));
-    let by_region = model.region.filter(|_| ptr.has(RulesPtr::HAS_REGIONS)).map(|entry| at_port(&entry));
+    let by_region = model.region(ptr.ruleset()).filter(|_| ptr.has(RulesPtr::HAS_REGIONS)).map(|entry| at_port(&entry));
     match (by_identity, by_region) {
         (Some(one), Some(other)) if other.precedence > one.precedence => other,
         (Some(one), _) => one,
@@ -156,7 +231,7 @@ fn plainly(model: &Model, ptr: RulesPtr, identity: u32, proto: u8, port: u16) ->
 }
 
 fn any_decision() -> impl Strategy<Value = Decision> {
-    (1..5u32, 0..4u16, 0..3u8).prop_map(|(cookie, precedence, verdict)| match (precedence, verdict) {
+    (1..5u32, 0..4u16, 0..4u8).prop_map(|(cookie, precedence, verdict)| match (precedence, verdict) {
         // Precedence 0 belongs to "no rule" alone.
         (0, _) | (_, 0) => Decision::default(),
         (precedence, verdict) => Decision { cookie, precedence, verdict, pad: 0 },
@@ -176,11 +251,11 @@ const IDENTITIES: [u32; 6] = [identity::UNKNOWN, identity::HOST, identity::WORLD
 prop_compose! {
     fn any_model()(
         peers in prop::collection::btree_map(
-            (1..3u32, prop::sample::select(vec![0, 1, 2, 256, 300, CLASS_ANY, CLASS_CLUSTER, CLASS_NODE, CLASS_WORLD])),
+            (2..5u32, prop::sample::select(vec![0, 1, 2, 256, 300, CLASS_ANY, CLASS_CLUSTER, CLASS_NODE, CLASS_WORLD])),
             any_entry(),
-            0..8,
+            0..12,
         ),
-        region in prop::option::of(any_entry()),
+        regions in prop::collection::btree_map(2..5u32, any_entry(), 0..4),
         ports in prop::collection::vec((0..3u32, any::<u16>(), 0..=16u8, any::<bool>(), any_decision()), 0..30),
     ) -> Model {
         let ports = ports
@@ -190,7 +265,7 @@ prop_compose! {
                 (PortKey { portset, port, proto: if udp { UDP } else { TCP }, length }, decision)
             })
             .collect();
-        Model { peers, region, ports }
+        Model { peers, regions, ports }
     }
 }
 
@@ -198,8 +273,8 @@ proptest! {
     #[test]
     fn the_fast_reading_is_the_plain_one(
         model in any_model(),
-        flags in 0..16u8,
-        ruleset in 1..3u32,
+        flags in 0..32u8,
+        ruleset in 2..5u32,
         identity in prop::sample::select(&IDENTITIES[..]),
         port in any::<u16>(),
         udp in any::<bool>(),

@@ -56,6 +56,23 @@ fn both_directions_of_one_connection_keep_their_own_rule() {
 }
 
 #[test]
+fn staged_policies_speak_for_each_direction() {
+    let good = fixture::opened();
+    let said = |staged: [u8; 2], staged_cookie: [u32; 2]| record(&FlowEvent { staged, staged_cookie, ..good });
+    let without = said([STAGED_NOT_ASKED; 2], [0; 2]);
+    assert_eq!((&without.staged_egress, &without.staged_ingress), (&None, &None));
+    let both =
+        said([STAGED_ALLOWS, DropReason::DenyRule as u8], [fixture::WEB_EGRESS_COOKIE, fixture::DB_INGRESS_COOKIE]);
+    let (Some(egress), Some(ingress)) = (&both.staged_egress, &both.staged_ingress) else { panic!("{both:?}") };
+    assert!(matches!(egress, Ruling::Allowed(_)) && matches!(ingress, Ruling::Denied(_)), "{egress:?} {ingress:?}");
+    assert_eq!((rule(egress), rule(ingress)), (("web-out", 0), ("db-clients", 1)));
+    assert_eq!((both.egress, both.ingress), (without.egress, without.ingress), "what is in force");
+    let other = said([STAGED_ALLOWS, DropReason::DefaultDeny as u8], [0; 2]);
+    assert_eq!(other.staged_egress, Some(Ruling::Open));
+    assert!(matches!(other.staged_ingress, Some(Ruling::Isolated(_))), "{:?}", other.staged_ingress);
+}
+
+#[test]
 fn a_default_deny_names_every_isolating_policy() {
     let record = record(&fixture::denied());
     assert_eq!(names(&record.ingress), ["db-clients", "default-deny"]);
@@ -229,6 +246,7 @@ fn numbers_outside_the_contract_are_refused_by_name() {
         (FlowEvent { reason: 200, ..good }, Malformed::Reason(200)),
         (FlowEvent { direction: 2, ..good }, Malformed::Direction(2)),
         (FlowEvent { hook: 2, ..good }, Malformed::Hook(2)),
+        (FlowEvent { staged: [0, 200], ..good }, Malformed::Reason(200)),
         (FlowEvent { end: 0, ..fixture::closed() }, Malformed::End(0)),
         (FlowEvent { end: 77, ..fixture::closed() }, Malformed::End(77)),
     ] {

@@ -143,7 +143,7 @@ fn facts() -> Facts {
         kernel: "6.12.9".to_owned(),
         attach_mode: "tcx".to_owned(),
         device: "veth".to_owned(),
-        pin_path: "/sys/fs/bpf/bulkhead/v1".into(),
+        pin_path: format!("/sys/fs/bpf/bulkhead/v{}", datapath_abi::ABI_VERSION).into(),
         mtu: 1500,
         source: "directory:/etc/bulkhead/objects".to_owned(),
         started: Instant::now(),

@@ -34,6 +34,7 @@ impl fmt::Display for Shown {
             Ok(Verdict::None) => f.write_str("nothing"),
             Ok(Verdict::Allow) => write!(f, "allow #{cookie}"),
             Ok(Verdict::Deny) => write!(f, "deny #{cookie}"),
+            Ok(Verdict::Pass) => write!(f, "pass #{cookie}"),
             Err(other) => write!(f, "verdict {other} #{cookie}"),
         }
     }

@@ -183,6 +183,7 @@ fn rules_words(word: u64) -> String {
         (RulesPtr::HAS_PEERS, "HAS_PEERS"),
         (RulesPtr::HAS_CLASSES, "HAS_CLASSES"),
         (RulesPtr::HAS_REGIONS, "HAS_REGIONS"),
+        (RulesPtr::HAS_STAGED, "HAS_STAGED"),
     ];
     let generation = rules.generation();
     match (rules.flags(), rules.ruleset(), generation) {
@@ -220,6 +221,7 @@ fn decision(decision: Decision) -> String {
         Ok(Verdict::None) => "nothing".to_owned(),
         Ok(Verdict::Allow) => format!("allow, precedence {precedence}, cookie {cookie}"),
         Ok(Verdict::Deny) => format!("deny, precedence {precedence}, cookie {cookie}"),
+        Ok(Verdict::Pass) => format!("pass, precedence {precedence}, cookie {cookie}"),
         Err(other) => format!("verdict {other}, precedence {precedence}, cookie {cookie}"),
     }
 }

@@ -108,7 +108,8 @@ fn lowered(
     let verdict = match Verdict::try_from(verdict) {
         Ok(Verdict::Allow) => pb::Verdict::Allow,
         Ok(Verdict::Deny | Verdict::None) => pb::Verdict::Deny,
-        Err(_) => pb::Verdict::Unspecified,
+        // The next rule set says.
+        Ok(Verdict::Pass) | Err(_) => pb::Verdict::Unspecified,
     };
     pb::LoweredEntry {
         direction: convert::direction(direction),
