@@ -3,13 +3,19 @@
 //!
 //! Both sides are asked as a runtime asks: a process for each call, from its start to its end. They
 //! take turns, pod by pod, and who is first changes with every pod, so that what slows the machine
-//! down slows both. Ours answers when policy is in the kernel; the pods are under a default deny and a rule.
+//! down slows both; between two calls is a pause, so that neither waits for what the kernel still does for the
+//! other. Ours answers when policy is in the kernel; the pods are under a default deny and a rule.
 //! Theirs enforces nothing.
 
 mod reference;
 mod report;
+mod steps;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    thread::sleep,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use tests::{
@@ -49,6 +55,15 @@ pub(crate) struct Args {
     /// Give every pod an IPv6 address as well; the reference waits a second or two for each
     #[arg(long)]
     dual: bool,
+    /// Pause between two calls, so that none pays for what the kernel still has to do for the one before
+    #[arg(long, default_value_t = 50, value_name = "MS")]
+    pause: u64,
+    /// One more argument of our daemon, for example `--daemon=--attach=tcx`; may be repeated
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    daemon: Vec<String>,
+    /// Also tell how long each step takes in our daemon, which then logs more
+    #[arg(long)]
+    steps: bool,
     /// Where the reference plugins are
     #[arg(long, default_value = "/usr/lib/cni", value_name = "PATH")]
     reference: PathBuf,
@@ -69,7 +84,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if args.dual {
         pools.push("fd77::/64".to_owned());
     }
-    let setup = Setup { pools, ..Setup::default() };
+    let mut arguments = args.daemon.clone();
+    if args.steps {
+        arguments.extend(steps::ARGUMENTS.map(str::to_owned));
+    }
+    let setup = Setup { pools, arguments, ..Setup::default() };
+    let pause = Duration::from_millis(args.pause);
     let node = Node::start_as(setup, &[("policies.yaml", POLICIES)]).context("a node with our daemon")?;
     let reference = Reference::new(&args.reference, &node.folder(), args.dual)?;
 
@@ -81,6 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         let other = reference.blank()?;
         in_turn(
             number,
+            pause,
             || timed(&mut ours.add, || ok(&blank, "ADD")),
             || timed(&mut theirs.add, || reference.call("ADD", &other)),
         )?;
@@ -90,6 +111,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         eprint!("\rDEL {} of {}", number + 1, args.pods);
         in_turn(
             number,
+            pause,
             || timed(&mut ours.del, || ok(blank, "DEL")),
             || timed(&mut theirs.del, || reference.call("DEL", other)),
         )?;
@@ -98,6 +120,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 
     let report = Report::new(machine, args.pods, args.dual, &ours, &theirs);
     print!("{}", report.table());
+    if args.steps {
+        let log = std::fs::read_to_string(node.log()).context("the daemon's log")?;
+        print!("{}", steps::table(&log)?);
+    }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
@@ -108,14 +134,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// Both, the first of them first for every other pod.
 fn in_turn(
     number: usize,
+    pause: Duration,
     one: impl FnOnce() -> anyhow::Result<()>,
     other: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    sleep(pause);
     if number.is_multiple_of(2) {
         one()?;
+        sleep(pause);
         other()
     } else {
         other()?;
+        sleep(pause);
         one()
     }
 }

@@ -95,8 +95,8 @@ pub struct RunArgs {
     /// Ranges outside the pools that pods' packets reach with the pod's own address
     #[arg(long, env = "BULKHEAD_NO_MASQUERADE", value_delimiter = ',', value_name = "CIDR")]
     pub no_masquerade: Vec<IpNetwork>,
-    /// How programs are attached; `auto` tries tcx first
-    #[arg(long, env = "BULKHEAD_ATTACH", value_enum, default_value_t = Attach::Auto)]
+    /// How programs are attached to new pods' interfaces; those that are there keep what they have
+    #[arg(long, env = "BULKHEAD_ATTACH", value_enum, default_value_t = Attach::Clsact)]
     pub attach: Attach,
     /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
     #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
@@ -137,12 +137,10 @@ pub struct UninstallArgs {
 /// How programs are attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Attach {
-    /// tcx where the kernel has it, else clsact
-    Auto,
-    /// tcx or nothing (kernel 6.6)
-    Tcx,
-    /// clsact
+    /// Filters of the qdisc clsact; one that somebody removes is put back
     Clsact,
+    /// Links that only their owner can remove (kernel 6.6): a pod takes tens of milliseconds longer to start
+    Tcx,
 }
 
 /// How logs are written.

@@ -2,6 +2,8 @@
 //!
 //! Needs root; without it every test says so and does nothing.
 
+#[path = "net/filters.rs"]
+mod filters;
 #[path = "net/links.rs"]
 mod links;
 #[path = "net/masquerade.rs"]

@@ -139,6 +139,11 @@ impl Node {
         self.setup.pools = pools.iter().map(|&pool| pool.to_owned()).collect();
     }
 
+    /// Gives the next daemon other arguments.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.setup.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    }
+
     /// Where things are, as flags of the daemon.
     pub fn places(&self) -> Vec<String> {
         let folder = self.folder();

@@ -203,3 +203,55 @@ fn a_pod_whose_link_is_gone_is_lost_until_its_sandbox_is_gone_too() {
         Ok(())
     });
 }
+
+#[test]
+fn programs_that_somebody_removes_are_put_back() {
+    trial(|| {
+        let mut node = Node::start(&[("all.yaml", &shop())])?;
+        let [web, db, other] = node.add_all(["shop/web", "shop/db", "shop/other"])?;
+        let _echo = Echo::start(&db.sandbox, &[80], &[80])?;
+        let in_order = |node: &Node, round: &str| -> anyhow::Result<()> {
+            let mut said = String::new();
+            let whole = eventually(PATIENCE, || {
+                let answer = db.call("CHECK")?.result();
+                said = answer.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+                Ok(answer.is_ok())
+            })?;
+            ensure!(whole, "{round}: {said}\n{}", log(node)?);
+            for to in db.at(80) {
+                ensure!(reach(&web.sandbox, Tcp, to, OPEN)? == Reached::Yes, "{round}: {to}");
+                ensure!(reach(&other.sandbox, Udp, to, SILENT)? == Reached::No, "{round}: {to}");
+            }
+            Ok(())
+        };
+        let remove = |node: &Node, arguments: &[&str]| -> anyhow::Result<()> {
+            let _inside = node.sandbox.enter()?;
+            let output = std::process::Command::new("tc").args(arguments).output().context("starting tc")?;
+            ensure!(output.status.success(), "tc {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+            Ok(())
+        };
+        let link = db.host_ifname();
+        let ways: [&[&str]; 3] = [
+            &["qdisc", "del", "dev", &link, "clsact"],
+            &["filter", "del", "dev", &link, "ingress"],
+            &["filter", "del", "dev", &link, "egress", "prio", "1"],
+        ];
+        for (number, way) in ways.into_iter().enumerate() {
+            remove(&node, way)?;
+            let put_back = || Ok(log(&node)?.matches("put back").count() > number);
+            ensure!(eventually(PATIENCE, put_back)?, "{way:?}: {}", log(&node)?);
+            in_order(&node, &format!("{way:?}"))?;
+        }
+        // Nobody hears of it, but whoever starts looks.
+        node.take_agent()?.kill()?;
+        for way in ways.iter().skip(1) {
+            remove(&node, way)?;
+        }
+        node.start_daemon()?;
+        in_order(&node, "while the daemon was away")?;
+        // A link that comes or goes is none of these.
+        db.del()?;
+        ensure!(log(&node)?.matches("put back").count() == 3, "{}", log(&node)?);
+        Ok(())
+    });
+}

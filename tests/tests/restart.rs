@@ -204,18 +204,54 @@ fn a_crash_and_a_restart_lose_nothing_and_let_nothing_through() {
     });
 }
 
-/// What the kernels have that know no tcx (before 6.6).
 #[test]
-fn nor_do_they_with_clsact() {
+fn nor_do_they_with_tcx() {
     trial(|| {
-        undisturbed_with(&["--attach=clsact"], Rules::Same, |node| {
+        undisturbed_with(&["--attach=tcx"], Rules::Same, |node| {
             let mode = node.ask()?.status()?.datapath.context("a datapath")?.attach_mode;
-            ensure!(mode == "clsact", "{mode}");
+            ensure!(mode == "tcx", "{mode}");
             node.take_agent()?.kill()?;
             thread::sleep(Duration::from_millis(150));
             node.start_daemon()
         })
     });
+}
+
+/// Who changes `--attach` changes it for new pods: those that are there go on, with one of each program.
+#[test]
+fn a_pod_keeps_the_way_its_programs_were_attached() {
+    for (before, after) in [("tcx", "clsact"), ("clsact", "tcx")] {
+        trial(|| {
+            undisturbed_with(&[&format!("--attach={before}")], Rules::Same, |node| {
+                let attached = |node: &Node| -> anyhow::Result<_> {
+                    let filters = node.ask()?.endpoints()?.into_iter().map(|it| filters(node, &it.host_ifname));
+                    Ok((pins(node, "links"), filters.collect::<anyhow::Result<Vec<_>>>()?))
+                };
+                let was = attached(node)?;
+                let expected = if before == "tcx" { (6, vec![0, 0, 0]) } else { (0, vec![2, 2, 2]) };
+                ensure!((was.0.len(), was.1.clone()) == expected, "{was:?}");
+                node.take_agent()?.kill()?;
+                node.set_arguments(&[&format!("--attach={after}")]);
+                node.start_daemon()?;
+                ensure!(attached(node)? == was, "was {was:?}, is {:?}", attached(node)?);
+                let new = node.add("shop/new")?;
+                let found = (pins(node, "links").len() - was.0.len(), filters(node, &new.host_ifname())?);
+                ensure!(found == if after == "tcx" { (2, 0) } else { (0, 2) }, "{found:?}");
+                new.del()
+            })
+        });
+    }
+}
+
+/// How many bpf filters clsact has at an interface of the node.
+fn filters(node: &Node, ifname: &str) -> anyhow::Result<usize> {
+    let mut found = 0;
+    for direction in ["ingress", "egress"] {
+        let _inside = node.sandbox.enter()?;
+        let output = std::process::Command::new("tc").args(["filter", "show", "dev", ifname, direction]).output()?;
+        found += String::from_utf8_lossy(&output.stdout).matches("direct-action").count();
+    }
+    Ok(found)
 }
 
 #[test]

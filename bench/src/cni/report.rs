@@ -95,7 +95,7 @@ impl Row {
 }
 
 /// The value that `share` of all are not above (nearest rank).
-fn quantile(series: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(series: &[f64], share: f64) -> f64 {
     let mut sorted = series.to_vec();
     sorted.sort_by(f64::total_cmp);
     let rank = (share * sorted.len() as f64).ceil() as usize;

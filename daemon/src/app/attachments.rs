@@ -5,23 +5,26 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use policy::model::PodKey;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     admin::Stage,
     engine::{Engine, EngineError},
 };
 use crate::{
-    datapath::attach::{AttachError, Attacher},
+    datapath::{
+        attach::{self, AttachError, Attacher},
+        load::program,
+    },
     endpoint::{self, Step, Undo},
     ipam::{AllocateError, Allocator, Owner, PodAddress, Store as _, Usage},
     mac::Mac,
     net::{
-        NetError, Netns, NetnsError, Node,
+        NetError, Netns, NetnsError, Node, filter,
         host::{self, HostSide},
         link::{self, VethError, VethSpec},
         pod::{self, PodSide},
@@ -252,7 +255,10 @@ impl Attachments {
             created_unix_ms: unix_ms(),
         };
         for step in endpoint::ADD {
-            if let Err(problem) = self.step(step, &mut record, &sandbox, &wish.ips).await {
+            let began = Instant::now();
+            let done = self.step(step, &mut record, &sandbox, &wish.ips).await;
+            debug!(container_id = %record.owner.container_id, ?step, took_us = micros(began), "Step of ADD");
+            if let Err(problem) = done {
                 // What was there before this ADD is not this ADD's to remove.
                 let ours = !matches!(
                     (&problem, step),
@@ -337,7 +343,10 @@ impl Attachments {
             if !problems.is_empty() && (undo == Undo::Free || undo == Undo::ForgetPrograms) {
                 continue;
             }
-            if let Err(problem) = self.undo(undo, &record).await {
+            let began = Instant::now();
+            let done = self.undo(undo, &record).await;
+            debug!(container_id = %owner.container_id, step = ?undo, took_us = micros(began), "Step of DEL");
+            if let Err(problem) = done {
                 problems.push(problem.to_string());
                 if undo == Undo::DeleteLink {
                     break;
@@ -357,7 +366,11 @@ impl Attachments {
 
     async fn undo(&self, undo: Undo, record: &EndpointRecord) -> Result<(), AttachmentError> {
         match undo {
-            Undo::DeleteLink => link::delete_attachment(&self.node, &record.host_ifname, record.host_ifindex).await?,
+            Undo::DeleteLink if record.host_ifindex == 0 => link::delete_link(&self.node, &record.host_ifname).await?,
+            Undo::DeleteLink => {
+                let HostSide { ifname, ifindex, .. } = host_side(record);
+                link::delete_attachment(&self.node, &self.presence, &ifname, ifindex).await?;
+            }
             Undo::ForgetPrograms => lock(&self.attacher).forget(record.host_ifindex),
             Undo::RemoveRules => self.engine.remove(key(&record.owner)).await?,
             Undo::Free => {
@@ -398,8 +411,8 @@ impl Attachments {
         let sandbox = self.node.sandbox(Path::new(path), inode)?;
         problems.extend(pod::check(&sandbox, &pod_side(&record)).await?.iter().map(ToString::to_string));
         problems.extend(host::check(&self.node, &host_side(&record)).await?.iter().map(ToString::to_string));
-        if !lock(&self.attacher).is_attached(record.host_ifindex) {
-            problems.push(format!("the programs are not attached to {}", record.host_ifname));
+        for missing in self.missing_programs(record.host_ifindex).await? {
+            problems.push(format!("program {missing} is not attached to {}", record.host_ifname));
         }
         let (slot, ifindex) = (record.slot, record.host_ifindex);
         let in_force = self
@@ -450,6 +463,51 @@ impl Attachments {
             Ok(_) => false,
             Err(error) => error.is_not_found(),
         }
+    }
+
+    /// Which programs an interface does not have.
+    async fn missing_programs(&self, ifindex: u32) -> Result<Vec<&'static str>, NetError> {
+        let pinned = lock(&self.attacher).pinned(ifindex);
+        if pinned == [true; 2] {
+            return Ok(Vec::new());
+        }
+        let filters = filter::present(&self.node, ifindex, attach::PRIORITY, attach::HANDLE).await?;
+        let there = pinned.into_iter().zip(filters).map(|(pinned, filter)| pinned || filter);
+        let missing = [program::FROM_POD, program::TO_POD].into_iter().zip(there).filter(|(_, there)| !there);
+        Ok(missing.map(|(name, _)| name).collect())
+    }
+
+    /// Puts programs back that somebody has taken off a pod's interface: off these, or with none named
+    /// off any.
+    pub async fn put_back_programs(&self, interfaces: &BTreeSet<u32>) {
+        let concerned = |record: &EndpointRecord| interfaces.is_empty() || interfaces.contains(&record.host_ifindex);
+        for record in self.records().iter().filter(|record| record.phase == Phase::Ready && concerned(record)) {
+            let turn = self.turn(&record.owner);
+            let guard = turn.lock().await;
+            // Gone meanwhile, or about to.
+            if self.record(&record.owner).as_ref() == Some(record)
+                && let Err(error) = self.put_back(record).await
+            {
+                error!(owner = %record.owner, %error, "Programs of a pod's interface could not be put back");
+            }
+            drop(guard);
+            if self.record(&record.owner).is_none() {
+                self.leave(&record.owner, &turn);
+            }
+        }
+    }
+
+    async fn put_back(&self, record: &EndpointRecord) -> Result<(), AttachmentError> {
+        let missing = self.missing_programs(record.host_ifindex).await?;
+        let Ok(name) = self.presence.name(record.host_ifindex) else { return Ok(()) };
+        if !missing.is_empty() {
+            lock(&self.attacher).renew(&name, record.host_ifindex)?;
+            warn!(
+                namespace = %record.pod.namespace, pod = %record.pod.name, ifindex = record.host_ifindex, ?missing,
+                "Somebody had taken programs off a pod's interface: put back"
+            );
+        }
+        Ok(())
     }
 
     fn keep(&self, record: &EndpointRecord) -> Result<(), StateError> {
@@ -512,6 +570,10 @@ fn pod_addresses(record: &EndpointRecord) -> Vec<PodAddress> {
 /// Locks; what a panicking holder has left is as good as any, for every change is one insertion.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn micros(since: Instant) -> u64 {
+    since.elapsed().as_micros() as u64
 }
 
 /// Now, milliseconds since 1970.

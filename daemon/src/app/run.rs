@@ -22,6 +22,7 @@ use std::{
 use anyhow::{Context, bail};
 use datapath_abi::maps;
 use flows::{observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
+use futures::StreamExt as _;
 use policy::IdentityKey;
 use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
@@ -51,7 +52,7 @@ use crate::{
         sweep::Sweeper,
     },
     ipam::Owner,
-    net::{Node, changes, host, masquerade, presence::Presence, uplink},
+    net::{Node, changes, filter, host, masquerade, presence::Presence, uplink},
     reconcile::{Capacity, Identities, Planner},
     source::{SourceEvent, directory},
     state::{self, Durability, IdentityRecord, Opened, StateDir},
@@ -62,6 +63,8 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks for tombstones.
 const TOMBSTONES: Duration = Duration::from_secs(2);
+/// Pause before a subscription that has ended is tried again.
+const RESUBSCRIBE: Duration = Duration::from_millis(100);
 /// How long clients may take to finish when the agent stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// MTU of Ethernet (IEEE 802.3), when nothing else is said.
@@ -83,7 +86,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     // What the kernel can do, and what it holds.
     let mode = match config.attach {
-        Attach::Auto => probe::attach_mode()?,
+        Attach::Tcx if !probe::has_tcx()? => bail!("--attach tcx: this kernel has no tcx (6.6 has it), use clsact"),
         Attach::Tcx => AttachMode::Tcx,
         Attach::Clsact => AttachMode::Clsact,
     };
@@ -174,6 +177,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     };
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
     let way_out = way_out(node.clone());
+    let guarded = node.clone();
     let attachments =
         Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
     let conntrack = Arc::new(Mutex::new(None));
@@ -197,6 +201,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
+    tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
     let metrics = match config.metrics {
         Some(address) => {
             let server = telemetry::http::serve(address, Arc::new(admin.clone()), cni_metrics.clone()).await;
@@ -495,6 +500,36 @@ async fn look_after(attachments: Arc<Attachments>, gc_interval: Duration, mut st
                 }
             }
             _ = dead.tick() => attachments.collect_dead().await,
+            () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Puts programs back where somebody removes them. Hears of it at once; looks at all interfaces when it may
+/// have missed something.
+async fn guard_programs(node: Node, attachments: Arc<Attachments>, mut stop: watch::Receiver<bool>) {
+    loop {
+        let subscribed = tokio::select! {
+            subscribed = filter::removals(&node) => subscribed,
+            () = stopped(&mut stop) => return,
+        };
+        match subscribed {
+            Ok(mut removals) => {
+                attachments.put_back_programs(&BTreeSet::new()).await;
+                loop {
+                    let removed = tokio::select! {
+                        removed = removals.next() => removed,
+                        () = stopped(&mut stop) => return,
+                    };
+                    let Some(removed) = removed else { break };
+                    attachments.put_back_programs(&removed).await;
+                }
+                warn!("Notifications of removed programs ended: subscribing anew");
+            }
+            Err(error) => warn!(%error, "Removed programs are not notified"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RESUBSCRIBE) => {}
             () = stopped(&mut stop) => return,
         }
     }

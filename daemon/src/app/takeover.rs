@@ -90,7 +90,7 @@ pub(super) async fn take_over(
 /// Puts the new programs on a link that was found, and leads its addresses there. False: it has gone
 /// meanwhile, with its sandbox; a pod that leaves must not keep a daemon from starting.
 async fn renew(node: &Node, attacher: &mut Attacher, record: &EndpointRecord) -> anyhow::Result<bool> {
-    let renewed = match attacher.attach(&record.host_ifname, record.host_ifindex) {
+    let renewed = match attacher.renew(&record.host_ifname, record.host_ifindex) {
         Ok(()) => host::enable(node, &host_side(record)).await.map_err(anyhow::Error::from),
         Err(error) => Err(error.into()),
     };

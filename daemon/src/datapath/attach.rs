@@ -1,8 +1,9 @@
 //! Attaches the packet programs to the host side of a pod's veth, and replaces them there.
 //!
-//! With tcx each attachment is a link, pinned so that it outlives the daemon; an upgrade replaces
-//! the program inside the link, and no packet passes in between. With clsact the filter belongs to
-//! the interface, and is replaced under the same priority and handle.
+//! With clsact a filter belongs to the interface, and is replaced under the same priority and handle. With
+//! tcx each attachment is a link, pinned so that it outlives the daemon, and the program is replaced inside
+//! the link. Either way no packet passes in between. Which of them is for new interfaces (ADR 0015); one that
+//! has programs keeps the way they were attached, for two at once would count every packet twice.
 
 use std::{
     io,
@@ -23,13 +24,16 @@ use super::{
     probe::AttachMode,
 };
 
+/// A program and where it sits.
+type Place = (&'static str, TcAttachType);
+
 /// Where each program sits, seen from the host side of the veth.
-const PLACES: [(&str, TcAttachType); 2] =
-    [(program::FROM_POD, TcAttachType::Ingress), (program::TO_POD, TcAttachType::Egress)];
+const PLACES: [Place; 2] = [(program::FROM_POD, TcAttachType::Ingress), (program::TO_POD, TcAttachType::Egress)];
 
 /// Priority and handle of our clsact filters, so that a successor finds them.
-const PRIORITY: u16 = 1;
-const HANDLE: u16 = 1;
+pub const PRIORITY: u16 = 1;
+/// See [`PRIORITY`].
+pub const HANDLE: u16 = 1;
 
 /// What can go wrong while attaching.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +92,30 @@ impl Attacher {
         self.mode
     }
 
-    /// Attaches both programs, or replaces the ones that are there.
+    /// Attaches both programs to an interface that has none.
     pub fn attach(&mut self, interface: &str, ifindex: u32) -> Result<(), AttachError> {
+        // What is pinned under this index is of an interface that had it before, long gone.
+        self.forget(ifindex);
+        self.attach_some(interface, ifindex, &PLACES)
+    }
+
+    /// Replaces both programs by ours, and attaches them where there is none.
+    pub fn renew(&mut self, interface: &str, ifindex: u32) -> Result<(), AttachError> {
+        let mut missing = Vec::new();
         for (name, place) in PLACES {
+            if !self.renew_tcx(ifindex, name)? && !self.renew_clsact(interface, name, place)? {
+                missing.push((name, place));
+            }
+        }
+        self.attach_some(interface, ifindex, &missing)
+    }
+
+    fn attach_some(&mut self, interface: &str, ifindex: u32, places: &[Place]) -> Result<(), AttachError> {
+        if self.mode == AttachMode::Clsact && !places.is_empty() {
+            // "Exists already" is fine; whatever else is wrong shows at the filter.
+            let _ = tc::qdisc_add_clsact(interface);
+        }
+        for &(name, place) in places {
             match self.mode {
                 AttachMode::Tcx => self.attach_tcx(interface, ifindex, name, place)?,
                 AttachMode::Clsact => self.attach_clsact(interface, name, place)?,
@@ -118,9 +143,9 @@ impl Attacher {
         }
     }
 
-    /// Whether both programs are attached, as far as the pins tell.
-    pub fn is_attached(&self, ifindex: u32) -> bool {
-        self.mode == AttachMode::Clsact || PLACES.iter().all(|(name, _)| self.pin(ifindex, name).exists())
+    /// Whether `from_pod` and `to_pod` are attached by tcx, as far as the pins tell.
+    pub fn pinned(&self, ifindex: u32) -> [bool; 2] {
+        PLACES.map(|(name, _)| self.pin(ifindex, name).exists())
     }
 
     fn pin(&self, ifindex: u32, program: &str) -> PathBuf {
@@ -143,29 +168,6 @@ impl Attacher {
         let attach_error = |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
         let pin_error = |why: String| AttachError::Pin { path: path.clone(), why };
         let program = self.program(name)?;
-        match PinnedLink::from_pin(&path) {
-            Ok(found) => {
-                let link: Result<SchedClassifierLink, LinkError> = FdLink::from(found).try_into();
-                let replaced = link
-                    .map_err(|error| error.to_string())
-                    .and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string()));
-                match replaced {
-                    Ok(id) => {
-                        // The pin is still there; this handle may go.
-                        let link = program.take_link(id).map_err(attach_error)?;
-                        let _: FdLink = link.try_into().map_err(|error: LinkError| pin_error(error.to_string()))?;
-                        return Ok(());
-                    }
-                    // The link of an interface that had the same index, long gone.
-                    Err(_) => {
-                        std::fs::remove_file(&path).map_err(|error| pin_error(error.to_string()))?;
-                    }
-                }
-            }
-            Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(pin_error(error.to_string())),
-        }
-        let program = self.program(name)?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program.attach_with_options(interface, place, options).map_err(attach_error)?;
         let link = program.take_link(id).map_err(attach_error)?;
@@ -174,23 +176,55 @@ impl Attacher {
         Ok(())
     }
 
+    /// Replaces the program inside a pinned link. False: there is none.
+    fn renew_tcx(&mut self, ifindex: u32, name: &'static str) -> Result<bool, AttachError> {
+        let path = self.pin(ifindex, name);
+        let pin_error = |why: String| AttachError::Pin { path: path.clone(), why };
+        let found = match PinnedLink::from_pin(&path) {
+            Ok(found) => found,
+            Err(LinkError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+                return Ok(false);
+            }
+            Err(error) => return Err(pin_error(error.to_string())),
+        };
+        let program = self.program(name)?;
+        let link: Result<SchedClassifierLink, LinkError> = FdLink::from(found).try_into();
+        let replaced = link
+            .map_err(|error| error.to_string())
+            .and_then(|link| program.attach_to_link(link).map_err(|error| error.to_string()));
+        let Ok(id) = replaced else {
+            // The link of an interface that had the same index, long gone.
+            std::fs::remove_file(&path).map_err(|error| pin_error(error.to_string()))?;
+            return Ok(false);
+        };
+        // The pin is still there; this handle may go.
+        let link = program.take_link(id).map_err(|error| pin_error(error.to_string()))?;
+        let _: FdLink = link.try_into().map_err(|error: LinkError| pin_error(error.to_string()))?;
+        Ok(true)
+    }
+
     fn attach_clsact(&mut self, interface: &str, name: &'static str, place: TcAttachType) -> Result<(), AttachError> {
         let attach_error = |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
-        // "Exists already" is what a second run hears; anything else shows at the filter.
-        let _ = tc::qdisc_add_clsact(interface);
         let program = self.program(name)?;
         let handle = TcHandle::new(0, HANDLE);
-        let found = SchedClassifierLink::attached(interface, place, PRIORITY, handle, None);
-        let id = match found.map(|link| program.attach_to_link(link)) {
-            Ok(Ok(id)) => id,
-            _ => {
-                let options =
-                    TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle, ..NlOptions::default() });
-                program.attach_with_options(interface, place, options).map_err(attach_error)?
-            }
-        };
+        let options = TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle, ..NlOptions::default() });
+        let id = program.attach_with_options(interface, place, options).map_err(attach_error)?;
         // The filter belongs to the interface, not to this process: dropping would remove it.
         std::mem::forget(program.take_link(id).map_err(attach_error)?);
         Ok(())
+    }
+
+    /// Replaces the program of our filter. False: there is none, or the interface has gone.
+    fn renew_clsact(&mut self, interface: &str, name: &'static str, place: TcAttachType) -> Result<bool, AttachError> {
+        let program = self.program(name)?;
+        let handle = TcHandle::new(0, HANDLE);
+        let Ok(link) = SchedClassifierLink::attached(interface, place, PRIORITY, handle, None) else {
+            return Ok(false);
+        };
+        // Without the flag that makes a filter, so that this fails where there is none.
+        let Ok(id) = program.attach_to_link(link) else { return Ok(false) };
+        let attach_error = |source| AttachError::Attach { program: name, interface: interface.to_owned(), source };
+        std::mem::forget(program.take_link(id).map_err(attach_error)?);
+        Ok(true)
     }
 }

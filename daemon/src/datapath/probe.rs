@@ -23,9 +23,9 @@ impl AttachMode {
     }
 }
 
-/// Tries tcx on the loopback interface with the program that does nothing to packets, and takes
-/// it away again.
-pub fn attach_mode() -> Result<AttachMode, LoadError> {
+/// Whether programs can be attached by tcx: tried on the loopback interface with the program that does
+/// nothing to packets, which is taken away again.
+pub fn has_tcx() -> Result<bool, LoadError> {
     let mut ebpf = load::load_some(None, &Capacities::least(), &[load::program::PROBE])?;
     let name = load::program::PROBE;
     let program: &mut SchedClassifier = ebpf
@@ -37,8 +37,8 @@ pub fn attach_mode() -> Result<AttachMode, LoadError> {
     match program.attach_with_options("lo", TcAttachType::Egress, options) {
         Ok(link) => {
             program.detach(link).map_err(|source| LoadError::Program { name, source })?;
-            Ok(AttachMode::Tcx)
+            Ok(true)
         }
-        Err(_) => Ok(AttachMode::Clsact),
+        Err(_) => Ok(false),
     }
 }

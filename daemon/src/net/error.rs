@@ -81,6 +81,11 @@ impl NetError {
         }
     }
 
+    /// No netlink connection could be made.
+    pub(crate) fn own(source: io::Error) -> Self {
+        Self::Refused { action: "open", object: "a netlink connection".into(), said: String::new(), source }
+    }
+
     /// Whether the object is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })

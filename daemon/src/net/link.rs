@@ -2,7 +2,10 @@
 //!
 //! No addresses and no routes. A new link is down; who brings up which end when is the caller's.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
 
 use datapath_abi::endpoint::HOST_MAC;
 use rtnetlink::packet_route::{
@@ -21,6 +24,7 @@ use super::{
     alias::Alias,
     error::Tolerate,
     netlink::{Mode, Request},
+    presence::Presence,
 };
 
 /// What the names of our links on the node begin with.
@@ -203,9 +207,15 @@ pub async fn delete_link(node: &Node, name: &str) -> Result<(), NetError> {
 
 /// Removes the host side of an attachment: by name, and if it was renamed by its index. Succeeds only
 /// when neither is there any more. `ifindex` 0: there is none yet.
-pub async fn delete_attachment(node: &Node, name: &str, ifindex: u32) -> Result<(), NetError> {
-    delete_link(node, name).await?;
-    if ifindex == 0 {
+///
+/// Does not wait until the kernel has forgotten the link: that takes it a grace period of RCU for all that
+/// may still hold it (`netdev_run_todo`, net/core/dev.c), 10 to 30 ms in which nobody can find it any more,
+/// no packet passes and nothing can bring it back (ADR 0015).
+pub async fn delete_attachment(node: &Node, presence: &Presence, name: &str, ifindex: u32) -> Result<(), NetError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
+    delete_apart(node, presence, message, format!("link {name}"), ifindex).await?;
+    if !presence.has(ifindex) {
         return Ok(());
     }
     let mut message = LinkMessage::default();
@@ -217,9 +227,38 @@ pub async fn delete_attachment(node: &Node, name: &str, ifindex: u32) -> Result<
         // The kernel does not hand out an index again before all others have had their turn: what
         // is there under it is ours, whatever it is called now.
         Ok(RouteNetlinkMessage::NewLink(found)) if read(found.clone()).mac == Some(Mac(HOST_MAC)) => {
-            delete(node.netlink(), message, object()).await
+            delete_apart(node, presence, message, object(), ifindex).await
         }
         Ok(_) => Ok(()),
+    }
+}
+
+/// Removes a link by a connection of its own, in a thread of its own, which the kernel keeps until all is
+/// done; waits for that, or until no link has the index, which is earlier.
+async fn delete_apart(
+    node: &Node,
+    presence: &Presence,
+    message: LinkMessage,
+    object: String,
+    ifindex: u32,
+) -> Result<(), NetError> {
+    /// Between two looks.
+    const PAUSE: Duration = Duration::from_millis(1);
+    let removal = node.netns().run(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        runtime.block_on(async {
+            let netlink = Netlink::open()?;
+            Ok(delete(&netlink, message, object).await)
+        })
+    });
+    let mut removal = std::pin::pin!(removal);
+    loop {
+        tokio::select! {
+            removed = &mut removal => return removed?.map_err(NetError::own)?,
+            () = tokio::time::sleep(PAUSE) => if !presence.has(ifindex) {
+                return Ok(());
+            },
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub mod address;
 pub mod alias;
 pub mod changes;
 pub mod error;
+pub mod filter;
 pub mod host;
 pub mod link;
 pub mod mac;

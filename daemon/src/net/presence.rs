@@ -1,4 +1,5 @@
-//! Whether an interface of the node is there: a question for those who cannot wait.
+//! Whether an interface of the node is there: a question for those who cannot wait. It takes no lock that
+//! a change of links holds.
 
 use std::os::fd::OwnedFd;
 
@@ -31,9 +32,11 @@ impl Presence {
     /// index to another one only after all others have had their turn.
     pub fn has(&self, ifindex: u32) -> bool {
         // Not being able to tell is no reason to say that it is gone.
-        !matches!(
-            netdevice::index_to_name(&self.socket, ifindex),
-            Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO)
-        )
+        !matches!(self.name(ifindex), Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO))
+    }
+
+    /// What the interface with this index is called now.
+    pub fn name(&self, ifindex: u32) -> rustix::io::Result<String> {
+        netdevice::index_to_name(&self.socket, ifindex)
     }
 }

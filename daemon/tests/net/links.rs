@@ -2,7 +2,10 @@
 
 use daemon::{
     mac::Mac,
-    net::link::{self, VethError},
+    net::{
+        link::{self, VethError},
+        presence::Presence,
+    },
 };
 use datapath_abi::endpoint::HOST_MAC;
 
@@ -93,6 +96,45 @@ async fn removing_takes_both_ends_and_may_be_repeated() {
         let netlink = sandbox.netns.connect().await.unwrap();
         assert!(link::find_link(&netlink, "eth0").await.unwrap_err().is_not_found());
     }
+}
+
+#[tokio::test]
+async fn an_attachment_that_was_removed_can_be_made_again_at_once() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    let presence = Presence::of(&node).await.unwrap();
+    for round in 0..5 {
+        let veth = link::create_veth(&node, &sandbox.netns, &spec("c1")).await.unwrap();
+        // Removed while it is in use: that takes the kernel longest.
+        host.run(&format!("ip link set {} up", veth.host_ifname));
+        sandbox.run("ip link set eth0 up");
+        assert!(presence.has(veth.host_ifindex));
+        for _ in 0..2 {
+            link::delete_attachment(&node, &presence, &veth.host_ifname, veth.host_ifindex).await.unwrap();
+            assert!(!presence.has(veth.host_ifindex), "round {round}");
+        }
+        assert!(link::find_link(node.netlink(), &veth.host_ifname).await.unwrap_err().is_not_found());
+        let netlink = sandbox.netns.connect().await.unwrap();
+        assert!(link::find_link(&netlink, "eth0").await.unwrap_err().is_not_found());
+    }
+}
+
+#[tokio::test]
+async fn an_attachment_is_removed_under_whatever_name_and_nothing_else_is() {
+    needs_root!();
+    let (host, sandbox) = (Namespace::new(), Namespace::new());
+    let node = node(&host).await;
+    let presence = Presence::of(&node).await.unwrap();
+    let veth = link::create_veth(&node, &sandbox.netns, &spec("c1")).await.unwrap();
+    host.run(&format!("ip link set {} name renamed", veth.host_ifname));
+    host.run("ip link add other type bridge");
+    let other = link::find_link(node.netlink(), "other").await.unwrap().ifindex;
+    link::delete_attachment(&node, &presence, &veth.host_ifname, other).await.unwrap();
+    assert!(presence.has(other) && presence.has(veth.host_ifindex));
+    assert_eq!(presence.name(veth.host_ifindex).unwrap(), "renamed");
+    link::delete_attachment(&node, &presence, &veth.host_ifname, veth.host_ifindex).await.unwrap();
+    assert!(presence.has(other) && !presence.has(veth.host_ifindex));
 }
 
 #[tokio::test]
