@@ -335,7 +335,7 @@ fn a_predecessor_of_another_abi_version_is_relieved() {
         let [web, db, other] = node.add_all(["shop/web", "shop/db", "shop/other"])?;
         let _echo = Echo::start(&db.sandbox, &[80], &[80])?;
         let live = Live::open(&web.sandbox, Tcp, &db.sandbox, (db.v4, 2000).into())?;
-        let forbidden = Forbidden::start(&other, &db, db.v4.into(), 3000)?;
+        let forbidden = Forbidden::start(&other, &db, db.v4, 3000)?;
         node.take_agent()?.kill()?;
         let (own, former) = (node.pins().join(format!("v{}", datapath_abi::ABI_VERSION)), node.pins().join("v0"));
         let strange = node.pins().join("vault");
