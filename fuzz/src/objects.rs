@@ -5,6 +5,7 @@
 pub fn seeds() -> Vec<Vec<u8>> {
     let files = [
         include_str!("../../objects/testdata/accepted.txt"),
+        include_str!("../../objects/testdata/cluster_policies.txt"),
         include_str!("../../objects/testdata/refused_text.txt"),
         include_str!("../../objects/testdata/refused_fields.txt"),
         include_str!("../../objects/testdata/refused_values.txt"),

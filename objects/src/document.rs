@@ -12,7 +12,7 @@ use crate::node::{Node, Value};
 use crate::path::FieldPath;
 use crate::split::{Chunk, split};
 use crate::yaml::TextError;
-use crate::{json, namespace, network_policy, pod, yaml};
+use crate::{cluster_node, cluster_policy, json, namespace, network_policy, pod, yaml};
 
 /// What hostile or mistaken input may cost at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -303,7 +303,7 @@ fn head_of(node: &Node, kind: Option<Kind>) -> Result<(&str, &str), Problem> {
         return Err(Problem::new(&FieldPath::root(), what, "begin the document with apiVersion, kind and metadata"));
     }
     let said = node.get("kind").and_then(Node::text).unwrap_or_default();
-    let likely = [Kind::Namespace, Kind::Pod, Kind::NetworkPolicy].into_iter().find(|ours| ours.as_str() == said);
+    let likely = Kind::ALL.into_iter().find(|ours| ours.as_str() == said);
     let head = |field: &str, example: String| match node.get(field) {
         Some(Node { value: Value::Text(text), .. }) if !text.is_empty() => Ok(&**text),
         Some(other) if other.value != Value::Null && other.text() != Some("") => {
@@ -316,7 +316,7 @@ fn head_of(node: &Node, kind: Option<Kind>) -> Result<(&str, &str), Problem> {
     if let (Some(default), None, None) = (default, node.get("apiVersion"), node.get("kind")) {
         return Ok(default);
     }
-    let kind = head("kind", "write Namespace, Pod or NetworkPolicy".to_owned())?;
+    let kind = head("kind", "write Namespace, Pod, NetworkPolicy or ClusterNetworkPolicy".to_owned())?;
     let api_version = head("apiVersion", format!("write {}", likely.map_or("v1", Kind::api_version)))?;
     Ok((api_version, kind))
 }
@@ -325,7 +325,9 @@ fn read(kind: Kind, node: &Node) -> Result<Object, Vec<Problem>> {
     let object = match kind {
         Kind::Namespace => namespace::namespace(&decode(node)?).map(Object::from),
         Kind::Pod => pod::pod(&decode(node)?).map(Object::from),
+        Kind::Node => cluster_node::node(&decode(node)?).map(Object::from),
         Kind::NetworkPolicy => network_policy::network_policy(&decode(node)?).map(Object::from),
+        Kind::ClusterNetworkPolicy => cluster_policy::cluster_policy(&decode(node)?).map(Object::from),
     };
     object.map_err(|mut problems| {
         let mut seen = BTreeSet::new();

@@ -14,24 +14,30 @@ use crate::syntax;
 pub(crate) enum Kind {
     Namespace,
     Pod,
+    Node,
     NetworkPolicy,
+    ClusterNetworkPolicy,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Namespace, Self::Pod, Self::NetworkPolicy];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Namespace, Self::Pod, Self::Node, Self::NetworkPolicy, Self::ClusterNetworkPolicy];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
+            Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
     pub(crate) const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Pod => "v1",
+            Self::Namespace | Self::Pod | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -43,10 +49,15 @@ impl Kind {
         Some(match self {
             Self::Namespace => ObjectKey::Namespace(name.to_owned()),
             Self::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
+            Self::Node => ObjectKey::Node(name.to_owned()),
             Self::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
+            Self::ClusterNetworkPolicy => ObjectKey::Policy(PolicyRef::cluster(name)),
         })
     }
 }
+
+/// Groups whose kinds are read in one version only.
+const OUR_GROUPS: [&str; 2] = ["networking.k8s.io", "policy.networking.k8s.io"];
 
 /// What a document is by its `apiVersion` and `kind`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -88,7 +99,7 @@ pub(crate) fn recognise(api_version: &str, kind: &str) -> Recognised {
         }
         // Groups of others have a dot in their name; only Kubernetes' own oldest ones have none.
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        if !group.contains('.') || group == "networking.k8s.io" {
+        if !group.contains('.') || OUR_GROUPS.contains(&group) {
             let what = format!("{kind} is read in version {}, not {}", ours.api_version(), Quoted(api_version));
             return mistaken(Some(ours), "apiVersion", what, format!("use {}", ours.api_version()));
         }
@@ -114,7 +125,9 @@ mod tests {
         for (api_version, kind, ours) in [
             ("v1", "Pod", Kind::Pod),
             ("v1", "Namespace", Kind::Namespace),
+            ("v1", "Node", Kind::Node),
             ("networking.k8s.io/v1", "NetworkPolicy", Kind::NetworkPolicy),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", Kind::ClusterNetworkPolicy),
         ] {
             assert_eq!(recognise(api_version, kind), Recognised::Object(ours));
             assert_eq!(recognise(api_version, &format!("{kind}List")), Recognised::List(Some(ours)));
@@ -122,11 +135,11 @@ mod tests {
         assert_eq!(recognise("v1", "List"), Recognised::List(None));
         for (api_version, kind) in [
             ("v1", "Service"),
-            ("v1", "Node"),
             ("apps/v1", "Deployment"),
             ("networking.k8s.io/v1", "Ingress"),
             ("projectcalico.org/v3", "NetworkPolicy"),
-            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+            ("crd.antrea.io/v1beta1", "ClusterNetworkPolicy"),
+            ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
             ("cilium.io/v2", "CiliumNetworkPolicy"),
         ] {
             assert_eq!(recognise(api_version, kind), Recognised::Foreign, "{api_version} {kind}");
@@ -135,6 +148,9 @@ mod tests {
             ("v1", "NetworkPolicy"),
             ("extensions/v1beta1", "NetworkPolicy"),
             ("networking.k8s.io/v2", "NetworkPolicy"),
+            ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy"),
+            ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolcy"),
+            ("networking.k8s.io/v1", "ClusterNetworkPolicy"),
             ("networking.k8s.io/v1", "Networkpolicy"),
             ("networking.k8s.io/v1", "NetworkPolcy"),
             ("apps/v1", "Pod"),

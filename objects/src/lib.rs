@@ -8,13 +8,17 @@
 //! ```
 //!
 //! * [`parse_documents`] is the way in for files. An error costs its own document only.
-//! * [`namespace`](mod@namespace), [`pod`](mod@pod) and [`network_policy`](mod@network_policy) are the way
-//!   in for objects that an API server gave: the same checks from there on.
+//! * [`namespace`](mod@namespace), [`pod`](mod@pod), [`cluster_node`], [`network_policy`](mod@network_policy) and
+//!   [`cluster_policy`](mod@cluster_policy) are the way in for objects that an API server gave: the same checks
+//!   from there on.
+//! * The annotation [`ENFORCEMENT`] stages a policy of either kind.
 //! * A field that Kubernetes 1.33 does not know is refused; so is whatever its API server would refuse.
 //!   Namespace and name have the form it asks for. Missing namespaces are `default`.
 //! * [`fuzz`] is the entry for fuzzers.
 #![forbid(unsafe_code)]
 
+pub mod cluster_node;
+pub mod cluster_policy;
 mod decode;
 mod document;
 mod error;
@@ -38,6 +42,6 @@ mod yaml;
 
 pub use document::{DocumentResult, Limits, Outcome, parse_documents, parse_documents_within};
 pub use error::{ObjectError, ObjectName, Problem};
-pub use metadata::DEFAULT_NAMESPACE;
+pub use metadata::{DEFAULT_NAMESPACE, ENFORCEMENT, STAGED};
 pub use path::{FieldPath, Segment};
 pub use workload::workload;

@@ -12,6 +12,13 @@ use crate::syntax::{self, Malformed};
 /// The namespace of an object that names none, as for `kubectl` without a context.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// Annotation of a NetworkPolicy or ClusterNetworkPolicy that says whether it is enforced. Its only
+/// value is [`STAGED`]; without it a policy is.
+pub const ENFORCEMENT: &str = "policy.bulkhead.io/enforcement";
+
+/// Value of [`ENFORCEMENT`]: the policy is evaluated and reported, not enforced.
+pub const STAGED: &str = "staged";
+
 /// Bytes that keys and values of all annotations may have together (apimachinery,
 /// `TotalAnnotationSizeLimitB`).
 const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
@@ -44,6 +51,27 @@ pub(crate) fn namespace(meta: &ObjectMeta, findings: &mut Findings) -> Option<St
             let path = FieldPath::of(&["metadata", "namespace"]);
             findings.check(&path, namespace, syntax::dns_label(namespace)).map(|()| namespace.to_owned())
         }
+    }
+}
+
+/// Whether a policy is staged. A value that is not understood is a problem: neither enforcing nor
+/// not enforcing it would be what its author meant.
+pub(crate) fn is_staged(meta: &ObjectMeta, findings: &mut Findings) -> bool {
+    let given = meta.annotations.as_ref().and_then(|annotations| annotations.get(ENFORCEMENT));
+    let Some(given) = given else { return false };
+    if given != STAGED {
+        let path = FieldPath::of(&["metadata", "annotations"]).key(ENFORCEMENT);
+        let fix = format!("write {STAGED}, or remove the annotation to enforce the policy");
+        findings.add(&path, format!("{} is no way to enforce a policy", Quoted(given)), fix);
+    }
+    true
+}
+
+/// That an object without a namespace names none.
+pub(crate) fn no_namespace(kind: &str, meta: &ObjectMeta, findings: &mut Findings) {
+    if meta.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty()) {
+        let path = FieldPath::of(&["metadata", "namespace"]);
+        findings.add(&path, format!("a {kind} lies in no namespace"), "remove it");
     }
 }
 

@@ -5,7 +5,6 @@ use policy::model;
 
 use crate::error::Problem;
 use crate::findings::Findings;
-use crate::path::FieldPath;
 use crate::{metadata, syntax};
 
 /// Validates a Namespace and turns it into the policy model's. The label
@@ -18,10 +17,7 @@ use crate::{metadata, syntax};
 pub fn namespace(object: &Namespace) -> Result<model::Namespace, Vec<Problem>> {
     let mut findings = Findings::default();
     let Namespace { metadata: meta, spec: _, status: _ } = object;
-    if meta.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty()) {
-        let path = FieldPath::of(&["metadata", "namespace"]);
-        findings.add(&path, "a Namespace lies in no namespace", "remove it");
-    }
+    metadata::no_namespace("Namespace", meta, &mut findings);
     let name = metadata::name(meta, syntax::dns_label, &mut findings);
     let labels = metadata::labels(meta, &mut findings);
     findings.finish(name.map(|name| model::Namespace::new(name, labels)))

@@ -33,6 +33,7 @@ pub fn network_policy(object: &NetworkPolicy) -> Result<model::NetworkPolicy, Ve
     let namespace = metadata::namespace(meta, &mut findings);
     // Well-formed labels are asked for, but a policy's own labels mean nothing to policy.
     metadata::labels(meta, &mut findings);
+    let staged = metadata::is_staged(meta, &mut findings);
 
     let none = NetworkPolicySpec::default();
     let NetworkPolicySpec { pod_selector, policy_types, ingress, egress } = spec.as_ref().unwrap_or(&none);
@@ -48,6 +49,7 @@ pub fn network_policy(object: &NetworkPolicy) -> Result<model::NetworkPolicy, Ve
         pod_selector,
         ingress: types.contains(&Direction::Ingress).then_some(ingress),
         egress: types.contains(&Direction::Egress).then_some(egress),
+        staged,
     });
     findings.finish(policy)
 }

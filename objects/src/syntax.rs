@@ -122,6 +122,25 @@ pub(crate) fn port_name(text: &str) -> Check {
     Ok(())
 }
 
+/// A domain name of a ClusterNetworkPolicy: two parts or more, of which the first may be `*` for one
+/// part or several, and perhaps a dot at the end (the pattern of the CRD, in words).
+pub(crate) fn domain_name(text: &str) -> Check {
+    const FIX: &str = "write it like example.com, or *.example.com for every name below";
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let part_is_fine = |part: &str| {
+        let bytes = part.as_bytes();
+        let ends = [bytes.first(), bytes.last()];
+        ends.into_iter().all(|end| end.is_some_and(u8::is_ascii_alphanumeric))
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if name.contains('.') && name.split('.').all(part_is_fine) {
+        Ok(())
+    } else {
+        malformed("is not a domain name", FIX)
+    }
+}
+
 /// A port number.
 pub(crate) fn port_number(number: i32) -> Result<u16, Malformed> {
     match u16::try_from(number) {
@@ -232,6 +251,16 @@ mod tests {
             |t| port_name(t).is_ok(),
             &["http", "a", "1a", "a-b", "123456789012a-b"],
             &["", "80", "Http", "-a", "a-", "a--b", "a_b", "abcdefghijklmnop"],
+        );
+    }
+
+    #[test]
+    fn domain_names_follow_the_pattern() {
+        check(
+            "domain_name",
+            |t| domain_name(t).is_ok(),
+            &["example.com", "*.example.com", "a.b.c.", "A_b.c-d", "1.2"],
+            &["", "com", "*", "*.", "*.com", "a.*.com", "*a.b.com", "a..b", ".a.b", "-a.b", "a_.b", "a b.c"],
         );
     }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use objects::{DocumentResult, Outcome, parse_documents};
-use policy::model::{NetworkPolicy, Object, Peers, Pod, Ports, Rule};
+use policy::model::{ClusterNetworkPolicy, NetworkPolicy, Object, Peers, Pod, Ports, Rule};
 
 struct Case {
     title: String,
@@ -68,7 +68,9 @@ fn describe(text: &mut String, result: &DocumentResult) -> std::fmt::Result {
             match &**object {
                 Object::Namespace(namespace) => writeln!(text, "  labels {}", namespace.labels()),
                 Object::Pod(pod) => describe_pod(text, pod),
+                Object::Node(node) => writeln!(text, "  labels {}; ips {:?}", node.labels, node.ips),
                 Object::NetworkPolicy(policy) => describe_policy(text, policy),
+                Object::ClusterNetworkPolicy(policy) => describe_cluster_policy(text, policy),
             }
         }
     }
@@ -84,9 +86,23 @@ fn describe_pod(text: &mut String, pod: &Pod) -> std::fmt::Result {
 }
 
 fn describe_policy(text: &mut String, policy: &NetworkPolicy) -> std::fmt::Result {
-    writeln!(text, "  selects {}", policy.pod_selector)?;
+    let staged = if policy.staged { "; staged" } else { "" };
+    writeln!(text, "  selects {}{staged}", policy.pod_selector)?;
     describe_rules(text, "ingress", policy.ingress.as_deref())?;
     describe_rules(text, "egress", policy.egress.as_deref())
+}
+
+fn describe_cluster_policy(text: &mut String, policy: &ClusterNetworkPolicy) -> std::fmt::Result {
+    let ClusterNetworkPolicy { name: _, tier, priority, subject, ingress, egress, staged } = policy;
+    let staged = if *staged { "; staged" } else { "" };
+    writeln!(text, "  {tier} {priority}; {subject}{staged}")?;
+    for (direction, rules) in [("ingress", ingress), ("egress", egress)] {
+        for rule in rules {
+            let name = rule.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
+            writeln!(text, "  {direction}{name}: {} {}; {}", rule.action, rule.rule.peers, rule.rule.ports)?;
+        }
+    }
+    Ok(())
 }
 
 fn describe_rules(text: &mut String, direction: &str, rules: Option<&[Rule]>) -> std::fmt::Result {
@@ -134,6 +150,11 @@ fn check(name: &str, at_least: usize) {
 #[test]
 fn accepted_objects_mean_what_the_api_says() {
     check("accepted.txt", 20);
+}
+
+#[test]
+fn cluster_policies_mean_what_their_crd_says() {
+    check("cluster_policies.txt", 15);
 }
 
 #[test]

@@ -127,6 +127,7 @@ pub fn policy(path: &str, selector: &str) -> PolicyBuilder {
         pod_selector: self::selector(selector),
         ingress: None,
         egress: None,
+        staged: false,
     })
 }
 
@@ -142,6 +143,13 @@ impl PolicyBuilder {
     #[must_use]
     pub fn egress(mut self, rules: impl IntoIterator<Item = RuleBuilder>) -> Self {
         self.0.egress.get_or_insert_default().extend(rules.into_iter().map(|rule| rule.0));
+        self
+    }
+
+    /// Lets it be evaluated only.
+    #[must_use]
+    pub fn staged(mut self) -> Self {
+        self.0.staged = true;
         self
     }
 

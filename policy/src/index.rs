@@ -4,13 +4,22 @@
 //! not (yet) known counts as in a namespace without labels but its name; who starts an index
 //! should therefore fill in namespaces before acting on what it says.
 
+mod cluster;
+mod shelf;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath_abi::policy::Direction;
 
 use crate::identity::{Config, IdentityKey};
-use crate::model::{Labels, Namespace, NetworkPolicy, Object, ObjectKey, Pod, PodKey, PolicyKind, PolicyRef};
-use crate::postings::{Postings, narrowest};
+use crate::model::{
+    ClusterNetworkPolicy, Labels, Namespace, NetworkPolicy, Node, Object, ObjectKey, Pod, PodKey, PolicyKind,
+    PolicyRef, Tier,
+};
+use crate::selector::Selector;
+
+use cluster::ClusterShelf;
+use shelf::{Shelf, bare};
 
 /// What an event touches. Deleted pods are named too.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -20,18 +29,38 @@ pub struct Touched {
     /// Pods whose identity, addresses or named ports may have changed: what a
     /// [`crate::lower::Universe`] says about them must be looked at again.
     pub identities: BTreeSet<PodKey>,
+    /// Whether labels or addresses of a node have changed: rules that name nodes may mean others.
+    pub nodes: bool,
+}
+
+/// Which policies count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum View {
+    /// Those that are enforced.
+    #[default]
+    Enforced,
+    /// The staged ones too.
+    WithStaged,
+}
+
+impl View {
+    /// Whether a policy counts that is staged, or is not.
+    pub fn counts(self, staged: bool) -> bool {
+        self == Self::WithStaged || !staged
+    }
 }
 
 impl Touched {
     /// Nothing.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty() && self.identities.is_empty()
+        self.rules.is_empty() && self.identities.is_empty() && !self.nodes
     }
 
     /// Adds what another event touches.
     pub fn merge(&mut self, other: Self) {
         self.rules.extend(other.rules);
         self.identities.extend(other.identities);
+        self.nodes |= other.nodes;
     }
 }
 
@@ -40,79 +69,10 @@ impl Touched {
 pub struct Index {
     config: Config,
     namespaces: BTreeMap<String, Shelf>,
+    cluster: ClusterShelf,
+    nodes: BTreeMap<String, Node>,
     /// Excluded label keys that pod selectors name, with how many times they do.
     selected: BTreeMap<String, usize>,
-}
-
-/// What belongs to one namespace. Kept as long as it holds anything.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Shelf {
-    namespace: Option<Namespace>,
-    pods: BTreeMap<String, Pod>,
-    /// Names of pods by label.
-    labelled: Postings<String>,
-    network_policies: BTreeMap<String, NetworkPolicy>,
-    /// Names of policies by the labels of which a pod must have one to be selected.
-    selecting: Postings<String>,
-    /// Names of the policies that no one label decides about.
-    broad: BTreeSet<String>,
-}
-
-impl Shelf {
-    /// Puts a pod in, or takes it out; returns what was there.
-    fn swap_pod(&mut self, name: &str, new: Option<Pod>) -> Option<Pod> {
-        let name = name.to_owned();
-        let old = self.pods.remove(&name);
-        if old.as_ref().map(|pod| &pod.labels) != new.as_ref().map(|pod| &pod.labels) {
-            old.iter().for_each(|pod| self.labelled.take_all(&pod.labels, &name));
-            new.iter().for_each(|pod| self.labelled.put_all(&pod.labels, &name));
-        }
-        if let Some(new) = new {
-            self.pods.insert(name, new);
-        }
-        old
-    }
-
-    /// The same for a policy.
-    fn swap_network_policy(&mut self, name: &str, new: Option<NetworkPolicy>) -> Option<NetworkPolicy> {
-        let name = name.to_owned();
-        let old = self.network_policies.remove(&name);
-        match old.as_ref().map(|policy| narrowest(&policy.pod_selector)) {
-            None => {}
-            Some(None) => drop(self.broad.remove(&name)),
-            Some(Some((key, values))) => values.iter().for_each(|value| self.selecting.take(key, value, &name)),
-        }
-        match new.as_ref().map(|policy| narrowest(&policy.pod_selector)) {
-            None => {}
-            Some(None) => drop(self.broad.insert(name.clone())),
-            Some(Some((key, values))) => values.iter().for_each(|value| self.selecting.put(key, value, &name)),
-        }
-        if let Some(new) = new {
-            self.network_policies.insert(name, new);
-        }
-        old
-    }
-
-    /// The pods that a policy selects.
-    fn selected<'a>(&'a self, policy: &'a NetworkPolicy) -> Box<dyn Iterator<Item = &'a Pod> + 'a> {
-        match self.labelled.candidates(&policy.pod_selector) {
-            None => Box::new(self.pods.values().filter(|pod| policy.selects(pod))),
-            Some(names) => {
-                let pods = names.filter_map(|name| self.pods.get(name));
-                Box::new(pods.filter(|pod| policy.selects(pod)))
-            }
-        }
-    }
-
-    /// The policies that may select a pod, by name.
-    fn may_select(&self, pod: &Pod) -> BTreeSet<&String> {
-        let by_label = pod.labels.iter().flat_map(|(key, value)| self.selecting.under(key, value));
-        by_label.chain(&self.broad).collect()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.namespace.is_none() && self.pods.is_empty() && self.network_policies.is_empty()
-    }
 }
 
 impl Index {
@@ -126,10 +86,12 @@ impl Index {
         match object {
             Object::Namespace(namespace) => self.put_namespace(namespace),
             Object::Pod(pod) => self.put_pod(pod),
+            Object::Node(node) => self.swap_node(&node.name.clone(), Some(node)),
             Object::NetworkPolicy(policy) => {
                 let PolicyRef { kind: _, namespace, name } = policy.policy_ref();
                 self.swap_network_policy(&namespace, &name, Some(policy))
             }
+            Object::ClusterNetworkPolicy(policy) => self.swap_cluster_policy(&policy.name.clone(), Some(policy)),
         }
     }
 
@@ -141,6 +103,10 @@ impl Index {
             ObjectKey::Policy(PolicyRef { kind: PolicyKind::NetworkPolicy, namespace, name }) => {
                 self.swap_network_policy(namespace, name, None)
             }
+            ObjectKey::Policy(PolicyRef { kind: PolicyKind::ClusterNetworkPolicy, namespace: _, name }) => {
+                self.swap_cluster_policy(name, None)
+            }
+            ObjectKey::Node(name) => self.swap_node(name, None),
         }
     }
 
@@ -166,8 +132,40 @@ impl Index {
 
     /// A NetworkPolicy.
     pub fn network_policy(&self, policy: &PolicyRef) -> Option<&NetworkPolicy> {
-        let PolicyRef { kind: PolicyKind::NetworkPolicy, namespace, name } = policy;
+        let PolicyRef { kind: PolicyKind::NetworkPolicy, namespace, name } = policy else { return None };
         self.namespaces.get(namespace)?.network_policies.get(name)
+    }
+
+    /// A ClusterNetworkPolicy.
+    pub fn cluster_policy(&self, policy: &PolicyRef) -> Option<&ClusterNetworkPolicy> {
+        let PolicyRef { kind: PolicyKind::ClusterNetworkPolicy, namespace: _, name } = policy else { return None };
+        self.cluster.get(name)
+    }
+
+    /// Every ClusterNetworkPolicy, by name.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.cluster.iter()
+    }
+
+    /// Whether there is a policy of this name.
+    pub fn has_policy(&self, policy: &PolicyRef) -> bool {
+        match policy.kind {
+            PolicyKind::NetworkPolicy => self.network_policy(policy).is_some(),
+            PolicyKind::ClusterNetworkPolicy => self.cluster_policy(policy).is_some(),
+        }
+    }
+
+    /// Whether a policy is staged; `None` if there is none of this name.
+    pub fn is_staged(&self, policy: &PolicyRef) -> Option<bool> {
+        match policy.kind {
+            PolicyKind::NetworkPolicy => self.network_policy(policy).map(|policy| policy.staged),
+            PolicyKind::ClusterNetworkPolicy => self.cluster_policy(policy).map(|policy| policy.staged),
+        }
+    }
+
+    /// Every node, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
     }
 
     /// Every NetworkPolicy, by namespace and name.
@@ -176,12 +174,76 @@ impl Index {
     }
 
     /// The NetworkPolicies that isolate a pod in a direction, by name.
-    pub fn isolating<'a>(&'a self, pod: &'a Pod, direction: Direction) -> impl Iterator<Item = &'a NetworkPolicy> {
+    pub fn isolating<'a>(
+        &'a self,
+        pod: &'a Pod,
+        direction: Direction,
+        view: View,
+    ) -> impl Iterator<Item = &'a NetworkPolicy> {
         let shelf = self.namespaces.get(&pod.key.namespace);
         let names =
             shelf.into_iter().flat_map(|shelf| shelf.may_select(pod).into_iter().map(move |name| (shelf, name)));
         let policies = names.filter_map(|(shelf, name)| shelf.network_policies.get(name));
-        policies.filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
+        let counts = move |policy: &&NetworkPolicy| view.counts(policy.staged);
+        policies.filter(counts).filter(move |policy| policy.rules(direction).is_some() && policy.selects(pod))
+    }
+
+    /// The ClusterNetworkPolicies of a tier with rules for a pod and direction, in the order in which
+    /// they are asked.
+    pub fn ruling(&self, pod: &Pod, tier: Tier, direction: Direction, view: View) -> Vec<&ClusterNetworkPolicy> {
+        let mut policies = self.cluster.selecting(pod, &self.namespace_labels(&pod.key.namespace));
+        policies.retain(|policy| policy.tier == tier && view.counts(policy.staged));
+        policies.retain(|policy| !policy.rules(direction).is_empty());
+        policies.sort_unstable_by_key(|policy| policy.rank());
+        policies
+    }
+
+    /// Whether a staged policy has a say in a direction of a pod.
+    pub fn is_touched_by_staged(&self, pod: &Pod, direction: Direction) -> bool {
+        let mut cluster = self.cluster.selecting(pod, &self.namespace_labels(&pod.key.namespace)).into_iter();
+        self.isolating(pod, direction, View::WithStaged).any(|policy| policy.staged)
+            || cluster.any(|policy| policy.staged && !policy.rules(direction).is_empty())
+    }
+
+    /// The pods that a policy selects, by namespace and name.
+    pub fn selected(&self, policy: &PolicyRef) -> Vec<&Pod> {
+        match policy.kind {
+            PolicyKind::NetworkPolicy => match self.network_policy(policy) {
+                Some(network_policy) => {
+                    let shelf = self.namespaces.get(&policy.namespace);
+                    let mut pods: Vec<&Pod> =
+                        shelf.into_iter().flat_map(|shelf| shelf.selected(network_policy)).collect();
+                    pods.sort_unstable_by_key(|pod| &pod.key);
+                    pods
+                }
+                None => Vec::new(),
+            },
+            PolicyKind::ClusterNetworkPolicy => {
+                self.cluster_policy(policy).map(|policy| self.cluster_selected(policy)).unwrap_or_default()
+            }
+        }
+    }
+
+    fn cluster_selected<'a>(&'a self, policy: &'a ClusterNetworkPolicy) -> Vec<&'a Pod> {
+        let mut pods = Vec::new();
+        for (name, shelf) in &self.namespaces {
+            let labels = shelf.namespace_labels(name);
+            if !policy.subject.namespaces.matches(&labels) {
+                continue;
+            }
+            let selects = |pod: &&Pod| policy.selects(pod, &labels);
+            match shelf.labelled.candidates(&policy.subject.pods) {
+                None => pods.extend(shelf.pods.values().filter(selects)),
+                Some(names) => pods.extend(names.filter_map(|name| shelf.pods.get(name)).filter(selects)),
+            }
+        }
+        pods.sort_unstable_by_key(|pod| &pod.key);
+        pods
+    }
+
+    /// The labels of a namespace, known or not.
+    pub fn namespace_labels(&self, name: &str) -> Labels {
+        self.namespaces.get(name).map_or_else(|| bare(name), |shelf| shelf.namespace_labels(name))
     }
 
     /// What identity stands for this pod. `None` if it is not known, or no peer: hostNetwork
@@ -192,13 +254,9 @@ impl Index {
 
     /// What identity stands for a pod in this index's namespaces, be the pod in it or not.
     pub fn identity_of(&self, pod: &Pod) -> IdentityKey {
-        let namespace_labels = match self.namespace(&pod.key.namespace) {
-            Some(namespace) => namespace.labels().clone(),
-            None => Namespace::new(&pod.key.namespace, Labels::default()).labels().clone(),
-        };
         IdentityKey {
             namespace: pod.key.namespace.clone(),
-            namespace_labels,
+            namespace_labels: self.namespace_labels(&pod.key.namespace),
             labels: pod.labels.filtered(|key| self.counts(key)),
             service_account: pod.service_account.clone(),
         }
@@ -210,25 +268,37 @@ impl Index {
     }
 
     fn put_namespace(&mut self, namespace: Namespace) -> Touched {
-        let shelf = self.namespaces.entry(namespace.name().to_owned()).or_default();
-        let unknown = Namespace::new(namespace.name(), Labels::default());
-        let changed = shelf.namespace.as_ref().unwrap_or(&unknown).labels() != namespace.labels();
         let name = namespace.name().to_owned();
+        let shelf = self.namespaces.entry(name.clone()).or_default();
+        let old = shelf.namespace_labels(&name);
+        let new = namespace.labels().clone();
         shelf.namespace = Some(namespace);
-        if changed { self.everyone_in(&name) } else { Touched::default() }
+        self.relabelled(&name, &old, &new)
     }
 
     fn drop_namespace(&mut self, name: &str) -> Touched {
         let Some(shelf) = self.namespaces.get_mut(name) else { return Touched::default() };
         let Some(old) = shelf.namespace.take() else { return Touched::default() };
-        let changed = *old.labels() != *Namespace::new(name, Labels::default()).labels();
         self.tidy(name);
-        if changed { self.everyone_in(name) } else { Touched::default() }
+        self.relabelled(name, old.labels(), &bare(name))
     }
 
-    fn everyone_in(&self, namespace: &str) -> Touched {
-        let pods = self.namespaces.get(namespace).into_iter().flat_map(|shelf| shelf.pods.values());
-        Touched { rules: BTreeSet::new(), identities: pods.map(|pod| pod.key.clone()).collect() }
+    /// What it touches that a namespace has other labels now.
+    fn relabelled(&self, name: &str, old: &Labels, new: &Labels) -> Touched {
+        if old == new {
+            return Touched::default();
+        }
+        let pods = self.namespaces.get(name).into_iter().flat_map(|shelf| shelf.pods.values());
+        let pods: BTreeSet<PodKey> = pods.map(|pod| pod.key.clone()).collect();
+        let rules = if self.cluster.tells_apart(old, new) { pods.clone() } else { BTreeSet::new() };
+        Touched { rules, identities: pods, nodes: false }
+    }
+
+    fn swap_node(&mut self, name: &str, new: Option<Node>) -> Touched {
+        let old = self.nodes.remove(name);
+        let nodes = old != new;
+        self.nodes.extend(new.map(|node| (name.to_owned(), node)));
+        Touched { nodes, ..Touched::default() }
     }
 
     fn put_pod(&mut self, pod: Pod) -> Touched {
@@ -239,6 +309,7 @@ impl Index {
         Touched {
             rules: rules.then(|| key.clone()).into_iter().collect(),
             identities: identity.then_some(key).into_iter().collect(),
+            nodes: false,
         }
     }
 
@@ -248,7 +319,7 @@ impl Index {
             return Touched::default();
         }
         self.tidy(&key.namespace);
-        Touched { rules: BTreeSet::from([key.clone()]), identities: BTreeSet::from([key.clone()]) }
+        Touched { rules: BTreeSet::from([key.clone()]), identities: BTreeSet::from([key.clone()]), nodes: false }
     }
 
     /// Puts `new` in the place of what is there under this name.
@@ -260,14 +331,36 @@ impl Index {
             let selected = [&old, &new].into_iter().flatten().flat_map(|policy| shelf.selected(policy));
             touched.rules = selected.map(|pod| pod.key.clone()).collect();
         }
-        touched.identities = self.recount(old.as_ref(), new.as_ref());
+        touched.identities = self.recount(
+            old.iter().flat_map(NetworkPolicy::pod_selectors),
+            new.iter().flat_map(NetworkPolicy::pod_selectors),
+        );
         self.tidy(namespace);
+        touched
+    }
+
+    /// The same without a namespace.
+    fn swap_cluster_policy(&mut self, name: &str, new: Option<ClusterNetworkPolicy>) -> Touched {
+        let old = self.cluster.swap(name, new.clone());
+        let mut touched = Touched::default();
+        if old != new {
+            let selected = [&old, &new].into_iter().flatten().flat_map(|policy| self.cluster_selected(policy));
+            touched.rules = selected.map(|pod| pod.key.clone()).collect();
+        }
+        touched.identities = self.recount(
+            old.iter().flat_map(ClusterNetworkPolicy::pod_selectors),
+            new.iter().flat_map(ClusterNetworkPolicy::pod_selectors),
+        );
         touched
     }
 
     /// Counts the label keys that selectors name. Returns the pods for which a key begins or
     /// ceases to count.
-    fn recount(&mut self, old: Option<&NetworkPolicy>, new: Option<&NetworkPolicy>) -> BTreeSet<PodKey> {
+    fn recount<'a>(
+        &mut self,
+        old: impl Iterator<Item = &'a Selector>,
+        new: impl Iterator<Item = &'a Selector>,
+    ) -> BTreeSet<PodKey> {
         let mut turned = BTreeSet::new();
         for key in self.excluded_keys(new) {
             let count = self.selected.entry(key.clone()).or_insert(0);
@@ -292,8 +385,7 @@ impl Index {
         touched.map(|pod| pod.key.clone()).collect()
     }
 
-    fn excluded_keys(&self, policy: Option<&NetworkPolicy>) -> BTreeSet<String> {
-        let selectors = policy.into_iter().flat_map(NetworkPolicy::pod_selectors);
+    fn excluded_keys<'a>(&self, selectors: impl Iterator<Item = &'a Selector>) -> BTreeSet<String> {
         let keys = selectors.flat_map(|selector| selector.requirements()).map(|requirement| &requirement.key);
         keys.filter(|key| self.config.excluded_labels.contains(*key)).cloned().collect()
     }

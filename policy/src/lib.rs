@@ -18,6 +18,10 @@
 //! * [`world`]: a whole flow between two ends, through the rule sets of both.
 //! * [`explain`](mod@explain): why that flow got that verdict, rule by rule.
 //!
+//! Order of policies, per direction: Admin tier of ClusterNetworkPolicy, then NetworkPolicy (final for a
+//! pod that one isolates), then Baseline tier, then everything passes. A staged policy counts in
+//! [`compile_staged`] alone.
+//!
 //! Text in any form is parsed elsewhere (`objects`); numbers for identities, rule sets and port
 //! sets are given by the caller.
 #![forbid(unsafe_code)]
@@ -37,9 +41,9 @@ mod postings;
 pub mod selector;
 pub mod world;
 
-pub use compile::{RuleTable, compile};
+pub use compile::{RuleTable, compile, compile_staged};
 pub use datapath_abi::policy::Direction;
 pub use explain::{Explanation, explain};
 pub use identity::IdentityKey;
-pub use index::{Index, Touched};
+pub use index::{Index, Touched, View};
 pub use lower::{RuleSet, Universe, lower};

@@ -10,12 +10,13 @@
 //!   holds what all blocks around it say. A hole in a block is an entry of its own.
 //!
 //! PEERS and REGIONS are two answers of which the kernel takes the one with the greater
-//! precedence, PEERS' if both are equal.
+//! precedence, PEERS' if both are equal. If that answer is Pass, it asks the rule set's second stage.
 
 mod error;
 mod peers;
 mod ports;
 mod regions;
+mod stages;
 mod text;
 mod universe;
 
@@ -25,10 +26,12 @@ use std::num::NonZeroU32;
 use datapath_abi::addr::Addr;
 use datapath_abi::endpoint::RulesPtr;
 use datapath_abi::identity::CLASS_ANY;
-use datapath_abi::policy::{Decision, Verdict};
+use datapath_abi::policy::Decision;
 
 use crate::compile::{RuleRef, RuleTable};
-use crate::model::Action;
+
+use ports::Flatten;
+use stages::Stages;
 
 pub use error::{LowerError, What};
 pub use ports::{Peer, PortPrefix, PortSet, prefixes};
@@ -44,27 +47,48 @@ pub struct RuleSet {
     pub peers: BTreeMap<u32, Peer>,
     /// REGIONS: by first address and length of the prefix in the 128-bit form.
     pub regions: BTreeMap<(Addr, u8), Peer>,
+    /// What is asked where these say Pass. In the maps it goes by the rule set's number plus one; the
+    /// flags are those of both.
+    pub second: Option<Stage>,
+}
+
+/// The second stage of a rule set: the same two maps.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stage {
+    /// PEERS.
+    pub peers: BTreeMap<u32, Peer>,
+    /// REGIONS.
+    pub regions: BTreeMap<(Addr, u8), Peer>,
+}
+
+impl Stage {
+    fn flags(&self) -> u8 {
+        let mut flags = 0;
+        if peers::identities(&self.peers) > 0 {
+            flags |= RulesPtr::HAS_PEERS;
+        }
+        if self.peers.range(CLASS_ANY..).next().is_some() {
+            flags |= RulesPtr::HAS_CLASSES;
+        }
+        if !self.regions.is_empty() {
+            flags |= RulesPtr::HAS_REGIONS;
+        }
+        flags
+    }
 }
 
 impl RuleSet {
-    /// Of an isolated pod.
-    fn new(peers: BTreeMap<u32, Peer>, regions: BTreeMap<(Addr, u8), Peer>) -> Self {
-        let mut flags = RulesPtr::ISOLATED;
-        if peers::identities(&peers) > 0 {
-            flags |= RulesPtr::HAS_PEERS;
-        }
-        if peers.range(CLASS_ANY..).next().is_some() {
-            flags |= RulesPtr::HAS_CLASSES;
-        }
-        if !regions.is_empty() {
-            flags |= RulesPtr::HAS_REGIONS;
-        }
-        Self { flags, peers, regions }
+    fn new(isolated: bool, first: Stage, second: Option<Stage>) -> Self {
+        let isolated = if isolated { RulesPtr::ISOLATED } else { 0 };
+        let flags = isolated | first.flags() | second.as_ref().map_or(0, Stage::flags);
+        let Stage { peers, regions } = first;
+        Self { flags, peers, regions, second }
     }
 
     /// Number of entries in PEERS and REGIONS.
     pub fn entries(&self) -> usize {
-        self.peers.len() + self.regions.len()
+        let second = self.second.as_ref().map_or(0, |stage| stage.peers.len() + stage.regions.len());
+        self.peers.len() + self.regions.len() + second
     }
 }
 
@@ -140,17 +164,29 @@ pub fn lower_within(
     cookies: &mut impl Cookies,
     limits: &Limits,
 ) -> Result<RuleSet, LowerError> {
-    if !table.is_isolated() {
+    if table.is_open() {
         return Ok(RuleSet::default());
     }
-    let mut flatten = flatten(table, cookies, limits);
-    let (peers, split) = peers::peers(table, universe, &mut flatten, limits.peers)?;
-    let regions = regions::regions(table, universe, split, &mut flatten, limits.regions)?;
-    Ok(RuleSet::new(peers, regions))
+    stages::check_ranks(table)?;
+    let stages = Stages::of(table);
+    let decisions = stages.decisions(cookies);
+    let stage = |table: &RuleTable, decisions: &[Decision]| -> Result<Stage, LowerError> {
+        let mut flatten = Flatten::new(table, decisions.to_vec(), limits.ports);
+        let (peers, split) = peers::peers(table, universe, &mut flatten, limits.peers)?;
+        let regions = regions::regions(table, universe, split, &mut flatten, limits.regions)?;
+        Ok(Stage { peers, regions })
+    };
+    let first = stage(&stages.first, &decisions)?;
+    let second = match &stages.second {
+        Some(second) => Some(stage(second, &decisions[decisions.len() - second.rules.len()..])?),
+        None => None,
+    };
+    Ok(RuleSet::new(table.is_isolated(), first, second))
 }
 
 /// What [`lower_within`] gives now, made from what it gave before and the numbers of the identities that
 /// came, went, or changed their pods in between. Costs as much as these identities, not as all.
+/// If nodes have changed, only [`lower_within`] will do.
 ///
 /// # Errors
 ///
@@ -164,33 +200,37 @@ pub fn lower_again(
     limits: &Limits,
 ) -> Result<RuleSet, LowerError> {
     // A name may mean other addresses for whoever changed, and those may lie in any block.
-    if !table.is_isolated() || table.rules.iter().any(|rule| rule.ports.has_names()) {
+    if table.is_open() || table.rules.iter().any(|rule| rule.ports.has_names()) {
         return lower_within(table, universe, cookies, limits);
     }
-    let mut flatten = flatten(table, cookies, limits);
-    let RuleSet { flags: _, mut peers, regions } = old.clone();
-    for number in changed {
-        match peers::peer(table, universe, number, &mut flatten)? {
-            Some(peer) => peers.insert(number, peer),
-            None => peers.remove(&number),
-        };
-    }
-    if peers::identities(&peers) > limits.peers {
+    let stages = Stages::of(table);
+    let decisions = stages.decisions(cookies);
+    let RuleSet { flags: _, peers, regions, second } = old.clone();
+    let mut first = Stage { peers, regions };
+    let changed: Vec<u32> = changed.into_iter().collect();
+    let again = |stage: &mut Stage, table: &RuleTable, decisions: &[Decision]| -> Result<bool, LowerError> {
+        let mut flatten = Flatten::new(table, decisions.to_vec(), limits.ports);
+        for &number in &changed {
+            match peers::peer(table, universe, number, &mut flatten)? {
+                Some(peer) => stage.peers.insert(number, peer),
+                None => stage.peers.remove(&number),
+            };
+        }
+        Ok(peers::identities(&stage.peers) <= limits.peers)
+    };
+    let mut fits = again(&mut first, &stages.first, &decisions)?;
+    let second = match (&stages.second, second) {
+        (Some(table), Some(mut stage)) => {
+            fits &= again(&mut stage, table, &decisions[decisions.len() - table.rules.len()..])?;
+            Some(stage)
+        }
+        (None, None) => None,
+        // Not what this table was lowered to.
+        _ => return lower_within(table, universe, cookies, limits),
+    };
+    if !fits {
         // Lowering all of it fails with an error that says who takes how much.
         return lower_within(table, universe, cookies, limits);
     }
-    Ok(RuleSet::new(peers, regions))
-}
-
-fn flatten<'a>(table: &'a RuleTable, cookies: &mut impl Cookies, limits: &Limits) -> ports::Flatten<'a> {
-    let decisions = table.rules.iter().map(|rule| Decision {
-        cookie: cookies.cookie(&rule.rule).get(),
-        precedence: rule.precedence.0,
-        verdict: match rule.action {
-            Action::Allow => Verdict::Allow,
-            Action::Deny => Verdict::Deny,
-        } as u8,
-        pad: 0,
-    });
-    ports::Flatten::new(table, decisions.collect(), limits.ports)
+    Ok(RuleSet::new(table.is_isolated(), first, second))
 }

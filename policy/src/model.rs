@@ -1,11 +1,13 @@
-//! Namespace, Pod and NetworkPolicy as policy needs them, already parsed and defaulted.
+//! Namespace, Pod, Node and the policies as policy needs them, already parsed and defaulted.
 //!
 //! Only types whose values all make sense: who reads a manifest (`objects`) does the checking and
 //! reports errors by object and field. Nothing here knows YAML, JSON or the API server.
 
 mod block;
+mod cluster_policy;
 mod labels;
 mod network_policy;
+mod node;
 mod port;
 
 use std::collections::BTreeSet;
@@ -13,8 +15,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use block::{IpBlock, IpBlockError, canonical_ip, canonical_network, network_contains};
+pub use cluster_policy::{ClusterNetworkPolicy, ClusterRule, Subject, Tier};
 pub use labels::Labels;
 pub use network_policy::{Action, NamespaceScope, NetworkPolicy, Peer, Peers, Port, PortSpec, Ports, Precedence, Rule};
+pub use node::Node;
 pub use port::{PortRange, PortRangeError, Protocol};
 
 /// Label that the control plane sets on every namespace, with the namespace's name as value
@@ -165,6 +169,8 @@ pub(crate) fn named_port<'a>(
 pub enum PolicyKind {
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
 }
 
 impl PolicyKind {
@@ -172,6 +178,7 @@ impl PolicyKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 }
@@ -182,13 +189,13 @@ impl fmt::Display for PolicyKind {
     }
 }
 
-/// Names a policy object. Prints as `NetworkPolicy namespace/name`. The UID is no part of it: a
-/// policy that is deleted and created again with the same content is the same set of rules.
+/// Names a policy object. Prints as `NetworkPolicy namespace/name` or `ClusterNetworkPolicy name`.
+/// The UID is no part of it: a policy that is deleted and created again with the same content is the same set of rules.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PolicyRef {
     /// Kind.
     pub kind: PolicyKind,
-    /// Namespace.
+    /// Namespace; empty for kinds that have none.
     pub namespace: String,
     /// Name.
     pub name: String,
@@ -199,11 +206,20 @@ impl PolicyRef {
     pub fn network_policy(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { kind: PolicyKind::NetworkPolicy, namespace: namespace.into(), name: name.into() }
     }
+
+    /// A ClusterNetworkPolicy.
+    pub fn cluster(name: impl Into<String>) -> Self {
+        Self { kind: PolicyKind::ClusterNetworkPolicy, namespace: String::new(), name: name.into() }
+    }
 }
 
 impl fmt::Display for PolicyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        let Self { kind, namespace, name } = self;
+        match kind {
+            PolicyKind::NetworkPolicy => write!(f, "{kind} {namespace}/{name}"),
+            PolicyKind::ClusterNetworkPolicy => write!(f, "{kind} {name}"),
+        }
     }
 }
 
@@ -214,8 +230,12 @@ pub enum Object {
     Namespace(Namespace),
     /// A pod.
     Pod(Pod),
+    /// A node.
+    Node(Node),
     /// A network policy.
     NetworkPolicy(NetworkPolicy),
+    /// A cluster network policy.
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
 }
 
 impl Object {
@@ -224,7 +244,9 @@ impl Object {
         match self {
             Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
             Self::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
+            Self::Node(node) => ObjectKey::Node(node.name.clone()),
             Self::NetworkPolicy(policy) => ObjectKey::Policy(policy.policy_ref()),
+            Self::ClusterNetworkPolicy(policy) => ObjectKey::Policy(policy.policy_ref()),
         }
     }
 }
@@ -236,6 +258,8 @@ pub enum ObjectKey {
     Namespace(String),
     /// A pod.
     Pod(PodKey),
+    /// A node, by name.
+    Node(String),
     /// A policy of any kind.
     Policy(PolicyRef),
 }
@@ -245,6 +269,7 @@ impl fmt::Display for ObjectKey {
         match self {
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Pod(key) => write!(f, "Pod {key}"),
+            Self::Node(name) => write!(f, "Node {name}"),
             Self::Policy(policy) => policy.fmt(f),
         }
     }
@@ -265,5 +290,17 @@ impl From<Pod> for Object {
 impl From<NetworkPolicy> for Object {
     fn from(policy: NetworkPolicy) -> Self {
         Self::NetworkPolicy(policy)
+    }
+}
+
+impl From<ClusterNetworkPolicy> for Object {
+    fn from(policy: ClusterNetworkPolicy) -> Self {
+        Self::ClusterNetworkPolicy(policy)
+    }
+}
+
+impl From<Node> for Object {
+    fn from(node: Node) -> Self {
+        Self::Node(node)
     }
 }

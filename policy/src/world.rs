@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use datapath_abi::identity::{FIRST_POD, HOST, REMOTE_NODE, WORLD};
 use datapath_abi::policy::{Decision, Direction};
 
-use crate::compile::{RuleTable, compile};
+use crate::compile::{RuleTable, compile, compile_staged};
 use crate::index::Index;
 use crate::lower::{CookieTable, LowerError, PodAddress, RuleSet, Universe, lower};
 use crate::map_model::MapModel;
@@ -92,7 +92,7 @@ impl Flow {
 pub enum Side {
     /// No rules apply.
     Exempt(Exemption),
-    /// No policy isolates the pod in this direction.
+    /// No policy isolates the pod in this direction, and no rule of another decides.
     Open,
     /// A rule allows it.
     Allowed(RuleRef),
@@ -106,6 +106,14 @@ impl Side {
     /// Whether this end lets it pass.
     pub fn passes(&self) -> bool {
         matches!(self, Self::Exempt(_) | Self::Open | Self::Allowed(_))
+    }
+
+    /// The rule that decided, if one did.
+    pub fn rule(&self) -> Option<&RuleRef> {
+        match self {
+            Self::Allowed(rule) | Self::Denied(rule) => Some(rule),
+            Self::Exempt(_) | Self::Open | Self::Isolated(_) => None,
+        }
     }
 }
 
@@ -156,6 +164,7 @@ impl<'a> World<'a> {
                 owners.extend(pod.ips.iter().map(|ip| (*ip, pod.key.clone())));
             }
         }
+        universe.set_nodes(index.nodes());
         Self { index, universe, numbers, owners, nodes: Nodes::default() }
     }
 
@@ -214,34 +223,58 @@ impl<'a> World<'a> {
     ///
     /// When the rule set is too large to be lowered.
     pub fn side(&self, direction: Direction, flow: &Flow) -> Result<Side, LowerError> {
+        match self.exemption(direction, flow) {
+            Some(exemption) => Ok(Side::Exempt(exemption)),
+            None => {
+                let (subject, peer) = flow.seen_from(direction);
+                let End::Pod(key, _) = subject else { return Ok(Side::Exempt(Exemption::NoPod)) };
+                self.under(&compile(self.index, key, direction), peer, flow)
+            }
+        }
+    }
+
+    /// What they would say if the staged policies were enforced. `None` if none of those has a say.
+    ///
+    /// # Errors
+    ///
+    /// When the rule set is too large to be lowered.
+    pub fn staged(&self, direction: Direction, flow: &Flow) -> Result<Option<Side>, LowerError> {
+        let (End::Pod(key, _), peer) = flow.seen_from(direction) else { return Ok(None) };
+        if self.exemption(direction, flow).is_some() {
+            return Ok(None);
+        }
+        let Some(table) = compile_staged(self.index, key, direction) else { return Ok(None) };
+        self.under(&table, peer, flow).map(Some)
+    }
+
+    /// Why no rules apply to one end; `None` if they do.
+    pub fn exemption(&self, direction: Direction, flow: &Flow) -> Option<Exemption> {
         let (subject, peer) = flow.seen_from(direction);
-        let End::Pod(key, _) = subject else { return Ok(Side::Exempt(Exemption::NoPod)) };
+        let End::Pod(key, _) = subject else { return Some(Exemption::NoPod) };
         if self.index.pod(key).is_some_and(|pod| pod.host_network) {
-            return Ok(Side::Exempt(Exemption::HostNetwork));
+            return Some(Exemption::HostNetwork);
         }
         if matches!(peer, End::Pod(other, _) if other == key) {
-            return Ok(Side::Exempt(Exemption::Itself));
+            return Some(Exemption::Itself);
         }
-        if direction == Direction::Ingress && matches!(peer, End::LocalNode(_)) {
-            return Ok(Side::Exempt(Exemption::OwnNode));
-        }
-        let table = compile(self.index, key, direction);
+        (direction == Direction::Ingress && matches!(peer, End::LocalNode(_))).then_some(Exemption::OwnNode)
+    }
+
+    fn under(&self, table: &RuleTable, peer: &End, flow: &Flow) -> Result<Side, LowerError> {
         let mut cookies = CookieTable::default();
-        let rules = lower(&table, &self.universe, &mut cookies)?;
-        Ok(self.look_up(&table, &rules, &cookies, peer, flow))
+        let rules = lower(table, &self.universe, &mut cookies)?;
+        Ok(self.look_up(table, &rules, &cookies, peer, flow))
     }
 
     /// What a rule set says about a flow with `peer`.
     pub fn look_up(&self, table: &RuleTable, rules: &RuleSet, cookies: &CookieTable, peer: &End, flow: &Flow) -> Side {
-        if !table.is_isolated() {
-            return Side::Open;
-        }
         let model = MapModel::new(rules);
         let Decision { cookie, .. } = model.decide(self.identity(peer), peer.ip(), flow.proto, flow.port);
         let passes = model.passes(self.identity(peer), peer.ip(), flow.proto, flow.port);
         match cookies.rule(cookie) {
             Some(rule) if passes => Side::Allowed(rule.clone()),
             Some(rule) => Side::Denied(rule.clone()),
+            None if passes => Side::Open,
             None => Side::Isolated(table.isolated_by.clone()),
         }
     }

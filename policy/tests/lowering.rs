@@ -6,7 +6,7 @@ mod arbitrary;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use arbitrary::{PROBES, identity_key, network_policy, objects, peer, pod};
+use arbitrary::{PROBES, cluster_policy, identity_key, network_policy, objects, peer, pod};
 use datapath_abi::identity::{CLASS_ANY, REMOTE_NODE, UNKNOWN, UNMANAGED, WORLD};
 use datapath_abi::policy::{Decision, Direction, Verdict};
 use policy::compile::{PodMatch, RuleTable, TableNamespaces, TablePeers, TablePorts, TableRule, compile};
@@ -61,9 +61,10 @@ fn matches(
     let identity = world.universe().get(*number);
     let (by_identity, by_address) = match &rule.peers {
         TablePeers::Anyone => (true, false),
-        TablePeers::These { pods, blocks } => (
+        TablePeers::These { pods, blocks, nodes } => (
             identity.is_some_and(|identity| pods.iter().any(|pods| pods.matches(identity.key()))),
-            blocks.iter().any(|block| block.contains(*ip)),
+            blocks.iter().any(|block| block.contains(*ip))
+                || nodes.iter().any(|nodes| world.universe().node_addresses(nodes).any(|it| it == *ip)),
         ),
     };
     let (by_number, by_name) = match &rule.ports {
@@ -134,7 +135,7 @@ proptest! {
                             continue;
                         };
                         let first = &table.rules[*first];
-                        let verdict = match first.action { Action::Allow => Verdict::Allow, Action::Deny => Verdict::Deny };
+                        let verdict = match first.action { Action::Allow | Action::Pass => Verdict::Allow, Action::Deny => Verdict::Deny };
                         prop_assert_eq!((decision.precedence, decision.verdict), (first.precedence.0, verdict as u8));
                         let decided = cookies.rule(decision.cookie).unwrap();
                         let equals = found.iter().filter(|(place, _)| table.rules[*place].precedence == first.precedence);
@@ -181,21 +182,28 @@ proptest! {
                 let table = compile(&index, &pod.key, direction);
                 let written: usize = table.rules.iter().map(|rule| match &rule.peers {
                     TablePeers::Anyone => 0,
-                    TablePeers::These { blocks, .. } => blocks.iter().map(|block| 1 + block.except().len()).sum(),
+                    TablePeers::These { blocks, nodes, .. } => {
+                        let nodes = nodes.iter().flat_map(|nodes| world.universe().node_addresses(nodes)).count();
+                        nodes + blocks.iter().map(|block| 1 + block.except().len()).sum::<usize>()
+                    }
                 }).sum();
                 let rules = lower(&table, world.universe(), &mut CookieTable::default()).unwrap();
-                prop_assert!(rules.regions.len() <= written + named + 1);
-                let classes = rules.peers.range(CLASS_ANY..).count();
-                prop_assert!(rules.peers.len() <= world.universe().len() + classes);
+                let stages = [(&rules.peers, &rules.regions)].into_iter().chain(rules.second.iter().map(|it| (&it.peers, &it.regions)));
+                for (peers, regions) in stages {
+                    prop_assert!(regions.len() <= written + named + 1);
+                    let classes = peers.range(CLASS_ANY..).count();
+                    prop_assert!(peers.len() <= world.universe().len() + classes);
+                }
             }
         }
     }
 
     #[test]
     fn lowering_again_for_who_changed_is_lowering_all(
-        policies in prop::collection::vec(network_policy(), 1..4), before in prop::collection::vec(pod(), 0..6), after in prop::collection::vec(pod(), 0..6),
+        policies in prop::collection::vec(network_policy(), 0..4), cluster in prop::collection::vec(cluster_policy(), 0..3),
+        before in prop::collection::vec(pod(), 0..6), after in prop::collection::vec(pod(), 0..6),
     ) {
-        let index = index(policies.into_iter().map(Object::from));
+        let index = index(policies.into_iter().map(Object::from).chain(cluster.into_iter().map(Object::from)));
         let (old, new) = (universe(&index, &before), universe(&index, &after));
         let changed: BTreeSet<u32> = old.iter().chain(new.iter()).map(|(number, _)| number)
             .filter(|number| old.get(*number) != new.get(*number)).collect();
@@ -395,4 +403,38 @@ fn reserved_numbers_are_no_identities_of_pods() {
     universe.insert(256, key.clone()).unwrap();
     universe.insert((1 << 24) - 1, key).unwrap();
     assert_eq!(universe.len(), 2);
+}
+
+#[test]
+fn a_tier_with_more_rules_than_places_is_refused_by_name() {
+    use policy::model::{ClusterNetworkPolicy, ClusterRule, Peers, Subject, Tier};
+    let limit = Precedence::TIER_RULES;
+    let guard = |name: &str, tier: Tier, rules: usize| -> Object {
+        let rule = ClusterRule {
+            name: None,
+            action: Action::Deny,
+            rule: policy::model::Rule { peers: Peers::These(vec![pods_in("{}", "{}")]), ports: vec![].into() },
+        };
+        let subject = Subject { namespaces: Selector::everything(), pods: Selector::everything() };
+        let (ingress, egress) = (vec![rule; rules], Vec::new());
+        let (name, staged) = (name.to_owned(), false);
+        ClusterNetworkPolicy { name, tier, priority: 1, subject, ingress, egress, staged }.into()
+    };
+    for tier in Tier::ALL {
+        let lowered = |rules: usize| {
+            let index = index([fixture_pod("a/db").into(), guard("few", tier, 1), guard("many", tier, rules)]);
+            let table = compile(&index, &key("a/db"), Direction::Ingress);
+            lower(&table, World::new(&index).universe(), &mut CookieTable::default())
+        };
+        assert!(lowered(limit - 1).is_ok());
+        let error = lowered(limit).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "ClusterNetworkPolicy many takes {limit} of {} rules of one tier, more than the {limit} that one rule \
+                 set may have: let fewer ClusterNetworkPolicies of one tier select the same pods",
+                limit + 1
+            )
+        );
+    }
 }

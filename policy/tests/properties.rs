@@ -4,15 +4,15 @@ mod arbitrary;
 
 use std::collections::BTreeMap;
 
-use arbitrary::{flows, network_policy, object, objects, pod};
+use arbitrary::{cluster_policy, flows, network_policy, object, objects, pod};
 use datapath_abi::policy::Direction;
-use policy::compile::{RuleTable, compile};
-use policy::explain::explain;
+use policy::compile::{RuleTable, compile, compile_staged};
+use policy::explain::{Standing, Walk, explain};
 use policy::identity::{Config, IdentityKey};
 use policy::index::Index;
 use policy::lower::{CookieTable, PodAddress, RuleSet, Universe, lower};
-use policy::model::{Object, ObjectKey, PodKey};
-use policy::oracle::Oracle;
+use policy::model::{Action, Object, ObjectKey, PodKey, PolicyKind};
+use policy::oracle::{Oracle, Ruling};
 use policy::world::{End, Flow, FlowVerdict, Side, World};
 use proptest::prelude::*;
 
@@ -86,8 +86,22 @@ proptest! {
         for flow in all.iter().skip(pick.index(97)).step_by(97) {
             let FlowVerdict { egress, ingress } = world.verdict(flow).unwrap();
             prop_assert_eq!(egress.passes() && ingress.passes(), oracle.allows(flow), "{:?}", flow);
-            for side in [&egress, &ingress] {
-                prop_assert!(!matches!(side, Side::Denied(_)), "NetworkPolicy has no rule that denies");
+            for (direction, side) in [(Direction::Egress, &egress), (Direction::Ingress, &ingress)] {
+                if matches!(side, Side::Exempt(_)) {
+                    continue;
+                }
+                // Not the verdict alone: the tier that decided, too.
+                let of = |kind: PolicyKind| side.rule().is_some_and(|rule| rule.policy.kind == kind);
+                let said = match (oracle.ruling(direction, flow), side) {
+                    (Ruling::Default, Side::Open) => true,
+                    (Ruling::NetworkPolicy(false), Side::Isolated(_)) => true,
+                    (Ruling::NetworkPolicy(true), Side::Allowed(_)) => of(PolicyKind::NetworkPolicy),
+                    (Ruling::Admin(allows) | Ruling::Baseline(allows), _) => {
+                        of(PolicyKind::ClusterNetworkPolicy) && side.passes() == allows
+                    }
+                    _ => false,
+                };
+                prop_assert!(said, "{:?}: {} but {:?}", flow, side, oracle.ruling(direction, flow));
             }
         }
     }
@@ -101,19 +115,48 @@ proptest! {
             let explanation = explain(&world, flow).unwrap();
             prop_assert_eq!(explanation.verdict(), world.verdict(flow).unwrap());
             for side in [&explanation.egress, &explanation.ingress] {
-                let matching = side.considered.iter().filter(|rule| rule.matches()).count();
-                let deciding: Vec<_> = side.considered.iter().filter(|rule| rule.decides).collect();
-                match &side.outcome {
-                    Side::Exempt(_) | Side::Open => prop_assert!(side.isolated_by.is_empty() && side.considered.is_empty()),
-                    Side::Isolated(policies) => {
-                        prop_assert_eq!(policies, &side.isolated_by);
-                        prop_assert_eq!((matching, deciding.len()), (0, 0), "{}", explanation);
-                    }
-                    Side::Allowed(rule) | Side::Denied(rule) => {
-                        prop_assert_eq!(deciding.len(), 1);
-                        prop_assert_eq!(&deciding[0].rule, rule);
-                        prop_assert!(deciding[0].matches(), "{}", explanation);
-                    }
+                for walk in std::iter::once(&side.walk).chain(&side.staged) {
+                    let reason = contradiction(walk);
+                    prop_assert_eq!(reason, None, "{}", explanation);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_staged_changes_nothing_that_is_enforced(objects in objects()) {
+        let enforced = |object: &Object| match object {
+            Object::NetworkPolicy(policy) => !policy.staged,
+            Object::ClusterNetworkPolicy(policy) => !policy.staged,
+            _ => true,
+        };
+        let without: Vec<Object> = objects.iter().filter(|object| enforced(object)).cloned().collect();
+        let (with, without) = (index(&objects), index(&without));
+        for pod in with.pods() {
+            for direction in DIRECTIONS {
+                let table = compile(&with, &pod.key, direction);
+                prop_assert_eq!(table.digest(), compile(&without, &pod.key, direction).digest());
+                // And who has no staged policy has nothing to evaluate.
+                prop_assert_eq!(compile_staged(&without, &pod.key, direction), None);
+            }
+        }
+    }
+
+    #[test]
+    fn what_would_be_is_what_the_api_text_says_of_all(objects in objects(), pick in any::<proptest::sample::Index>()) {
+        let index = index(&objects);
+        let (oracle, enforced) = (Oracle::with_staged(objects.iter().cloned()), Oracle::new(objects.iter().cloned()));
+        let world = World::new(&index);
+        let all: Vec<Flow> = flows(&objects).collect();
+        for flow in all.iter().skip(pick.index(89)).step_by(89) {
+            for direction in DIRECTIONS {
+                if world.exemption(direction, flow).is_some() {
+                    continue;
+                }
+                let would = oracle.ruling(direction, flow).allows();
+                match world.staged(direction, flow).unwrap() {
+                    Some(side) => prop_assert_eq!(side.passes(), would, "{:?}", flow),
+                    None => prop_assert_eq!(enforced.ruling(direction, flow).allows(), would, "{:?}", flow),
                 }
             }
         }
@@ -171,9 +214,11 @@ proptest! {
 
     #[test]
     fn an_identity_that_does_not_concern_a_table_changes_no_entry(
-        policies in prop::collection::vec(network_policy(), 1..4), pods in prop::collection::vec(pod(), 1..5), late in pod(),
+        policies in prop::collection::vec(network_policy(), 0..4), cluster in prop::collection::vec(cluster_policy(), 0..3),
+        pods in prop::collection::vec(pod(), 1..5), late in pod(),
     ) {
-        let objects: Vec<Object> = policies.into_iter().map(Object::from).chain(pods.into_iter().map(Object::from)).collect();
+        let policies = policies.into_iter().map(Object::from).chain(cluster.into_iter().map(Object::from));
+        let objects: Vec<Object> = policies.chain(pods.into_iter().map(Object::from)).collect();
         let index = index(&objects);
         let world = World::new(&index);
         let key = index.identity_of(&late);
@@ -205,6 +250,38 @@ proptest! {
             }
         }
     }
+}
+
+/// What the reasons for a verdict say against it, if they do.
+fn contradiction(walk: &Walk) -> Option<String> {
+    let asked = walk.considered.iter().filter(|rule| walk.is_asked(rule.standing));
+    let tier = |standing| asked.clone().filter(move |rule| rule.standing == standing && rule.matches());
+    let first = |standing| tier(standing).next();
+    let rules = [Standing::Admin, Standing::Baseline].map(first);
+    let deciding: Vec<_> = walk.considered.iter().filter(|rule| rule.decides).collect();
+    let expected = match rules {
+        [Some(admin), _] if admin.action != Action::Pass => Some(&admin.rule),
+        _ if !walk.isolated_by.is_empty() => {
+            let any = tier(Standing::NetworkPolicy).find(|rule| rule.decides);
+            any.or_else(|| first(Standing::NetworkPolicy)).map(|rule| &rule.rule)
+        }
+        [_, baseline] => baseline.map(|rule| &rule.rule),
+    };
+    if walk.considered.iter().filter(|rule| rule.passes_on).any(|rule| {
+        rule.action != Action::Pass || !rule.matches() || !rules.iter().flatten().any(|it| it.rule == rule.rule)
+    }) {
+        return Some("the wrong rule passes on".to_owned());
+    }
+    if deciding.iter().any(|rule| !rule.matches()) || deciding.len() > 1 {
+        return Some("a rule decides that does not match, or not alone".to_owned());
+    }
+    let said = match &walk.outcome {
+        Side::Exempt(_) => walk.considered.is_empty(),
+        Side::Open => expected.is_none() && walk.isolated_by.is_empty() && deciding.is_empty(),
+        Side::Isolated(policies) => *policies == walk.isolated_by && expected.is_none() && deciding.is_empty(),
+        Side::Allowed(rule) | Side::Denied(rule) => expected == Some(rule) && deciding.len() == 1,
+    };
+    (!said).then(|| format!("the rules say {expected:?}"))
 }
 
 #[derive(Clone)]

@@ -28,6 +28,19 @@ pub fn policy(key: &str, spec: &str) -> String {
     )
 }
 
+/// A ClusterNetworkPolicy with this spec, indented by two spaces.
+pub fn cluster_policy(name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+         metadata: {{name: {name}}}\nspec:\n{spec}\n"
+    )
+}
+
+/// The same policy, staged.
+pub fn staged(policy: &str) -> String {
+    policy.replacen("metadata: {", "metadata: {annotations: {policy.bulkhead.io/enforcement: staged}, ", 1)
+}
+
 fn split(key: &str) -> (&str, &str) {
     key.split_once('/').unwrap_or_else(|| panic!("{key:?} is no namespace/name"))
 }

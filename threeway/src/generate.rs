@@ -93,6 +93,8 @@ impl World<'_> {
         }
         objects.extend(random.several(0..=2, |random| stranger(random).into()));
         objects.extend(random.several(0..=6, |random| policies::network_policy(random).into()));
+        objects.extend(random.several(0..=2, |random| policies::node(random).into()));
+        objects.extend(random.several(0..=4, |random| policies::cluster_policy(random).into()));
         objects
     }
 
@@ -122,6 +124,8 @@ impl World<'_> {
                 Some(object) => self.apply(object),
                 None => self.apply(policies::network_policy(random).into()),
             },
+            16..=17 => self.apply(policies::cluster_policy(random).into()),
+            18 => self.apply(policies::node(random).into()),
             _ => self.apply(policies::network_policy(random).into()),
         }
     }

@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use policy::{
-    model::{IpBlock, Labels, Namespace, NamespaceScope, NetworkPolicy, Object, Peer, Peers, Pod, Ports, Rule},
+    model::{
+        ClusterNetworkPolicy, ClusterRule, IpBlock, Labels, Namespace, NamespaceScope, NetworkPolicy, Node, Object,
+        Peer, Peers, Pod, Ports, Rule, Subject,
+    },
     selector::Selector,
 };
 
@@ -90,7 +93,11 @@ fn lesser_objects(object: &Object) -> Vec<Object> {
             .map(|labels| Namespace::new(namespace.name(), labels).into())
             .collect(),
         Object::Pod(pod) => lesser_pods(pod).into_iter().map(Object::from).collect(),
+        Object::Node(node) => {
+            lesser_labels(&node.labels).into_iter().map(|labels| Node { labels, ..node.clone() }.into()).collect()
+        }
         Object::NetworkPolicy(policy) => lesser_policies(policy).into_iter().map(Object::from).collect(),
+        Object::ClusterNetworkPolicy(policy) => lesser_cluster_policies(policy).into_iter().map(Object::from).collect(),
     }
 }
 
@@ -127,6 +134,31 @@ fn lesser_policies(policy: &NetworkPolicy) -> Vec<NetworkPolicy> {
     if let Some(rules) = &policy.egress {
         let lists = std::iter::once(None).chain(lesser_rule_lists(rules).into_iter().map(Some));
         lesser.extend(lists.map(|egress| NetworkPolicy { egress, ..policy.clone() }));
+    }
+    lesser
+}
+
+fn lesser_cluster_policies(policy: &ClusterNetworkPolicy) -> Vec<ClusterNetworkPolicy> {
+    let lesser_rule = |rule: &ClusterRule| {
+        let lesser = lesser_rules(&rule.rule).into_iter();
+        // A ClusterNetworkPolicy cannot say "anyone".
+        let lesser = lesser.filter(|rule| !matches!(rule.peers, Peers::Anyone));
+        lesser.map(|less| ClusterRule { rule: less, ..rule.clone() }).collect()
+    };
+    let mut lesser = Vec::new();
+    for ingress in lesser_lists(&policy.ingress, lesser_rule) {
+        lesser.push(ClusterNetworkPolicy { ingress, ..policy.clone() });
+    }
+    for egress in lesser_lists(&policy.egress, lesser_rule) {
+        lesser.push(ClusterNetworkPolicy { egress, ..policy.clone() });
+    }
+    for pods in lesser_selectors(&policy.subject.pods) {
+        let subject = Subject { pods, ..policy.subject.clone() };
+        lesser.push(ClusterNetworkPolicy { subject, ..policy.clone() });
+    }
+    for namespaces in lesser_selectors(&policy.subject.namespaces) {
+        let subject = Subject { namespaces, ..policy.subject.clone() };
+        lesser.push(ClusterNetworkPolicy { subject, ..policy.clone() });
     }
     lesser
 }
@@ -183,6 +215,8 @@ fn lesser_peers(peer: &Peer) -> Vec<Peer> {
             let lists = lesser_lists(block.except(), |_| Vec::new());
             lists.into_iter().filter_map(|holes| IpBlock::new(block.cidr(), holes).ok().map(Peer::Block)).collect()
         }
+        Peer::Nodes(nodes) => lesser_selectors(nodes).into_iter().map(Peer::Nodes).collect(),
+        Peer::Domains(_) => Vec::new(),
     }
 }
 

@@ -18,7 +18,8 @@ use ::tests::{model::Says, packet as wire};
 use policy::{
     fixture::text as fixture,
     model::{
-        IpBlock, NamespaceScope, NetworkPolicy, Object, ObjectKey, Peer, Peers, Pod, PodKey, PolicyRef, Ports, Rule,
+        Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NamespaceScope, NetworkPolicy, Object, ObjectKey, Peer,
+        Peers, Pod, PodKey, PolicyRef, Ports, Rule,
     },
 };
 
@@ -70,8 +71,32 @@ fn object(object: &Object) -> String {
             format!("namespace {}{labels}", namespace.name())
         }
         Object::Pod(pod) => self::pod(pod),
+        Object::Node(node) => {
+            let labels: String = node.labels.iter().map(|(key, value)| format!(" {key}={value}")).collect();
+            let ips: String = node.ips.iter().map(|ip| format!(" ip={ip}")).collect();
+            format!("node {}{labels}{ips}", node.name)
+        }
         Object::NetworkPolicy(policy) => network_policy(policy),
+        Object::ClusterNetworkPolicy(policy) => cluster_policy(policy),
     }
+}
+
+fn cluster_policy(policy: &ClusterNetworkPolicy) -> String {
+    let ClusterNetworkPolicy { name, tier, priority, subject, ingress, egress, staged } = policy;
+    let (tier, staged) = (tier.as_str().to_lowercase(), if *staged { " staged" } else { "" });
+    let mut lines =
+        vec![format!("cluster {name} {tier} {priority} {} in {}{staged}", subject.pods, subject.namespaces)];
+    for (direction, rules, word) in [("ingress", ingress, "from"), ("egress", egress, "to")] {
+        lines.extend(rules.iter().map(|ClusterRule { name: _, action, rule }| {
+            let action = match action {
+                Action::Allow => "accept",
+                Action::Deny => "deny",
+                Action::Pass => "pass",
+            };
+            format!("  {direction} {action} {word} {}", self::rule(rule))
+        }));
+    }
+    lines.join("\n")
 }
 
 fn pod(pod: &Pod) -> String {
@@ -86,7 +111,8 @@ fn pod(pod: &Pod) -> String {
 }
 
 fn network_policy(policy: &NetworkPolicy) -> String {
-    let mut lines = vec![format!("policy {}/{} {}", policy.namespace, policy.name, policy.pod_selector)];
+    let staged = if policy.staged { " staged" } else { "" };
+    let mut lines = vec![format!("policy {}/{} {}{staged}", policy.namespace, policy.name, policy.pod_selector)];
     for (direction, rules, word) in [("ingress", &policy.ingress, "from"), ("egress", &policy.egress, "to")] {
         match rules.as_deref() {
             None => {}
@@ -114,6 +140,8 @@ fn peer(peer: &Peer) -> String {
         Peer::Pods { namespaces: NamespaceScope::Own, pods } => pods.to_string(),
         Peer::Pods { namespaces: NamespaceScope::Matching(namespaces), pods } => format!("{pods} in {namespaces}"),
         Peer::Block(block) => IpBlock::to_string(block),
+        Peer::Nodes(nodes) => format!("nodes {nodes}"),
+        Peer::Domains(names) => format!("domains {}", names.join(",")),
     }
 }
 
@@ -166,6 +194,8 @@ fn key(kind: &str, name: &str) -> Result<ObjectKey, String> {
     Ok(match kind {
         "Namespace" => ObjectKey::Namespace(name.to_owned()),
         "Pod" => ObjectKey::Pod(pod_key(name)?),
+        "Node" => ObjectKey::Node(name.to_owned()),
+        "ClusterNetworkPolicy" => ObjectKey::Policy(PolicyRef::cluster(name)),
         "NetworkPolicy" => {
             let (namespace, name) = name.split_once('/').ok_or_else(|| format!("{name:?} is no namespace/name"))?;
             ObjectKey::Policy(PolicyRef::network_policy(namespace, name))

@@ -33,8 +33,9 @@ enum PolicyCommand {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 SELECTS counts pods in the cluster and endpoints on this node; ENTRIES is what the rule sets it is
-part of take in the kernel's maps; STATUS is accepted, refused (not in force), or last-good (an
-earlier version is in force because the present one has an error).
+part of take in the kernel's maps; STATUS is accepted, refused (not in force), last-good (an
+earlier version is in force because the present one has an error), or staged (evaluated and
+reported, not enforced).
 
 Examples:
   bulkhead policy list
@@ -51,15 +52,16 @@ struct ListArgs {
 #[command(after_help = "\
 Examples:
   bulkhead policy get shop/db-ingress
-  bulkhead policy get shop/db-ingress -o json | jq '.warnings'")]
+  bulkhead policy get shop/db-ingress -o json | jq '.warnings'
+  bulkhead policy get guard                 a ClusterNetworkPolicy")]
 struct GetArgs {
     /// NAMESPACE/NAME, or NAME for kinds without a namespace
     #[arg(value_parser = Name::parse)]
     policy: Name,
 
-    /// Kind of the policy
-    #[arg(long, default_value = "NetworkPolicy")]
-    kind: String,
+    /// Kind of the policy [default: NetworkPolicy, or ClusterNetworkPolicy for a NAME alone]
+    #[arg(long)]
+    kind: Option<String>,
 }
 
 /// Name of a policy.
@@ -112,14 +114,18 @@ impl ListArgs {
 impl GetArgs {
     async fn run(self, context: &mut Context) -> Result<Exit, Failure> {
         let Name { namespace, name } = self.policy;
-        if self.kind == "NetworkPolicy" && namespace.is_empty() {
+        let kind = self.kind.unwrap_or_else(|| match namespace.is_empty() {
+            true => "ClusterNetworkPolicy".to_owned(),
+            false => "NetworkPolicy".to_owned(),
+        });
+        if kind == "NetworkPolicy" && namespace.is_empty() {
             return Err(Failure::usage(
                 format_args!("a NetworkPolicy has a namespace, {name:?} names none"),
                 format_args!("write NAMESPACE/{name}; `bulkhead policy list` shows them all"),
             ));
         }
         let connection = context.connect().await?;
-        let request = GetPolicyRequest { namespace, name, kind: self.kind };
+        let request = GetPolicyRequest { namespace, name, kind };
         let detail: Detail = connection.answer("policy get", connection.admin().get_policy(request)).await?.into();
         match context.out.format() {
             Format::Table => policy::detail(&mut context.out, &detail)?,

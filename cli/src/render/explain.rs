@@ -9,7 +9,7 @@ use super::{
 };
 use crate::view::{
     Verdict,
-    explain::{DirectionExplained, Explanation, Party},
+    explain::{Considered, DirectionExplained, Explanation, Party},
     labels_text, objects_text,
 };
 
@@ -71,21 +71,53 @@ fn direction(out: &mut Out, direction: &DirectionExplained) -> io::Result<()> {
     if direction.isolated {
         out.words(&format!("  isolated by {}", objects_text(&direction.isolated_by)))?;
     }
-    let mut table = Table::new(["", "RULE", "SAYS", "MATCHES", "WHY"]).indent(2);
-    for rule in &direction.considered {
-        table.row([
-            Item::new(Tone::Title, if rule.decides { "=>" } else { "" }),
-            Item::from(rule.rule.to_string()),
-            verdict(rule.verdict),
-            Item::from(if rule.matched { "yes" } else { "no" }),
-            Item::from(&rule.why),
-        ]);
-    }
     match (direction.considered.is_empty(), direction.isolated) {
-        (true, true) => out.line("  no rules"),
-        (true, false) => Ok(()),
-        (false, _) => out.table(&table, ""),
+        (true, true) => out.line("  no rules")?,
+        (true, false) => {}
+        (false, _) => rules(out, &direction.considered)?,
     }
+    let Some(staged) = &direction.staged else { return Ok(()) };
+    let (tone, word) = self::word(staged.verdict);
+    out.raw("\n")?;
+    out.toned(tone, &format!("  with the staged policies: {word}"))?;
+    out.words(&format!("  {}", staged.reason))?;
+    rules(out, &staged.considered)
+}
+
+/// Rules in the order in which they are asked; with their tiers, if there is more than one.
+fn rules(out: &mut Out, considered: &[Considered]) -> io::Result<()> {
+    let tiers = considered.iter().any(|rule| !matches!(rule.tier.as_str(), "" | "NetworkPolicy"));
+    let heads = ["", "TIER", "RULE", "SAYS", "MATCHES", "WHY"];
+    let mut table = match tiers {
+        true => Table::new(heads).indent(2),
+        false => Table::new(["", "RULE", "SAYS", "MATCHES", "WHY"]).indent(2),
+    };
+    for rule in considered {
+        let mark = match (rule.decides, rule.passes_on) {
+            (true, _) => "=>",
+            (_, true) => "->",
+            _ => "",
+        };
+        let mut title = rule.rule.to_string();
+        if !rule.name.is_empty() {
+            title = format!("{title} {}", rule.name);
+        }
+        if rule.staged {
+            title = format!("{title} (staged)");
+        }
+        let matches = match (rule.matched, rule.not_asked) {
+            (true, true) => "not asked",
+            (true, false) => "yes",
+            (false, _) => "no",
+        };
+        let (mark, title) = (Item::new(Tone::Title, mark), Item::from(&title));
+        let (says, matches, why) = (verdict(rule.verdict), Item::from(matches), Item::from(&rule.why));
+        match tiers {
+            true => table.row([mark, Item::from(&rule.tier), title, says, matches, why]),
+            false => table.row([mark, title, says, matches, why]),
+        };
+    }
+    out.table(&table, "  no rules")
 }
 
 /// The verdict as a word, and its colour.

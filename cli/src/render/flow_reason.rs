@@ -27,6 +27,29 @@ fn rulings(extension: &FlowExtension) -> impl Iterator<Item = (&'static str, &Ru
     both.into_iter().filter_map(|(direction, ruling)| Some((direction, ruling?)))
 }
 
+/// What would happen if the staged policies were enforced, with the rule; `None` if none of those has a
+/// say in either direction.
+pub(crate) fn staged(extension: &FlowExtension) -> Option<String> {
+    let FlowExtension { egress, ingress, staged_egress, staged_ingress, .. } = extension;
+    if staged_egress.is_none() && staged_ingress.is_none() {
+        return None;
+    }
+    // A direction without staged policies says what it says.
+    let would = FlowExtension {
+        egress: staged_egress.clone().or_else(|| egress.clone()),
+        ingress: staged_ingress.clone().or_else(|| ingress.clone()),
+        ..FlowExtension::default()
+    };
+    Some(match denied(&would) {
+        Some(by) if by.starts_with("denied") => by,
+        Some(by) => format!("denied, {by}"),
+        None => match allowed(&would) {
+            by if by.starts_with("by ") => format!("allowed {by}"),
+            why => format!("allowed, {why}"),
+        },
+    })
+}
+
 /// The reason of a drop in words.
 fn text(drop_text: &str, reason: Option<DropReason>) -> String {
     match (drop_text, reason) {

@@ -60,7 +60,10 @@ impl FlowTable {
             Item::new(tone, word),
             Item::from(ends(flow)),
             Item::from(protocol(flow, extension.as_ref())),
-            Item::from(why(flow, extension.as_ref())),
+            Item::from(match extension.as_ref().and_then(flow_reason::staged) {
+                None => why(flow, extension.as_ref()),
+                Some(staged) => format!("{} [with staged policies: {staged}]", why(flow, extension.as_ref())),
+            }),
         ]);
     }
 

@@ -21,7 +21,7 @@ pub(crate) fn list(out: &mut Out, policies: &[Policy]) -> io::Result<()> {
             Item::from(or_dash(&policy.policy.namespace)),
             Item::from(&policy.policy.name),
             status(policy.status),
-            Item::from(or_dash(&isolates(policy))),
+            Item::from(standing(policy)),
             Item::from(policy.selected_pods.to_string()),
             Item::from(policy.selected_endpoints.to_string()),
             Item::from(policy.entries.to_string()),
@@ -39,7 +39,13 @@ pub(crate) fn detail(out: &mut Out, detail: &Detail) -> io::Result<()> {
     let reason = if policy.reason.is_empty() { String::new() } else { format!(": {}", policy.reason) };
     out.field("status", &format!("{}{reason}", policy.status.word()))?;
     out.field("from", &origin(policy))?;
-    out.field("isolates", &or_dash(&isolates(policy)))?;
+    match &policy.tier {
+        None => out.field("isolates", &or_dash(&isolates(policy)))?,
+        Some(tier) => {
+            out.field("tier", &tier.to_string())?;
+            out.field("rules", &or_dash(&isolates(policy)))?;
+        }
+    }
     out.field(
         "selects",
         &format!(
@@ -55,7 +61,8 @@ pub(crate) fn detail(out: &mut Out, detail: &Detail) -> io::Result<()> {
     out.raw("\n")?;
     let mut table = Table::new(["RULE", "SAYS", "PEERS", "PORTS", "PODS NOW"]).right([4]);
     for summary in rules {
-        let title = format!("{}[{}]", summary.rule.direction, summary.rule.index);
+        let name = if summary.name.is_empty() { String::new() } else { format!(" {}", summary.name) };
+        let title = format!("{}[{}]{name}", summary.rule.direction, summary.rule.index);
         // Peers and ports stand under each other, one per line, as in the object.
         let lines = summary.peers.len().max(summary.ports.len()).max(1);
         for line in 0..lines {
@@ -73,7 +80,11 @@ pub(crate) fn detail(out: &mut Out, detail: &Detail) -> io::Result<()> {
             }
         }
     }
-    out.table(&table, "no rules: nothing is allowed in the directions it isolates")?;
+    let no_rules = match policy.tier {
+        None => "no rules: nothing is allowed in the directions it isolates",
+        Some(_) => "no rules: it has no effect",
+    };
+    out.table(&table, no_rules)?;
     if !warnings.is_empty() {
         out.title("PROBABLY NOT MEANT")?;
         for warning in warnings {
@@ -81,6 +92,14 @@ pub(crate) fn detail(out: &mut Out, detail: &Detail) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What it isolates, or the tier and the rules it has there.
+fn standing(policy: &Policy) -> String {
+    match &policy.tier {
+        None => or_dash(&isolates(policy)),
+        Some(tier) => format!("{tier}: {}", or_dash(&isolates(policy))),
+    }
 }
 
 /// The directions it isolates, with the number of rules: `egress(2),ingress(1)`.
@@ -108,7 +127,7 @@ fn status(status: State) -> Item {
     let tone = match status {
         State::Accepted => Tone::Good,
         State::Refused => Tone::Bad,
-        State::LastGood | State::Unknown => Tone::Warn,
+        State::LastGood | State::Staged | State::Unknown => Tone::Warn,
     };
     Item::new(tone, status.word())
 }

@@ -92,6 +92,23 @@ pub(crate) struct DirectionExplained {
     pub(crate) deciding: Option<Rule>,
     pub(crate) considered: Vec<Considered>,
     pub(crate) enforced_here: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) staged: Option<Staged>,
+}
+
+/// A direction as it would be if the staged policies were enforced.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Staged {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: String,
+    pub(crate) deciding: Option<Rule>,
+    pub(crate) considered: Vec<Considered>,
+}
+
+impl From<pb::StagedExplained> for Staged {
+    fn from(pb::StagedExplained { verdict, reason, deciding, considered }: pb::StagedExplained) -> Self {
+        Self { verdict: Verdict::of(verdict), reason, deciding: deciding.map(Rule::from), considered: all(considered) }
+    }
 }
 
 impl From<pb::DirectionExplained> for DirectionExplained {
@@ -106,6 +123,7 @@ impl From<pb::DirectionExplained> for DirectionExplained {
             deciding,
             considered,
             enforced_here,
+            staged,
         } = wire;
         Self {
             direction: Direction::of(direction),
@@ -117,6 +135,7 @@ impl From<pb::DirectionExplained> for DirectionExplained {
             deciding: deciding.map(Rule::from),
             considered: all(considered),
             enforced_here,
+            staged: staged.map(Staged::from),
         }
     }
 }
@@ -129,10 +148,34 @@ pub(crate) struct Considered {
     pub(crate) matched: bool,
     pub(crate) decides: bool,
     pub(crate) why: String,
+    /// Empty from a daemon that does not say.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) tier: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) staged: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) passes_on: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) not_asked: bool,
 }
 
 impl From<pb::ConsideredRule> for Considered {
-    fn from(pb::ConsideredRule { rule, verdict, matched, decides, why }: pb::ConsideredRule) -> Self {
-        Self { rule: rule.unwrap_or_default().into(), verdict: Verdict::of(verdict), matched, decides, why }
+    fn from(wire: pb::ConsideredRule) -> Self {
+        let pb::ConsideredRule { rule, verdict, matched, decides, why, tier, name, staged, passes_on, not_asked } =
+            wire;
+        Self {
+            rule: rule.unwrap_or_default().into(),
+            verdict: Verdict::of(verdict),
+            matched,
+            decides,
+            why,
+            tier,
+            name,
+            staged,
+            passes_on,
+            not_asked,
+        }
     }
 }

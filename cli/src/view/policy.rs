@@ -1,5 +1,7 @@
 //! Policies: whether they are in force, whom they select, what they say.
 
+use std::fmt;
+
 use proto::bulkhead::admin::v1 as pb;
 use serde::Serialize;
 
@@ -12,6 +14,7 @@ pub(crate) enum State {
     Accepted,
     Refused,
     LastGood,
+    Staged,
     Unknown,
 }
 
@@ -22,6 +25,7 @@ impl State {
             Self::Accepted => "accepted",
             Self::Refused => "refused",
             Self::LastGood => "last-good",
+            Self::Staged => "staged",
             Self::Unknown => "unknown",
         }
     }
@@ -43,6 +47,22 @@ pub(crate) struct Policy {
     pub(crate) origin: Option<Origin>,
     #[serde(rename = "warning_count")]
     pub(crate) warnings: u32,
+    /// `None` for kinds without tiers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tier: Option<Tier>,
+}
+
+/// Where a ClusterNetworkPolicy stands. Prints as `Admin 10`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Tier {
+    pub(crate) name: String,
+    pub(crate) priority: u32,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.priority)
+    }
 }
 
 impl From<pb::Policy> for Policy {
@@ -59,11 +79,14 @@ impl From<pb::Policy> for Policy {
             reason,
             origin,
             warnings,
+            tier,
+            priority,
         } = wire;
         let status = match pb::PolicyStatus::try_from(status) {
             Ok(pb::PolicyStatus::Accepted) => State::Accepted,
             Ok(pb::PolicyStatus::Refused) => State::Refused,
             Ok(pb::PolicyStatus::LastGood) => State::LastGood,
+            Ok(pb::PolicyStatus::Staged) => State::Staged,
             Ok(pb::PolicyStatus::Unspecified) | Err(_) => State::Unknown,
         };
         Self {
@@ -78,6 +101,7 @@ impl From<pb::Policy> for Policy {
             reason,
             origin: Origin::of(origin),
             warnings,
+            tier: (!tier.is_empty()).then_some(Tier { name: tier, priority }),
         }
     }
 }
@@ -113,11 +137,13 @@ pub(crate) struct RuleSummary {
     pub(crate) peers: Vec<String>,
     pub(crate) ports: Vec<String>,
     pub(crate) matching_pods: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
 }
 
 impl From<pb::RuleSummary> for RuleSummary {
-    fn from(pb::RuleSummary { rule, verdict, peers, ports, matching_pods }: pb::RuleSummary) -> Self {
-        Self { rule: rule.unwrap_or_default().into(), verdict: Verdict::of(verdict), peers, ports, matching_pods }
+    fn from(pb::RuleSummary { rule, verdict, peers, ports, matching_pods, name }: pb::RuleSummary) -> Self {
+        Self { rule: rule.unwrap_or_default().into(), verdict: Verdict::of(verdict), peers, ports, matching_pods, name }
     }
 }
 

@@ -146,7 +146,7 @@ fn a_wrong_command_line() {
         (&["endpoint", "get"], "ENDPOINT"),
         (&["endpoint", "get", "web-0"], "container id"),
         (&["endpoint", "list", "-n", "Shop"], "cannot be a namespace"),
-        (&["policy", "get", "db"], "NAMESPACE/db"),
+        (&["policy", "get", "db", "--kind", "NetworkPolicy"], "NAMESPACE/db"),
         (&["policy", "get", "a/b/c"], "NAMESPACE/NAME"),
         (&["dump", "NOPE"], "CONNTRACK"),
         (&["dump", "EVENTS"], "CONNTRACK"),

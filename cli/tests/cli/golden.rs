@@ -184,7 +184,7 @@ fn versions_of_both_sides() {
         assert_golden(name, &without_commit(&ended.stdout));
     }
     let mut other = shop::answers();
-    other.status.build.as_mut().unwrap().abi_version = 2;
+    other.status.build.as_mut().unwrap().abi_version = datapath_abi::ABI_VERSION + 1;
     let fake = Fake::start(other);
     assert_golden("version-other-abi.txt", &without_commit(&fake.run(&["version"]).stdout));
 }

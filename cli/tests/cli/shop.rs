@@ -52,7 +52,11 @@ pub(crate) fn healthy() -> StatusResponse {
         purpose: purpose.into(),
     };
     StatusResponse {
-        build: Some(pb::Build { version: "0.1.0".into(), commit: "0123456789ab".into(), abi_version: 1 }),
+        build: Some(pb::Build {
+            version: "0.1.0".into(),
+            commit: "0123456789ab".into(),
+            abi_version: datapath_abi::ABI_VERSION,
+        }),
         node: "node-a".into(),
         uptime_seconds: 11_520,
         datapath: Some(pb::Datapath {
@@ -286,6 +290,7 @@ fn policy_detail() -> GetPolicyResponse {
         peers: own(peers),
         ports: own(ports),
         matching_pods,
+        ..RuleSummary::default()
     };
     GetPolicyResponse {
         policy: Some(db_ingress()),

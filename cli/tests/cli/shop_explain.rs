@@ -20,7 +20,14 @@ fn party(name: &str, last: u8, identity: u32, app: &str) -> ExplainedParty {
 
 fn considered(rule: RuleRef, matched: bool, why: &str) -> ConsideredRule {
     let verdict = Verdict::Allow as i32;
-    ConsideredRule { rule: Some(rule), verdict, matched, decides: matched, why: why.into() }
+    ConsideredRule {
+        rule: Some(rule),
+        verdict,
+        matched,
+        decides: matched,
+        why: why.into(),
+        ..ConsideredRule::default()
+    }
 }
 
 /// The cache may not talk to the database.
@@ -90,6 +97,7 @@ pub(crate) fn allowed() -> ExplainResponse {
             deciding: Some(rule("web-egress", Direction::Egress, 0)),
             considered: vec![considered(rule("web-egress", Direction::Egress, 0), true, "2001:db8::7 is in ::/0")],
             enforced_here: false,
+            staged: None,
         }],
         ..ExplainResponse::default()
     }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use datapath_abi::endpoint::RulesPtr;
+use datapath_abi::{endpoint::RulesPtr, policy::Direction};
 use flows::{
     enrich::Context,
     record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, Workload},
@@ -42,6 +42,8 @@ struct Inner {
     rules: HashMap<u32, Arc<RuleInfo>>,
     policies: HashMap<PolicyRef, Arc<PolicyInfo>>,
     isolating: BTreeMap<u32, Arc<[Arc<PolicyInfo>]>>,
+    /// Who would isolate the endpoint in a slot, with the staged policies.
+    staged: HashMap<(u32, Direction), Arc<[Arc<PolicyInfo>]>>,
 }
 
 /// See the module.
@@ -81,6 +83,14 @@ impl Knowledge {
         }
         for view in planner.views(mirror) {
             for direction in view.directions {
+                let at = (view.endpoint.slot, direction.direction);
+                match &direction.staged {
+                    None => drop(inner.staged.remove(&at)),
+                    Some(table) => {
+                        let policies = table.isolated_by.iter().map(|policy| inner.policy_info(policy)).collect();
+                        inner.staged.insert(at, policies);
+                    }
+                }
                 let generation = direction.rules.generation();
                 if generation != 0 && !inner.isolating.contains_key(&generation) {
                     // What is in force may still be what was compiled before.
@@ -141,11 +151,10 @@ impl Inner {
     }
 
     fn rule_info(&mut self, planner: &Planner, rule: &RuleRef) -> RuleInfo {
-        let found = planner
-            .index()
-            .network_policy(&rule.policy)
-            .and_then(|policy| policy.rules(rule.direction))
-            .and_then(|rules| rules.get(rule.index as usize));
+        let (index, place) = (planner.index(), rule.index as usize);
+        let network = index.network_policy(&rule.policy).and_then(|policy| policy.rules(rule.direction)?.get(place));
+        let cluster = index.cluster_policy(&rule.policy).and_then(|policy| policy.rules(rule.direction).get(place));
+        let found = network.or_else(|| cluster.map(|rule| &rule.rule));
         let scope = match found.map(|rule| (&rule.peers, &rule.ports)) {
             None | Some((Peers::Anyone, Ports::All)) => RuleScope::All,
             Some((Peers::Anyone, _)) => RuleScope::Ports,
@@ -176,6 +185,10 @@ impl Context for Knowledge {
 
     fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>> {
         self.read(|inner| inner.isolating.get(&rules.generation()).cloned())
+    }
+
+    fn staged_isolating(&self, slot: u32, direction: Direction) -> Option<Arc<[Arc<PolicyInfo>]>> {
+        self.read(|inner| inner.staged.get(&(slot, direction)).cloned())
     }
 }
 

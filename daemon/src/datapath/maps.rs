@@ -68,6 +68,7 @@ type Table<K, V> = HashMap<MapData, K, V>;
 pub struct Tables {
     ebpf: Ebpf,
     endpoints: Array<MapData, Endpoint>,
+    staged: Array<MapData, [u64; 2]>,
     interfaces: Table<u32, u32>,
     addresses: Table<Addr, AddrEntry>,
     cidrs: LpmTrie<MapData, [u8; 16], AddrEntry>,
@@ -83,6 +84,7 @@ impl Tables {
     pub fn new(mut ebpf: Ebpf) -> Result<Self, TableError> {
         Ok(Self {
             endpoints: take(&mut ebpf, maps::ENDPOINTS)?,
+            staged: take(&mut ebpf, maps::STAGED)?,
             interfaces: take(&mut ebpf, maps::INTERFACES)?,
             addresses: take(&mut ebpf, maps::ADDRESSES)?,
             cidrs: take(&mut ebpf, maps::CIDRS)?,
@@ -102,6 +104,12 @@ impl Tables {
             let endpoint = self.endpoints.get(&slot, 0).map_err(failed(maps::ENDPOINTS, "read"))?;
             if endpoint.ifindex != 0 {
                 mirror.endpoints.insert(slot, endpoint);
+            }
+        }
+        for slot in 1..self.staged.len() {
+            let rules = self.staged.get(&slot, 0).map_err(failed(maps::STAGED, "read"))?;
+            if rules != [0; 2] {
+                mirror.staged.insert(slot, rules);
             }
         }
         for entry in self.interfaces.iter() {
@@ -159,6 +167,7 @@ impl Tables {
             Change::PutEndpoint(slot, value) => {
                 self.endpoints.set(*slot, value, 0).map_err(failed(maps::ENDPOINTS, "set"))
             }
+            Change::PutStaged(slot, rules) => self.staged.set(*slot, rules, 0).map_err(failed(maps::STAGED, "set")),
             Change::PutInterface(ifindex, slot) => {
                 self.interfaces.insert(ifindex, slot, 0).map_err(failed(maps::INTERFACES, "insert"))
             }

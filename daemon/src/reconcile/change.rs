@@ -24,6 +24,8 @@ pub enum Change {
     PutCidr(Addr, u8, AddrEntry),
     /// Entry of ENDPOINTS that nothing refers to yet.
     PutEndpoint(u32, Endpoint),
+    /// Entry of STAGED; zeroes for none.
+    PutStaged(u32, [u64; 2]),
     /// Entry of INTERFACES.
     PutInterface(u32, u32),
     /// The next generation of rules.
@@ -63,6 +65,8 @@ pub enum Remains {
     LastComplete,
     /// Everything is denied: there were none.
     Denied,
+    /// What is enforced, as ever: rules with staged policies, which are not evaluated now.
+    Unevaluated,
 }
 
 /// Rules that could not be put in force.
@@ -72,7 +76,7 @@ pub struct Refusal {
     pub pod: PodKey,
     /// In which direction.
     pub direction: Direction,
-    /// The policies that isolate the pod.
+    /// The policies that have a say there.
     pub policies: Vec<PolicyRef>,
     /// Why, in words, with numbers.
     pub reason: String,

@@ -57,6 +57,8 @@ impl Capacity {
 pub struct Mirror {
     /// ENDPOINTS that are in use.
     pub endpoints: BTreeMap<u32, Endpoint>,
+    /// STAGED, where it is not zero.
+    pub staged: BTreeMap<u32, [u64; 2]>,
     /// INTERFACES.
     pub interfaces: BTreeMap<u32, u32>,
     /// ADDRESSES.
@@ -99,6 +101,12 @@ impl Mirror {
             }
             Change::PutEndpoint(slot, value) => {
                 self.endpoints.insert(slot, value);
+            }
+            Change::PutStaged(slot, [0, 0]) => {
+                self.staged.remove(&slot);
+            }
+            Change::PutStaged(slot, rules) => {
+                self.staged.insert(slot, rules);
             }
             Change::PutInterface(ifindex, slot) => {
                 self.interfaces.insert(ifindex, slot);
@@ -161,8 +169,10 @@ impl Mirror {
         peers.chain(addresses).chain(endpoints).filter(|&n| n <= datapath_abi::identity::MAX).max().unwrap_or(0)
     }
 
-    /// Rule sets that an endpoint points at.
+    /// Rule sets that an endpoint points at, be they enforced or staged. Second stages go with their first.
     pub fn rulesets_in_use(&self) -> impl Iterator<Item = u32> {
-        self.endpoints.values().flat_map(|endpoint| endpoint.rules).map(|rules| RulesPtr(rules).ruleset())
+        let staged = self.staged.values().flatten().copied();
+        let words = self.endpoints.values().flat_map(|endpoint| endpoint.rules).chain(staged);
+        words.map(|rules| RulesPtr(rules).ruleset())
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use datapath_abi::{endpoint::NO_SLOT, policy::Direction};
 use ipnetwork::IpNetwork;
 use policy::{
-    IdentityKey, Index, RuleTable, Touched, Universe, compile,
+    IdentityKey, Index, RuleTable, Touched, Universe, compile, compile_staged,
     lower::PodAddress,
     model::{Object, ObjectKey, Pod, PodKey},
 };
@@ -31,6 +31,9 @@ use super::{
     mirror::{Capacity, Mirror},
     numbers::{Exhausted, HashCookies, Identities},
 };
+
+/// Rules by slot and direction, with their digests.
+type Tables = BTreeMap<(u32, Direction), ([u8; 16], Arc<RuleTable>)>;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
@@ -50,7 +53,9 @@ pub struct Planner {
     /// Which number each peer has.
     numbered: BTreeMap<PodKey, u32>,
     cookies: HashCookies,
-    tables: BTreeMap<(u32, Direction), ([u8; 16], Arc<RuleTable>)>,
+    tables: Tables,
+    /// What they would be with the staged policies, where those have a say.
+    staged: Tables,
     sets: BTreeMap<[u8; 16], Set>,
     port_sets: PortSets,
     /// Entries that a restart has left, whose numbers have not been taken over yet.
@@ -59,6 +64,8 @@ pub struct Planner {
     dirty: Touched,
     /// Identities that came, went, or whose pods changed since the last plan.
     stirred: BTreeSet<IdentityKey>,
+    /// Whether labels or addresses of nodes changed since the last plan.
+    nodes_stirred: bool,
     /// Identity numbers that came since the last plan.
     born: BTreeSet<u32>,
     /// Who is behind which address.
@@ -83,13 +90,15 @@ impl Planner {
             universe: Universe::default(),
             numbered: BTreeMap::new(),
             cookies: HashCookies::default(),
-            tables: BTreeMap::new(),
+            tables: Tables::new(),
+            staged: Tables::new(),
             sets: BTreeMap::new(),
             port_sets: PortSets::default(),
             seeded: false,
             capacity,
             dirty: Touched::default(),
             stirred: BTreeSet::new(),
+            nodes_stirred: false,
             born: BTreeSet::new(),
             addresses: Addresses::default(),
         }
@@ -194,6 +203,7 @@ impl Planner {
         self.addresses.touch(endpoint.ips());
         for direction in DIRECTIONS {
             self.tables.remove(&(slot, direction));
+            self.staged.remove(&(slot, direction));
         }
         let runs = self.endpoints.values().any(|other| other.pod == endpoint.pod);
         if !runs && self.orphans.remove(&endpoint.pod) {
@@ -277,6 +287,9 @@ impl Planner {
     /// Every identity number is taken.
     pub fn plan(&mut self, mirror: &Mirror) -> Result<Plan, Exhausted> {
         self.seed(mirror);
+        if self.dirty.nodes {
+            self.nodes_stirred |= self.universe.set_nodes(self.index.nodes());
+        }
         self.renumber()?;
         self.recompile();
         let mut draft = Draft::new(mirror);
@@ -285,6 +298,7 @@ impl Planner {
         let refusals = self.point(mirror, &mut draft, &changed, &moved);
         self.dirty = Touched::default();
         self.stirred.clear();
+        self.nodes_stirred = false;
         self.born.clear();
         Ok(Plan { changes: draft.finish(), refusals })
     }
@@ -363,6 +377,10 @@ impl Planner {
                 let digest = table.digest();
                 if self.tables.get(&at).is_none_or(|(old, _)| *old != digest) {
                     self.tables.insert(at, (digest, Arc::new(table)));
+                }
+                match compile_staged(&self.index, &endpoint.pod, direction) {
+                    Some(table) => drop(self.staged.insert(at, (table.digest(), Arc::new(table)))),
+                    None => drop(self.staged.remove(&at)),
                 }
             }
         }

@@ -149,6 +149,11 @@ impl Node {
 
     /// What the API's text says, with the pods' addresses on this node.
     fn oracle(&self) -> Oracle {
+        Oracle::new(self.running())
+    }
+
+    /// The objects, with the pods' addresses on this node.
+    fn running(&self) -> Vec<Object> {
         let mut objects = self.objects.clone();
         for (path, ip) in PODS {
             let key = fixture::key(path);
@@ -161,7 +166,41 @@ impl Node {
             pod.ips = BTreeSet::from([ip.parse().unwrap()]);
             objects.insert(ObjectKey::Pod(key), pod.into());
         }
-        Oracle::new(objects.into_values())
+        objects.into_values().collect()
+    }
+
+    /// What STAGED leads to says what the API's text says of all policies, the staged ones too; and where
+    /// it leads nowhere, those make no difference.
+    fn check_staged(&self) {
+        let (enforced, with_staged) = (self.oracle(), Oracle::with_staged(self.running()));
+        for (slot, (subject, own)) in (1u32..).zip(PODS) {
+            for (peer, other) in PODS.into_iter().filter(|(path, _)| *path != subject) {
+                let end = |path: &str, ip: &str| End::Pod(fixture::key(path), ip.parse().unwrap());
+                for (direction, (proto, port)) in [Direction::Egress, Direction::Ingress]
+                    .into_iter()
+                    .flat_map(|direction| [(6, 80), (17, 53), (6, 8080)].map(|probe| (direction, probe)))
+                {
+                    let (subject, peer_end) = (end(subject, own), end(peer, other));
+                    let flow = match direction {
+                        Direction::Egress => Flow { source: subject, destination: peer_end, proto, port },
+                        Direction::Ingress => Flow { source: peer_end, destination: subject, proto, port },
+                    };
+                    let would = with_staged.ruling(direction, &flow).allows();
+                    let at = direction as usize;
+                    let staged = RulesPtr(self.mirror.staged.get(&slot).map_or(0, |words| words[at]));
+                    assert_eq!(self.rules(slot)[at].has(RulesPtr::HAS_STAGED), staged.0 != 0, "{flow}");
+                    if staged.0 == 0 {
+                        assert_eq!(enforced.ruling(direction, &flow).allows(), would, "{flow}");
+                        continue;
+                    }
+                    let addr = Addr::from(other.parse::<IpAddr>().unwrap());
+                    let who = self.mirror.addresses.get(&addr).map_or(identity::WORLD, |entry| entry.identity);
+                    let kernel = Kernel { mirror: &self.mirror, peer: addr };
+                    let said = decide::verdict(staged, decide::ask(&kernel, staged, who, proto, port)).is_ok();
+                    assert_eq!(said, would, "{flow}");
+                }
+            }
+        }
     }
 
     fn check(&self) {
@@ -211,6 +250,16 @@ const EDITS: &[&str] = &[
     "namespace dev team=a",
     "namespace dev team=b",
     "pod dev/bare app=db",
+    "cluster guard admin 10 {app=web} in {}\n egress pass to {app=db} in {}\n egress deny to 10.0.0.0/24\n \
+     ingress deny from {app=api} in {} ports TCP/http",
+    "cluster guard admin 10 {} in {team=a}\n egress deny to nodes {role=edge}\n ingress accept from {app=web} in {}",
+    "cluster floor baseline 5 {} in {}\n ingress deny from {} in {team=b} ports TCP/80\n egress pass to {} in {}",
+    "cluster try admin 1 {} in {} staged\n ingress pass from {app=api} in {}\n ingress deny from {} in {}",
+    "cluster try baseline 1 {} in {}\n egress deny to {} in {} ports UDP/53",
+    "policy shop/db {app=db} staged\n ingress none",
+    "node one role=edge ip=10.0.0.4",
+    "node one role=edge ip=10.0.0.5",
+    "node one ip=10.0.0.5",
     "pod far/a app=web ip=10.9.0.1",
     "pod far/a app=web ip=10.9.0.2",
     "pod far/b app=api ip=10.9.0.1",
@@ -254,12 +303,14 @@ proptest! {
                 Act::Plan => {
                     prop_assert_eq!(node.step().refusals, Vec::new());
                     node.check();
+                    node.check_staged();
                     prop_assert_eq!(node.step().changes, Vec::new(), "a second plan has nothing to do");
                 }
                 Act::Collect => {
                     node.step();
                     node.collect();
                     node.check();
+                    node.check_staged();
                 }
                 Act::Restart => node.restart(),
             }

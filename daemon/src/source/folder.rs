@@ -145,7 +145,7 @@ impl Folder {
 
 fn rank(key: &ObjectKey) -> u8 {
     match key {
-        ObjectKey::Namespace(_) => 0,
+        ObjectKey::Namespace(_) | ObjectKey::Node(_) => 0,
         ObjectKey::Policy(_) => 1,
         ObjectKey::Pod(_) => 2,
     }

@@ -258,6 +258,8 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
         source: extended_end(&record.source),
         destination: extended_end(&record.destination),
         protocol: u32::from(record.protocol),
+        staged_egress: record.staged_egress.as_ref().and_then(ruling),
+        staged_ingress: record.staged_ingress.as_ref().and_then(ruling),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::model::{Action, IpBlock, PolicyKind, PolicyRef, PortRange, Precedence
 use crate::selector::{Operator, Requirement, Selector, Values};
 
 /// Put in front of the encoding.
-const DOMAIN: &[u8] = b"bulkhead rule table 1";
+const DOMAIN: &[u8] = b"bulkhead rule table 2";
 
 impl RuleTable {
     /// A digest of its content: equal for equal tables, on every platform.
@@ -79,6 +79,7 @@ impl Encode for PolicyRef {
         let Self { kind, namespace, name } = self;
         sink.tag(match kind {
             PolicyKind::NetworkPolicy => 0,
+            PolicyKind::ClusterNetworkPolicy => 1,
         });
         sink.text(namespace);
         sink.text(name);
@@ -102,6 +103,7 @@ impl Encode for TableRule {
         sink.tag(match action {
             Action::Allow => 0,
             Action::Deny => 1,
+            Action::Pass => 2,
         });
         peers.encode(sink);
         ports.encode(sink);
@@ -112,10 +114,11 @@ impl Encode for TablePeers {
     fn encode(&self, sink: &mut Sink) {
         match self {
             Self::Anyone => sink.tag(0),
-            Self::These { pods, blocks } => {
+            Self::These { pods, blocks, nodes } => {
                 sink.tag(1);
                 sink.list(pods);
                 sink.list(blocks);
+                sink.list(nodes);
             }
         }
     }

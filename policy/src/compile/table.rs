@@ -11,7 +11,8 @@ use crate::selector::Selector;
 
 /// Names a rule. Of several rules of one precedence that match, the one with the lowest
 /// `RuleRef` is named as the deciding one: by kind, namespace and name of its policy, then by
-/// direction, then by its place there. Prints as `NetworkPolicy shop/db ingress[0]`.
+/// direction, then by its place there. Prints as `NetworkPolicy shop/db ingress[0]`, or
+/// `ClusterNetworkPolicy guard ingress[0]`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RuleRef {
     /// The policy.
@@ -37,14 +38,14 @@ impl fmt::Display for RuleRef {
 pub struct RuleTable {
     /// Which direction.
     pub direction: Direction,
-    /// The policies that isolate the pod, sorted. None: not isolated, everything passes.
+    /// The NetworkPolicies that isolate the pod, sorted. None: what no rule matches passes.
     pub isolated_by: Vec<PolicyRef>,
     /// Rules in the order of [`TableRule::rank`]: the first that matches decides.
     pub rules: Vec<TableRule>,
 }
 
 impl RuleTable {
-    /// The table of a pod that no policy isolates.
+    /// The table of a pod that no policy isolates or has rules for.
     pub const fn open(direction: Direction) -> Self {
         Self { direction, isolated_by: Vec::new(), rules: Vec::new() }
     }
@@ -54,6 +55,31 @@ impl RuleTable {
         !self.isolated_by.is_empty()
     }
 
+    /// Whether everything passes, as there is nothing to ask.
+    pub fn is_open(&self) -> bool {
+        !self.is_isolated() && self.rules.is_empty()
+    }
+
+    /// Every policy that has a say, sorted: those that isolate, and those that have rules.
+    pub fn policies(&self) -> Vec<PolicyRef> {
+        let mut policies = self.isolated_by.clone();
+        for rule in &self.rules {
+            // Rules of one policy stand side by side, or their policy isolates.
+            if policies.last() != Some(&rule.rule.policy) {
+                policies.push(rule.rule.policy.clone());
+            }
+        }
+        policies.sort_unstable();
+        policies.dedup();
+        policies
+    }
+
+    /// Whether what a rule matches depends on which nodes there are.
+    pub fn names_nodes(&self) -> bool {
+        let named = |rule: &TableRule| matches!(&rule.peers, TablePeers::These { nodes, .. } if !nodes.is_empty());
+        self.rules.iter().any(named)
+    }
+
     /// Whether any rule looks at this identity: with a selector that matches it, or with an
     /// address block or a port name, whose meaning depends on addresses and ports of its pods.
     /// When an identity comes, goes, or changes its pods, only the rule sets for which this holds
@@ -61,7 +87,7 @@ impl RuleTable {
     pub fn concerns(&self, identity: &IdentityKey) -> bool {
         self.rules.iter().any(|rule| match (&rule.peers, rule.ports.has_names()) {
             (TablePeers::Anyone, named) => named,
-            (TablePeers::These { pods, blocks }, named) => {
+            (TablePeers::These { pods, blocks, nodes: _ }, named) => {
                 let selected = pods.iter().any(|pods| (named || !pods.is_every_pod()) && pods.matches(identity));
                 selected || (named && !blocks.is_empty())
             }
@@ -96,12 +122,15 @@ impl TableRule {
 pub enum TablePeers {
     /// Everybody, known or not.
     Anyone,
-    /// One of these pods, or one of these addresses. Sorted, each once.
+    /// One of these pods, or one of these addresses. Sorted, each once. All lists may be empty, when
+    /// nothing that the rule names can be matched yet: it then matches nobody.
     These {
         /// Pods by their identity.
         pods: Vec<PodMatch>,
         /// Addresses.
         blocks: Vec<IpBlock>,
+        /// Nodes by their labels, which is their addresses.
+        nodes: Vec<Selector>,
     },
 }
 
@@ -179,10 +208,11 @@ impl fmt::Display for PodMatch {
 
 impl fmt::Display for TablePeers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::These { pods, blocks } = self else { return f.write_str("anyone") };
+        let Self::These { pods, blocks, nodes } = self else { return f.write_str("anyone") };
         let mut list = Vec::new();
         list.extend(pods.iter().map(ToString::to_string));
         list.extend(blocks.iter().map(|block| format!("addresses {block}")));
+        list.extend(nodes.iter().map(|nodes| format!("nodes {nodes}")));
         if list.is_empty() { f.write_str("nobody") } else { f.write_str(&list.join(" or ")) }
     }
 }
@@ -200,10 +230,11 @@ impl fmt::Display for TablePorts {
 impl fmt::Display for RuleTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.isolated_by.is_empty() {
-            return writeln!(f, "not isolated");
+            writeln!(f, "not isolated")?;
+        } else {
+            let names: Vec<String> = self.isolated_by.iter().map(ToString::to_string).collect();
+            writeln!(f, "isolated by {}", names.join(", "))?;
         }
-        let names: Vec<String> = self.isolated_by.iter().map(ToString::to_string).collect();
-        writeln!(f, "isolated by {}", names.join(", "))?;
         for TableRule { rule, precedence: _, action, peers, ports } in &self.rules {
             writeln!(f, "{rule}: {action} {peers}; {ports}")?;
         }

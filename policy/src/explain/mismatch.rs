@@ -5,10 +5,8 @@ use std::fmt;
 
 use ipnetwork::IpNetwork;
 
-use crate::model::{
-    IpBlock, NamespaceScope, NetworkPolicy, Peer, Peers, Pod, PodKey, Port, PortRange, PortSpec, Ports, Protocol,
-};
-use crate::selector::Requirement;
+use crate::model::{IpBlock, NamespaceScope, Peer, Peers, Pod, PodKey, Port, PortRange, PortSpec, Ports, Protocol};
+use crate::selector::{Requirement, Selector};
 use crate::world::{End, Flow, World};
 
 /// Why somebody is not one of a rule's peers.
@@ -42,6 +40,17 @@ pub enum PeerMismatch {
         /// The exception.
         except: IpNetwork,
     },
+    /// The rule selects nodes, and it is the address of none.
+    NotANode,
+    /// The labels of the node do not meet a requirement.
+    NodeLabel {
+        /// The node.
+        node: String,
+        /// What it lacks.
+        mismatch: LabelMismatch,
+    },
+    /// The rule names domains, which nothing matches yet.
+    Domains,
     /// The rule has a list of peers, and nobody is in it.
     Nobody,
 }
@@ -102,9 +111,9 @@ pub(super) fn selectable<'a>(world: &World<'a>, end: &End) -> Result<&'a Pod, Pe
 }
 
 /// Why `end` is none of `peers`; empty if it is one.
-pub(super) fn peers(world: &World<'_>, policy: &NetworkPolicy, peers: &Peers, end: &End) -> Vec<PeerMismatch> {
+pub(super) fn peers(world: &World<'_>, own: &str, peers: &Peers, end: &End) -> Vec<PeerMismatch> {
     let Peers::These(peers) = peers else { return Vec::new() };
-    let reasons: Result<Vec<_>, ()> = peers.iter().map(|it| peer(world, policy, it, end).err().ok_or(())).collect();
+    let reasons: Result<Vec<_>, ()> = peers.iter().map(|it| peer(world, own, it, end).err().ok_or(())).collect();
     match reasons {
         Ok(reasons) if reasons.is_empty() => vec![PeerMismatch::Nobody],
         Ok(reasons) => reasons,
@@ -112,7 +121,7 @@ pub(super) fn peers(world: &World<'_>, policy: &NetworkPolicy, peers: &Peers, en
     }
 }
 
-fn peer(world: &World<'_>, policy: &NetworkPolicy, peer: &Peer, end: &End) -> Result<(), PeerMismatch> {
+fn peer(world: &World<'_>, own: &str, peer: &Peer, end: &End) -> Result<(), PeerMismatch> {
     let (namespaces, pods) = match peer {
         Peer::Pods { namespaces, pods } => (namespaces, pods),
         Peer::Block(block) => {
@@ -122,11 +131,13 @@ fn peer(world: &World<'_>, policy: &NetworkPolicy, peer: &Peer, end: &End) -> Re
                 None => Err(PeerMismatch::OutsideBlock(block.clone())),
             };
         }
+        Peer::Nodes(selector) => return node(world, selector, end),
+        Peer::Domains(_) => return Err(PeerMismatch::Domains),
     };
     let pod = selectable(world, end)?;
     match namespaces {
-        NamespaceScope::Own if pod.key.namespace != policy.namespace => {
-            let (wanted, found) = (policy.namespace.clone(), pod.key.namespace.clone());
+        NamespaceScope::Own if pod.key.namespace != own => {
+            let (wanted, found) = (own.to_owned(), pod.key.namespace.clone());
             return Err(PeerMismatch::OtherNamespace { wanted, found });
         }
         NamespaceScope::Own => {}
@@ -141,6 +152,20 @@ fn peer(world: &World<'_>, policy: &NetworkPolicy, peer: &Peer, end: &End) -> Re
         Some(unmet) => Err(PeerMismatch::PodLabel(LabelMismatch::new(unmet, pod.labels.get(&unmet.key)))),
         None => Ok(()),
     }
+}
+
+fn node(world: &World<'_>, selector: &Selector, end: &End) -> Result<(), PeerMismatch> {
+    let mut unmet = None;
+    for node in world.index().nodes().filter(|node| node.ips.contains(&end.ip())) {
+        match selector.unmet(&node.labels) {
+            None => return Ok(()),
+            Some(requirement) => {
+                let mismatch = LabelMismatch::new(requirement, node.labels.get(&requirement.key));
+                unmet = Some(PeerMismatch::NodeLabel { node: node.name.clone(), mismatch });
+            }
+        }
+    }
+    Err(unmet.unwrap_or(PeerMismatch::NotANode))
 }
 
 impl LabelMismatch {
@@ -197,6 +222,9 @@ impl fmt::Display for PeerMismatch {
             Self::Excepted { block, except } => {
                 write!(f, "the address is in {except}, an exception of {}", block.cidr())
             }
+            Self::NotANode => f.write_str("the address is that of no node"),
+            Self::NodeLabel { node, mismatch } => write!(f, "node {node}'s {mismatch}"),
+            Self::Domains => f.write_str("domain names are not matched yet"),
             Self::Nobody => f.write_str("the list of peers is empty"),
         }
     }

@@ -4,20 +4,27 @@ use std::fmt;
 
 use datapath_abi::policy::Direction;
 
-use super::{Considered, Explanation, SideExplanation};
+use super::{Considered, Explanation, SideExplanation, Standing, Walk};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { flow, egress, ingress } = self;
-        let verdict = if self.verdict().passes() { "allowed" } else { "denied" };
-        writeln!(f, "{flow}: {verdict}")?;
+        let word = |passes: bool| if passes { "allowed" } else { "denied" };
+        write!(f, "{flow}: {}", word(self.verdict().passes()))?;
+        match self.staged_verdict() {
+            Some(staged) => writeln!(f, ", with the staged policies {}", word(staged.passes()))?,
+            None => writeln!(f)?,
+        }
         for side in [egress, ingress] {
             let (subject, _) = flow.seen_from(side.direction);
             let direction = match side.direction {
                 Direction::Egress => "egress",
                 Direction::Ingress => "ingress",
             };
-            write!(f, "{direction} of {subject}: {side}")?;
+            write!(f, "{direction} of {subject}: {}", side.walk)?;
+            if let Some(staged) = &side.staged {
+                write!(f, "{direction} of {subject} with the staged policies: {staged}")?;
+            }
         }
         Ok(())
     }
@@ -25,21 +32,60 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for SideExplanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direction: _, outcome, isolated_by: _, considered } = self;
+        self.walk.fmt(f)
+    }
+}
+
+impl fmt::Display for Walk {
+    /// The outcome, then every rule. Tiers are named where ClusterNetworkPolicy has a say.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { outcome, isolated_by, considered } = self;
         writeln!(f, "{outcome}")?;
-        considered.iter().try_for_each(|considered| considered.fmt(f))
+        if considered.iter().all(|it| it.standing == Standing::NetworkPolicy) {
+            return considered.iter().try_for_each(|considered| considered.fmt(f));
+        }
+        for standing in Standing::ALL {
+            let mut rules = considered.iter().filter(|it| it.standing == standing).peekable();
+            let isolates = standing == Standing::NetworkPolicy && !isolated_by.is_empty();
+            if rules.peek().is_none() && !isolates {
+                continue;
+            }
+            write!(f, "  {} tier", standing.as_str())?;
+            if isolates {
+                let names: Vec<String> = isolated_by.iter().map(ToString::to_string).collect();
+                write!(f, ", isolated by {}", names.join(", "))?;
+            }
+            match (self.is_asked(standing), standing) {
+                (true, _) => writeln!(f, ":")?,
+                (false, Standing::Baseline) if !isolated_by.is_empty() => {
+                    writeln!(f, ", not asked, as NetworkPolicy isolates the pod:")?;
+                }
+                (false, _) => writeln!(f, ", not asked:")?,
+            }
+            rules.try_for_each(|considered| considered.fmt(f))?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for Considered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rule, action, written, peers, ports, decides } = self;
-        let mark = match (decides, self.matches()) {
-            (true, _) => "decides",
-            (false, true) => "matches too",
-            (false, false) => "no match",
+        let Self { rule, name, staged, action, written, peers, ports, .. } = self;
+        let mark = match () {
+            () if self.decides => "decides",
+            () if self.passes_on => "passes on to the next tier",
+            () if self.matches() => "matches too",
+            () => "no match",
         };
-        writeln!(f, "  {rule}: {action} {}; {}: {mark}", written.peers, written.ports)?;
+        write!(f, "  {rule}")?;
+        if let Some(name) = name {
+            write!(f, " {name:?}")?;
+        }
+        let staged = if *staged { " (staged)" } else { "" };
+        writeln!(f, "{staged}: {action} {}; {}: {mark}", written.peers, written.ports)?;
+        if self.fails_closed {
+            return writeln!(f, "    - domain names are for Accept rules only, so it denies everything");
+        }
         for mismatch in peers {
             writeln!(f, "    - {mismatch}")?;
         }

@@ -33,6 +33,8 @@ pub enum What {
     Regions,
     /// Port prefixes of one peer.
     Ports,
+    /// Rules of one tier of ClusterNetworkPolicy, which need a place each.
+    Ranks,
 }
 
 impl What {
@@ -41,6 +43,7 @@ impl What {
             Self::Peers => "select fewer pods, or all of them with an empty namespaceSelector",
             Self::Regions => "use fewer or wider ipBlocks and exceptions",
             Self::Ports => "use fewer or wider port ranges",
+            Self::Ranks => "let fewer ClusterNetworkPolicies of one tier select the same pods",
         }
     }
 }
@@ -51,6 +54,7 @@ impl fmt::Display for What {
             Self::Peers => "entries for identities",
             Self::Regions => "entries for address prefixes",
             Self::Ports => "port prefixes for one peer",
+            Self::Ranks => "rules of one tier",
         })
     }
 }

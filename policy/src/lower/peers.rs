@@ -57,7 +57,7 @@ pub(super) fn peer(
     let cluster = flatten.peer(plain(&places(table, speaks_to_every_pod)))?;
     let rules = places(table, |peers| match peers {
         TablePeers::Anyone => true,
-        TablePeers::These { pods, blocks: _ } => pods.iter().any(|pods| pods.matches(identity.key())),
+        TablePeers::These { pods, .. } => pods.iter().any(|pods| pods.matches(identity.key())),
     });
     let peer = flatten.peer(plain(&rules))?;
     Ok(Some(peer).filter(|peer| *peer != cluster))
@@ -81,7 +81,7 @@ fn plain(places: &BTreeSet<usize>) -> Vec<Voice> {
 fn speaks_to_every_pod(peers: &TablePeers) -> bool {
     match peers {
         TablePeers::Anyone => true,
-        TablePeers::These { pods, blocks: _ } => pods.iter().any(PodMatch::is_every_pod),
+        TablePeers::These { pods, .. } => pods.iter().any(PodMatch::is_every_pod),
     }
 }
 
@@ -93,7 +93,7 @@ fn listeners(table: &RuleTable, universe: &Universe, every_pod: &BTreeSet<usize>
         listeners.extend(universe.iter().map(|(number, _)| (number, Vec::new())));
     }
     for (place, rule) in table.rules.iter().enumerate() {
-        let TablePeers::These { pods, blocks: _ } = &rule.peers else { continue };
+        let TablePeers::These { pods, .. } = &rule.peers else { continue };
         for pods in pods.iter().filter(|pods| !pods.is_every_pod()) {
             for number in universe.matching(pods) {
                 listeners.entry(number).or_default().push(place);
@@ -129,13 +129,23 @@ fn voices(table: &RuleTable, identity: &Identity, rules: &BTreeSet<usize>, split
 /// Named egress ports of rules with blocks, for the pods whose addresses lie in the blocks.
 pub(super) fn named_in_blocks(table: &RuleTable, universe: &Universe, split: &mut Split) {
     for (place, rule) in table.rules.iter().enumerate() {
-        let TablePeers::These { pods: _, blocks } = &rule.peers else { continue };
+        let TablePeers::These { blocks, .. } = &rule.peers else { continue };
         if blocks.is_empty() || !rule.ports.has_names() {
             continue;
         }
         for pod in universe.iter().flat_map(|(_, identity)| identity.pods().values()) {
             let inside = |ip| blocks.iter().any(|block: &IpBlock| block.contains(ip));
             speak_by_address(split, place, &rule.ports, pod, inside);
+        }
+    }
+}
+
+/// What is said to nodes, by the addresses they have.
+pub(super) fn nodes(table: &RuleTable, universe: &Universe, split: &mut Split) {
+    for (place, rule) in table.rules.iter().enumerate() {
+        let TablePeers::These { nodes, .. } = &rule.peers else { continue };
+        for ip in nodes.iter().flat_map(|selector| universe.node_addresses(selector)) {
+            split.entry(ip).or_default().push(Voice::plain(place));
         }
     }
 }

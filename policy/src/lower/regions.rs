@@ -11,7 +11,7 @@ use datapath_abi::addr::{Addr, V4_PREFIX_BITS};
 use ipnetwork::IpNetwork;
 
 use super::error::{Budget, LowerError, What};
-use super::peers::{Split, named_in_blocks};
+use super::peers::{Split, named_in_blocks, nodes};
 use super::ports::{Flatten, Peer, Voice};
 use super::universe::Universe;
 use crate::compile::{RuleTable, TablePeers};
@@ -54,6 +54,7 @@ pub(super) fn regions(
     limit: usize,
 ) -> Result<BTreeMap<(Addr, u8), Peer>, LowerError> {
     named_in_blocks(table, universe, &mut split);
+    nodes(table, universe, &mut split);
     let mut budget = Budget::new(What::Regions, limit, table);
     let mut entries = BTreeMap::new();
     let mut stack: Vec<Frame> = Vec::new();
@@ -87,7 +88,7 @@ fn cuts(table: &RuleTable, split: Split) -> Vec<(IpNetwork, Cut)> {
     let mut cuts: BTreeMap<IpNetwork, Cut> = BTreeMap::new();
     let mut number = 0;
     for (place, rule) in table.rules.iter().enumerate() {
-        let TablePeers::These { pods: _, blocks } = &rule.peers else { continue };
+        let TablePeers::These { blocks, .. } = &rule.peers else { continue };
         for block in blocks {
             cuts.entry(block.cidr()).or_default().begin.push((number, place));
             for hole in block.except() {

@@ -1,14 +1,15 @@
 //! Entries as text: for dumps, and for tests that show what the compiler makes of policies.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use datapath_abi::addr::V4_PREFIX_BITS;
+use datapath_abi::addr::{Addr, V4_PREFIX_BITS};
 use datapath_abi::endpoint::RulesPtr;
 use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER, CLASS_NODE, CLASS_WORLD};
 use datapath_abi::policy::{Decision, Verdict};
 
-use super::{Peer, PortPrefix, RuleSet};
+use super::{Peer, PortPrefix, RuleSet, Stage};
 use crate::model::{PortRange, Protocol};
 
 impl fmt::Display for PortPrefix {
@@ -50,9 +51,10 @@ impl fmt::Display for Peer {
 }
 
 impl fmt::Display for RuleSet {
-    /// Flags, then one line for each entry: classes, identities and regions, in this order.
+    /// Flags, then one line for each entry: classes, identities and regions, in this order; then the
+    /// same for the second stage.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { flags, peers, regions } = self;
+        let Self { flags, peers, regions, second } = self;
         let names = [
             (RulesPtr::ISOLATED, "ISOLATED"),
             (RulesPtr::HAS_PEERS, "HAS_PEERS"),
@@ -61,26 +63,32 @@ impl fmt::Display for RuleSet {
         ];
         let set: Vec<&str> = names.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, name)| *name).collect();
         writeln!(f, "flags {}", if set.is_empty() { "none".to_owned() } else { set.join(" ") })?;
-        for (identity, peer) in peers.range(CLASS_ANY..) {
-            match *identity {
-                CLASS_ANY => writeln!(f, "any: {peer}")?,
-                CLASS_CLUSTER => writeln!(f, "cluster: {peer}")?,
-                CLASS_WORLD => writeln!(f, "world: {peer}")?,
-                CLASS_NODE => writeln!(f, "node: {peer}")?,
-                other => writeln!(f, "class {other:#x}: {peer}")?,
-            }
-        }
-        for (identity, peer) in peers.range(..CLASS_ANY) {
-            writeln!(f, "identity {identity}: {peer}")?;
-        }
-        let mut sorted: Vec<_> = regions.iter().map(|((addr, length), peer)| (addr.octets(), *length, peer)).collect();
-        sorted.sort_by_key(|(octets, length, _)| (*octets, *length));
-        for (octets, length, peer) in sorted {
-            let ip = IpAddr::from(octets).to_canonical();
-            let length =
-                if ip.is_ipv4() { u32::from(length).saturating_sub(V4_PREFIX_BITS) } else { u32::from(length) };
-            writeln!(f, "region {ip}/{length}: {peer}")?;
-        }
-        Ok(())
+        stage(f, peers, regions)?;
+        let Some(Stage { peers, regions }) = second else { return Ok(()) };
+        writeln!(f, "after a pass")?;
+        stage(f, peers, regions)
     }
+}
+
+fn stage(f: &mut fmt::Formatter<'_>, peers: &BTreeMap<u32, Peer>, regions: &BTreeMap<(Addr, u8), Peer>) -> fmt::Result {
+    for (identity, peer) in peers.range(CLASS_ANY..) {
+        match *identity {
+            CLASS_ANY => writeln!(f, "any: {peer}")?,
+            CLASS_CLUSTER => writeln!(f, "cluster: {peer}")?,
+            CLASS_WORLD => writeln!(f, "world: {peer}")?,
+            CLASS_NODE => writeln!(f, "node: {peer}")?,
+            other => writeln!(f, "class {other:#x}: {peer}")?,
+        }
+    }
+    for (identity, peer) in peers.range(..CLASS_ANY) {
+        writeln!(f, "identity {identity}: {peer}")?;
+    }
+    let mut sorted: Vec<_> = regions.iter().map(|((addr, length), peer)| (addr.octets(), *length, peer)).collect();
+    sorted.sort_by_key(|(octets, length, _)| (*octets, *length));
+    for (octets, length, peer) in sorted {
+        let ip = IpAddr::from(octets).to_canonical();
+        let length = if ip.is_ipv4() { u32::from(length).saturating_sub(V4_PREFIX_BITS) } else { u32::from(length) };
+        writeln!(f, "region {ip}/{length}: {peer}")?;
+    }
+    Ok(())
 }

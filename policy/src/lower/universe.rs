@@ -8,14 +8,16 @@ use thiserror::Error;
 
 use crate::compile::{PodMatch, TableNamespaces};
 use crate::identity::IdentityKey;
-use crate::model::{ContainerPort, Labels, Pod, PodKey, Protocol, named_port};
+use crate::model::{ContainerPort, Labels, Node, Pod, PodKey, Protocol, named_port};
 use crate::postings::Postings;
+use crate::selector::Selector;
 
-/// Everybody a selector can match, by identity number.
+/// Everybody a selector can match: pods by identity number, nodes by name.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Universe {
     identities: BTreeMap<u32, Identity>,
     namespaces: BTreeMap<String, Shelf>,
+    nodes: BTreeMap<String, Node>,
 }
 
 /// The identities of one namespace.
@@ -175,6 +177,20 @@ impl Universe {
             Some(candidates) => numbers.extend(candidates.filter(matches)),
             None => numbers.extend(shelf.numbers.iter().filter(matches)),
         }
+    }
+
+    /// Says which nodes there are, and no others. Returns whether that is new.
+    pub fn set_nodes<'a>(&mut self, nodes: impl IntoIterator<Item = &'a Node>) -> bool {
+        let nodes = nodes.into_iter().map(|node| (node.name.clone(), node.clone())).collect();
+        let new = self.nodes != nodes;
+        self.nodes = nodes;
+        new
+    }
+
+    /// The addresses of the nodes that a selector matches.
+    pub fn node_addresses<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = IpAddr> + 'a {
+        let nodes = self.nodes.values().filter(|node| selector.matches(&node.labels));
+        nodes.flat_map(|node| node.ips.iter().copied())
     }
 
     /// Number of identities.

@@ -18,19 +18,40 @@ pub enum Action {
     Allow,
     /// Drop it.
     Deny,
+    /// Ask no more rules of this tier, but those of the next. ClusterNetworkPolicy only.
+    Pass,
 }
 
 /// Standing of a rule: of two rules that match, the one with the greater precedence decides.
 /// Rules of equal precedence are additive.
 ///
-/// Room is left above for the Admin tier and below for the Baseline tier of ClusterNetworkPolicy,
-/// whose priorities a compiler will rank into these numbers. 0 is no precedence.
+/// Every rule of a ClusterNetworkPolicy has its own: those of the Admin tier count down to just above
+/// [`Self::NETWORK_POLICY`], those of the Baseline tier count down from just below it. They are places
+/// within one rule table, not priorities. 0 is no precedence.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Precedence(pub u16);
 
 impl Precedence {
     /// Every rule of every NetworkPolicy.
     pub const NETWORK_POLICY: Self = Self(0x8000);
+
+    /// How many rules one tier of ClusterNetworkPolicy can have for one pod and direction.
+    pub const TIER_RULES: usize = Self::NETWORK_POLICY.0 as usize - 1;
+
+    /// A place counted from 0, as far as there are numbers: [`Self::TIER_RULES`] says how far.
+    pub(crate) fn clamped(place: usize) -> Self {
+        Self(u16::try_from(place).unwrap_or(u16::MAX))
+    }
+
+    /// Whether it is one of the Admin tier.
+    pub fn is_admin(self) -> bool {
+        self > Self::NETWORK_POLICY
+    }
+
+    /// Whether it is one of the Baseline tier.
+    pub fn is_baseline(self) -> bool {
+        self < Self::NETWORK_POLICY
+    }
 }
 
 /// A network policy.
@@ -47,6 +68,8 @@ pub struct NetworkPolicy {
     pub ingress: Option<Vec<Rule>>,
     /// The same for egress.
     pub egress: Option<Vec<Rule>>,
+    /// Evaluated and reported, not enforced.
+    pub staged: bool,
 }
 
 impl NetworkPolicy {
@@ -71,15 +94,8 @@ impl NetworkPolicy {
 
     /// Every selector over pods in it: its subject and its peers.
     pub fn pod_selectors(&self) -> impl Iterator<Item = &Selector> {
-        let peers = [&self.ingress, &self.egress].into_iter().flatten().flatten().flat_map(|rule| match &rule.peers {
-            Peers::Anyone => [].iter(),
-            Peers::These(peers) => peers.iter(),
-        });
-        let selectors = peers.filter_map(|peer| match peer {
-            Peer::Pods { namespaces: _, pods } => Some(pods),
-            Peer::Block(_) => None,
-        });
-        std::iter::once(&self.pod_selector).chain(selectors)
+        let rules = [&self.ingress, &self.egress].into_iter().flatten().flatten();
+        std::iter::once(&self.pod_selector).chain(rules.flat_map(|rule| rule.peers.pod_selectors()))
     }
 }
 
@@ -99,6 +115,20 @@ pub enum Peers {
     Anyone,
     /// One of these; none if there are none, which the API cannot write.
     These(Vec<Peer>),
+}
+
+impl Peers {
+    /// Every selector over pods among them.
+    pub fn pod_selectors(&self) -> impl Iterator<Item = &Selector> {
+        let peers = match self {
+            Self::Anyone => [].iter(),
+            Self::These(peers) => peers.iter(),
+        };
+        peers.filter_map(|peer| match peer {
+            Peer::Pods { namespaces: _, pods } => Some(pods),
+            Peer::Block(_) | Peer::Nodes(_) | Peer::Domains(_) => None,
+        })
+    }
 }
 
 impl From<Vec<Peer>> for Peers {
@@ -121,6 +151,10 @@ pub enum Peer {
     },
     /// Addresses, be they of pods or not.
     Block(IpBlock),
+    /// Nodes by their labels, which is their addresses. Egress of ClusterNetworkPolicy only.
+    Nodes(Selector),
+    /// Domain names, which match nothing yet. Egress of ClusterNetworkPolicy only.
+    Domains(Vec<String>),
 }
 
 /// Namespaces of a peer.
@@ -180,6 +214,7 @@ impl fmt::Display for Action {
         f.write_str(match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Pass => "pass",
         })
     }
 }
@@ -192,6 +227,8 @@ impl fmt::Display for Peer {
                 write!(f, "pods {pods} of namespaces {namespaces}")
             }
             Self::Block(block) => write!(f, "addresses {block}"),
+            Self::Nodes(nodes) => write!(f, "nodes {nodes}"),
+            Self::Domains(names) => write!(f, "domains {}", names.join(", ")),
         }
     }
 }

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use policy::identity::IdentityKey;
 use policy::model::{
-    ContainerPort, IpBlock, Labels, Namespace, NamespaceScope, NetworkPolicy, Object, Peer, Pod, PodKey, Port,
-    PortRange, PortSpec, Protocol, Rule,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, IpBlock, Labels, Namespace, NamespaceScope,
+    NetworkPolicy, Node, Object, Peer, Peers, Pod, PodKey, Port, PortRange, PortSpec, Protocol, Rule, Subject, Tier,
 };
 use policy::selector::{Operator, Requirement, Selector, Values};
 use policy::world::{End, Flow};
@@ -109,15 +109,66 @@ fn rule() -> impl Strategy<Value = Rule> {
 pub(crate) fn network_policy() -> impl Strategy<Value = NetworkPolicy> {
     let rules = || option::weighted(0.7, vec(rule(), 0..3));
     let subjects = prop_oneof![2 => Just(Selector::everything()), 1 => selector()];
-    (select(&NAMESPACES[..]), select(&["p", "q", "r"][..]), subjects, rules(), rules()).prop_map(
-        |(namespace, name, pod_selector, ingress, egress)| NetworkPolicy {
+    let staged = prop::bool::weighted(0.15);
+    (select(&NAMESPACES[..]), select(&["p", "q", "r"][..]), subjects, rules(), rules(), staged).prop_map(
+        |(namespace, name, pod_selector, ingress, egress, staged)| NetworkPolicy {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             pod_selector,
             ingress,
             egress,
+            staged,
         },
     )
+}
+
+fn cluster_peer() -> impl Strategy<Value = Peer> {
+    prop_oneof![
+        6 => (namespace_selector(), selector())
+            .prop_map(|(namespaces, pods)| Peer::Pods { namespaces: NamespaceScope::Matching(namespaces), pods }),
+        6 => network().prop_map(|cidr| Peer::Block(IpBlock::new(cidr, []).unwrap())),
+        3 => selector().prop_map(Peer::Nodes),
+        1 => Just(Peer::Domains(vec!["example.com".to_owned()])),
+    ]
+}
+
+fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
+    let action = select(&[Action::Allow, Action::Deny, Action::Pass][..]);
+    (action, vec(cluster_peer(), 1..3), vec(port(), 0..3)).prop_map(|(action, peers, ports)| ClusterRule {
+        name: None,
+        action,
+        rule: Rule { peers: Peers::These(peers), ports: ports.into() },
+    })
+}
+
+/// Few priorities, so that some are equal.
+pub(crate) fn cluster_policy() -> impl Strategy<Value = ClusterNetworkPolicy> {
+    let subject = (prop_oneof![Just(Selector::everything()), namespace_selector()], selector())
+        .prop_map(|(namespaces, pods)| Subject { namespaces, pods });
+    let rules = || vec(cluster_rule(), 0..4);
+    let tier = select(&Tier::ALL[..]);
+    let staged = prop::bool::weighted(0.2);
+    (select(&["k", "l", "m", "n"][..]), tier, 0u16..3, subject, rules(), rules(), staged).prop_map(
+        |(name, tier, priority, subject, ingress, egress, staged)| ClusterNetworkPolicy {
+            name: name.to_owned(),
+            tier,
+            priority,
+            subject,
+            ingress,
+            egress,
+            staged,
+        },
+    )
+}
+
+/// The last address is a pod's, too.
+pub(crate) fn node() -> impl Strategy<Value = Node> {
+    let ips = vec(select(&["10.0.0.14", "10.0.0.15", "fd00::e", "fd00::f", "10.0.0.3"][..]), 0..3);
+    (select(&["one", "two"][..]), labels(), ips).prop_map(|(name, labels, ips)| Node {
+        name: name.to_owned(),
+        labels,
+        ips: ips.into_iter().map(|ip| ip.parse().unwrap()).collect(),
+    })
 }
 
 fn container_ports() -> impl Strategy<Value = BTreeSet<ContainerPort>> {
@@ -169,6 +220,8 @@ pub(crate) fn object() -> impl Strategy<Value = Object> {
         1 => namespace().prop_map(Object::from),
         2 => pod().prop_map(Object::from),
         2 => network_policy().prop_map(Object::from),
+        2 => cluster_policy().prop_map(Object::from),
+        1 => node().prop_map(Object::from),
     ]
 }
 
@@ -177,8 +230,9 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
     let pods: Vec<_> = (0u8..6).map(pod_numbered).collect();
     // Pods that are over, whose addresses now belong to others.
     let ghosts = vec((0u8..6).prop_flat_map(pod_numbered), 0..3);
-    let parts = (vec(namespace(), 0..4), pods, ghosts, vec(network_policy(), 0..7));
-    parts.prop_map(|(namespaces, pods, ghosts, policies)| {
+    let cluster = (vec(cluster_policy(), 0..5), vec(node(), 0..3));
+    let parts = (vec(namespace(), 0..4), pods, ghosts, vec(network_policy(), 0..6), cluster);
+    parts.prop_map(|(namespaces, pods, ghosts, policies, (cluster, nodes))| {
         let ghosts = ghosts.into_iter().map(|pod| Pod {
             key: PodKey::new(pod.key.namespace, format!("ghost-{}", pod.key.name)),
             finished: true,
@@ -187,6 +241,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
         let all = namespaces.into_iter().map(Object::from);
         let all = all.chain(pods.into_iter().chain(ghosts).map(Object::from));
         let all = all.chain(policies.into_iter().map(Object::from));
+        let all = all.chain(cluster.into_iter().map(Object::from)).chain(nodes.into_iter().map(Object::from));
         let mut seen = BTreeSet::new();
         all.filter(|object| seen.insert(object.key())).collect()
     })

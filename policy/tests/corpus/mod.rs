@@ -81,6 +81,7 @@ pub(crate) fn network_policy(value: &Value) -> NetworkPolicy {
         pod_selector: selector(&spec["podSelector"]),
         ingress: rules("Ingress", "ingress", "from"),
         egress: rules("Egress", "egress", "to"),
+        staged: false,
     }
 }
 

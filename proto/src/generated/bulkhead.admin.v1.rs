@@ -524,7 +524,7 @@ pub struct Policy {
     /// Pods it selects in the whole cluster.
     #[prost(uint32, tag = "3")]
     pub selected_pods: u32,
-    /// Directions it isolates, egress first.
+    /// Directions it isolates (ClusterNetworkPolicy: has rules for), egress first.
     #[prost(enumeration = "Direction", repeated, tag = "4")]
     pub directions: ::prost::alloc::vec::Vec<i32>,
     /// Rules it has by direction.
@@ -544,6 +544,12 @@ pub struct Policy {
     pub origin: ::core::option::Option<Origin>,
     #[prost(uint32, tag = "11")]
     pub warnings: u32,
+    /// ClusterNetworkPolicy: Admin or Baseline.
+    #[prost(string, tag = "12")]
+    pub tier: ::prost::alloc::string::String,
+    /// ClusterNetworkPolicy: 0 to 1000, the lowest is asked first.
+    #[prost(uint32, tag = "13")]
+    pub priority: u32,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -591,6 +597,9 @@ pub struct RuleSummary {
     /// Pods it matches now as peers, in the whole cluster.
     #[prost(uint32, tag = "5")]
     pub matching_pods: u32,
+    /// Its name, if its author gave it one.
+    #[prost(string, tag = "6")]
+    pub name: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -725,6 +734,24 @@ pub struct DirectionExplained {
     /// This node enforces this direction (the pod is here).
     #[prost(bool, tag = "9")]
     pub enforced_here: bool,
+    /// What would be if the staged policies were enforced. Absent: none of those has a say.
+    #[prost(message, optional, tag = "10")]
+    pub staged: ::core::option::Option<StagedExplained>,
+}
+/// A direction as it would be if the staged policies were enforced.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StagedExplained {
+    #[prost(enumeration = "Verdict", tag = "1")]
+    pub verdict: i32,
+    /// One sentence.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "3")]
+    pub deciding: ::core::option::Option<RuleRef>,
+    /// Every rule, in the order they would be asked.
+    #[prost(message, repeated, tag = "4")]
+    pub considered: ::prost::alloc::vec::Vec<ConsideredRule>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -744,6 +771,21 @@ pub struct ConsideredRule {
     /// "source has app=cache, rule wants app=web".
     #[prost(string, tag = "5")]
     pub why: ::prost::alloc::string::String,
+    /// Admin, NetworkPolicy or Baseline.
+    #[prost(string, tag = "6")]
+    pub tier: ::prost::alloc::string::String,
+    /// Its name, if its author gave it one.
+    #[prost(string, tag = "7")]
+    pub name: ::prost::alloc::string::String,
+    /// Its policy is staged.
+    #[prost(bool, tag = "8")]
+    pub staged: bool,
+    /// It passes the connection on to the next tier.
+    #[prost(bool, tag = "9")]
+    pub passes_on: bool,
+    /// Its tier is not asked, because one before it has decided.
+    #[prost(bool, tag = "10")]
+    pub not_asked: bool,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -968,6 +1010,8 @@ pub enum PolicyStatus {
     Refused = 2,
     /// An earlier version is in force because the present one has an error; see `reason`.
     LastGood = 3,
+    /// Evaluated and reported, not enforced, as its annotation asks.
+    Staged = 4,
 }
 impl PolicyStatus {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -980,6 +1024,7 @@ impl PolicyStatus {
             Self::Accepted => "POLICY_STATUS_ACCEPTED",
             Self::Refused => "POLICY_STATUS_REFUSED",
             Self::LastGood => "POLICY_STATUS_LAST_GOOD",
+            Self::Staged => "POLICY_STATUS_STAGED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -989,6 +1034,7 @@ impl PolicyStatus {
             "POLICY_STATUS_ACCEPTED" => Some(Self::Accepted),
             "POLICY_STATUS_REFUSED" => Some(Self::Refused),
             "POLICY_STATUS_LAST_GOOD" => Some(Self::LastGood),
+            "POLICY_STATUS_STAGED" => Some(Self::Staged),
             _ => None,
         }
     }

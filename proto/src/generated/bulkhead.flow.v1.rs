@@ -43,6 +43,12 @@ pub struct FlowExtension {
     /// IANA protocol number.
     #[prost(uint32, tag = "14")]
     pub protocol: u32,
+    /// What `egress` and `ingress` would be if the staged policies were enforced; absent where none of
+    /// those has a say, and in CLOSED and ACTIVE.
+    #[prost(message, optional, tag = "15")]
+    pub staged_egress: ::core::option::Option<Ruling>,
+    #[prost(message, optional, tag = "16")]
+    pub staged_ingress: ::core::option::Option<Ruling>,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -2,7 +2,10 @@
 
 use ipnetwork::IpNetwork;
 use policy::{
-    model::{IpBlock, NamespaceScope, NetworkPolicy, Peer, Port, PortRange, PortSpec, Protocol, Rule},
+    model::{
+        Action, ClusterNetworkPolicy, ClusterRule, IpBlock, NamespaceScope, NetworkPolicy, Node, Peer, Peers, Port,
+        PortRange, PortSpec, Protocol, Rule, Subject, Tier,
+    },
     selector::{Operator, Requirement, Selector, Values},
 };
 
@@ -17,6 +20,50 @@ pub(super) fn network_policy(random: &mut Random) -> NetworkPolicy {
         pod_selector: if random.chance(60) { Selector::everything() } else { selector(random) },
         ingress: rules(random),
         egress: rules(random),
+        staged: random.chance(15),
+    }
+}
+
+/// One of four ClusterNetworkPolicies; few priorities, so that some are equal.
+pub(super) fn cluster_policy(random: &mut Random) -> ClusterNetworkPolicy {
+    let namespaces = if random.chance(50) { Selector::everything() } else { namespace_selector(random) };
+    ClusterNetworkPolicy {
+        name: random.pick(&["k", "l", "m", "n"]).to_owned(),
+        tier: random.pick(&Tier::ALL),
+        priority: random.below(3) as u16,
+        subject: Subject { namespaces, pods: selector(random) },
+        ingress: random.several(0..=3, cluster_rule),
+        egress: random.several(0..=3, cluster_rule),
+        staged: random.chance(20),
+    }
+}
+
+fn cluster_rule(random: &mut Random) -> ClusterRule {
+    let action = random.pick(&[Action::Allow, Action::Deny, Action::Pass]);
+    let peers = Peers::These(random.several(1..=2, cluster_peer));
+    ClusterRule { name: None, action, rule: Rule { peers, ports: random.several(0..=2, port).into() } }
+}
+
+fn cluster_peer(random: &mut Random) -> Peer {
+    match random.below(16) {
+        0..=6 => {
+            Peer::Pods { namespaces: NamespaceScope::Matching(namespace_selector(random)), pods: selector(random) }
+        }
+        7..=12 => Peer::Block(IpBlock::new(network(random), []).expect("there is no exception")),
+        13..=14 => Peer::Nodes(selector(random)),
+        _ => Peer::Domains(vec!["example.com".to_owned()]),
+    }
+}
+
+/// One of two nodes. The last address is a pod's, too.
+pub(super) fn node(random: &mut Random) -> Node {
+    let pairs = random.several(0..=2, |random| (random.pick(&KEYS), random.pick(&VALUES)));
+    let ips =
+        random.several(0..=2, |random| random.pick(&["10.0.0.14", "10.0.0.15", "fd00::e", "fd00::f", "10.0.0.3"]));
+    Node {
+        name: random.pick(&["one", "two"]).to_owned(),
+        labels: pairs.into_iter().collect(),
+        ips: ips.into_iter().map(|ip| ip.parse().expect("an address")).collect(),
     }
 }
 

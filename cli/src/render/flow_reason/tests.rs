@@ -62,6 +62,23 @@ fn what_is_denied_names_who_isolates_or_denies() {
 }
 
 #[test]
+fn what_staged_policies_would_do_is_told_apart() {
+    let guard = Policy { kind: "ClusterNetworkPolicy".into(), name: "guard".into(), ..Policy::default() };
+    let told = |staged_egress, staged_ingress| {
+        let egress = by_rule(Outcome::RuleAllows, net("shop", "web-egress"), 1);
+        staged(&FlowExtension { egress, ingress: open(), staged_egress, staged_ingress, ..FlowExtension::default() })
+    };
+    assert_eq!(told(None, None), None);
+    let denies = by_rule(Outcome::RuleDenies, guard, 3);
+    assert_eq!(told(None, denies).unwrap(), "denied by ClusterNetworkPolicy guard ingress[3]");
+    let isolates = isolated(vec![net("shop", "db")]);
+    assert_eq!(told(None, isolates).unwrap(), "denied, ingress isolated by shop/db; nothing allowed it");
+    // What is not staged counts as it is.
+    assert_eq!(told(None, open()).unwrap(), "allowed by shop/web-egress egress[1]");
+    assert_eq!(told(open(), None).unwrap(), "allowed, no policy isolates either end");
+}
+
+#[test]
 fn other_reasons_are_told_in_their_own_words() {
     let text = "source address does not belong to the sender";
     assert_eq!(phrase(None, None, "invalid_source_ip", text), text);

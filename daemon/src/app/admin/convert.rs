@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use datapath_abi::{identity, policy::Direction};
 use policy::{
     compile::RuleRef,
-    model::{Labels, ObjectKey, PodKey, PolicyKind, PolicyRef, canonical_ip},
+    model::{Action, Labels, ObjectKey, PodKey, PolicyKind, PolicyRef, canonical_ip},
 };
 use proto::bulkhead::admin::v1 as pb;
 use tonic::Status;
@@ -56,6 +56,9 @@ pub(super) fn object(key: &ObjectKey) -> pb::ObjectRef {
             pb::ObjectRef { kind: "Namespace".to_owned(), namespace: String::new(), name: name.clone() }
         }
         ObjectKey::Pod(pod) => pod_object(pod),
+        ObjectKey::Node(name) => {
+            pb::ObjectRef { kind: "Node".to_owned(), namespace: String::new(), name: name.clone() }
+        }
         ObjectKey::Policy(of) => policy(of),
     }
 }
@@ -96,10 +99,24 @@ pub(super) fn origin(origin: &Origin) -> pb::Origin {
     pb::Origin { file: file.clone(), document: small(*document), line: small(*line) }
 }
 
-/// A policy for people: `shop/db`, as NetworkPolicy is by far the commonest kind.
+/// A policy for people: `shop/db`, as NetworkPolicy is by far the commonest kind, or
+/// `ClusterNetworkPolicy guard`.
 pub(super) fn policy_words(policy: &PolicyRef) -> String {
-    let PolicyRef { kind: PolicyKind::NetworkPolicy, namespace, name } = policy;
-    format!("{namespace}/{name}")
+    let PolicyRef { kind, namespace, name } = policy;
+    match kind {
+        PolicyKind::NetworkPolicy => format!("{namespace}/{name}"),
+        PolicyKind::ClusterNetworkPolicy => format!("{kind} {name}"),
+    }
+}
+
+/// What a rule does.
+pub(super) fn action(action: Action) -> i32 {
+    let wire = match action {
+        Action::Allow => pb::Verdict::Allow,
+        Action::Deny => pb::Verdict::Deny,
+        Action::Pass => pb::Verdict::Pass,
+    };
+    wire as i32
 }
 
 /// A rule for people: `shop/db ingress[0]`.

@@ -191,13 +191,13 @@ fn side(seen: &Seen, direction: Direction) -> pb::EndpointDirection {
     // An endpoint that is not in the map is denied everything.
     let denied = RulesPtr::new(0, RulesPtr::ISOLATED, 0);
     let rules = seen.found.map_or(denied, |found| RulesPtr(found.rules[direction as usize]));
-    let isolated_by = view_of(seen, direction).map(|view| view.table.isolated_by.as_slice()).unwrap_or_default();
+    let policies = view_of(seen, direction).map(|view| view.table.policies()).unwrap_or_default();
     pb::EndpointDirection {
         direction: convert::direction(direction),
         isolated: rules.has(RulesPtr::ISOLATED),
         rule_set: rules.ruleset(),
         generation: rules.generation(),
-        policies: isolated_by.iter().map(convert::policy).collect(),
+        policies: policies.iter().map(convert::policy).collect(),
     }
 }
 

@@ -175,8 +175,8 @@ fn notes(
     let ends = [&chosen.flow.source, &chosen.flow.destination].into_iter().zip(chosen.assumed);
     let mut notes: Vec<String> = ends.filter_map(|(end, assumed)| ends::note(known, end, assumed)).collect();
     notes.dedup();
-    let from_own_node = matches!(explanation.ingress.outcome, Side::Exempt(Exemption::OwnNode));
-    if !explanation.ingress.isolated_by.is_empty() && !from_own_node {
+    let from_own_node = matches!(explanation.ingress.walk.outcome, Side::Exempt(Exemption::OwnNode));
+    if !explanation.ingress.walk.isolated_by.is_empty() && !from_own_node {
         notes.push("traffic from the pod's own node is always allowed in".to_owned());
     }
     if !sides.is_empty() && sides.iter().all(|side| !side.enforced_here) {

@@ -16,6 +16,7 @@ mod dump;
 mod endpoints;
 mod explain;
 mod figures;
+mod found;
 mod identities;
 mod policies;
 mod status;

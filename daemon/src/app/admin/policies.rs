@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use policy::{
     Index,
     compile::RuleRef,
-    model::{NetworkPolicy, ObjectKey, PodKey, PolicyKind, PolicyRef},
+    model::{ClusterNetworkPolicy, NetworkPolicy, ObjectKey, PodKey, PolicyKind, PolicyRef},
 };
 use proto::bulkhead::admin::v1::{self as pb, PolicyStatus};
 use tonic::Status;
 
-use super::{AdminService, convert, status, unless_synced, words, words::Cluster, work_out};
+use super::{AdminService, convert, found::Found, status, unless_synced, words, words::Cluster, work_out};
 use crate::{
     app::engine::State,
     reconcile::{Mirror, Refusal},
@@ -31,6 +31,7 @@ pub(super) async fn list(
         let cluster = Cluster::new(&copied.index);
         let wanted = |policy: &PolicyRef| namespace.as_ref().is_none_or(|it| *it == policy.namespace);
         let in_force = copied.index.network_policies().map(NetworkPolicy::policy_ref);
+        let in_force = in_force.chain(copied.index.cluster_policies().map(ClusterNetworkPolicy::policy_ref));
         let all: BTreeSet<PolicyRef> = in_force.chain(copied.never_in_force()).filter(wanted).collect();
         all.iter().map(|policy| copied.policy(&cluster, policy)).collect()
     });
@@ -42,16 +43,31 @@ pub(super) async fn get(
     request: pb::GetPolicyRequest,
 ) -> Result<pb::GetPolicyResponse, Status> {
     let pb::GetPolicyRequest { namespace, name, kind } = request;
-    let network_policy = PolicyKind::NetworkPolicy.as_str();
-    if !kind.is_empty() && kind != network_policy {
-        let kind = convert::quoted(&kind);
-        return Err(Status::invalid_argument(format!("kind {kind} is no kind of policy: use {network_policy}")));
-    }
-    let wanted = PolicyRef::network_policy(convert::name("namespace", &namespace)?, convert::name("name", &name)?);
+    let [network_policy, cluster] =
+        [PolicyKind::NetworkPolicy, PolicyKind::ClusterNetworkPolicy].map(PolicyKind::as_str);
+    let name = convert::name("name", &name)?;
+    let wanted = match kind.as_str() {
+        of if of == cluster && namespace.is_empty() => PolicyRef::cluster(name),
+        of if of == cluster => {
+            let namespace = convert::quoted(&namespace);
+            return Err(Status::invalid_argument(format!(
+                "a {cluster} has no namespace, but {namespace} was given: leave it out"
+            )));
+        }
+        of if of.is_empty() || of == network_policy => {
+            PolicyRef::network_policy(convert::name("namespace", &namespace)?, name)
+        }
+        other => {
+            let kind = convert::quoted(other);
+            return Err(Status::invalid_argument(format!(
+                "kind {kind} is no kind of policy: use {network_policy} or {cluster}"
+            )));
+        }
+    };
     let copied = copied(service).await?;
     let missing = format!("there is no {wanted}: `bulkhead policy list` shows those there are");
     let answer = work_out(move || {
-        let known = copied.index.network_policy(&wanted).is_some() || copied.never_in_force().any(|it| it == wanted);
+        let known = copied.index.has_policy(&wanted) || copied.never_in_force().any(|it| it == wanted);
         known.then(|| copied.detail(&wanted))
     });
     answer.await?.ok_or_else(|| Status::not_found(missing))
@@ -97,8 +113,9 @@ fn entries(state: &State, mirror: &Mirror) -> BTreeMap<PolicyRef, u64> {
             let number = direction.rules.ruleset();
             // What is in force may still be what was compiled before.
             let table = state.planner.rule_table(number).unwrap_or(&direction.table);
-            for policy in table.isolated_by.iter().filter(|_| number != 0) {
-                sets.entry(policy.clone()).or_default().insert(number);
+            for policy in table.policies().into_iter().filter(|_| number != 0) {
+                // What is asked after a pass goes by the next number.
+                sets.entry(policy).or_default().extend([number, number | 1]);
             }
         }
     }
@@ -125,7 +142,7 @@ impl Copied {
     fn never_in_force(&self) -> impl Iterator<Item = PolicyRef> {
         let refused = self.source.errors.iter().filter(|error| matches!(error.problem, SourceProblem::Refused(_)));
         refused.filter_map(|error| match &error.key {
-            Some(ObjectKey::Policy(policy)) if self.index.network_policy(policy).is_none() => Some(policy.clone()),
+            Some(ObjectKey::Policy(policy)) if !self.index.has_policy(policy) => Some(policy.clone()),
             _ => None,
         })
     }
@@ -141,10 +158,10 @@ impl Copied {
             origin: self.source.objects.get(&key).map(convert::origin).or_else(|| self.refused_at(&key)),
             ..pb::Policy::default()
         };
-        if let Some(found) = self.index.network_policy(policy) {
+        if let Some(found) = Found::of(&self.index, policy) {
             let selected = cluster.selected(found);
             let keys: BTreeSet<&PodKey> = selected.iter().map(|pod| &pod.key).collect();
-            let rules = |direction| found.rules(direction).map_or(0, <[_]>::len);
+            let rules = |direction| found.rules(direction).map_or(0, |rules| rules.len());
             let isolates = convert::DIRECTIONS.into_iter().filter(|direction| found.rules(*direction).is_some());
             let [egress, ingress] = convert::DIRECTIONS.map(rules);
             answer.selected_endpoints = convert::small(self.local.iter().filter(|pod| keys.contains(pod)).count());
@@ -152,6 +169,10 @@ impl Copied {
             answer.directions = isolates.map(convert::direction).collect();
             (answer.egress_rules, answer.ingress_rules) = (convert::small(egress), convert::small(ingress));
             answer.warnings = convert::small(self.warnings(cluster, found).len());
+            if let Found::Cluster(policy) = found {
+                answer.tier = policy.tier.as_str().to_owned();
+                answer.priority = u32::from(policy.priority);
+            }
         }
         answer
     }
@@ -189,10 +210,11 @@ impl Copied {
         let key = ObjectKey::Policy(policy.clone());
         let about = self.source.errors.iter().find(|error| self.concerns(error, &key));
         match about {
-            Some(error) if self.index.network_policy(policy).is_some() => {
-                (PolicyStatus::LastGood, status::standing(error))
-            }
+            Some(error) if self.index.has_policy(policy) => (PolicyStatus::LastGood, status::standing(error)),
             Some(error) => (PolicyStatus::Refused, status::standing(error)),
+            None if self.index.is_staged(policy) == Some(true) => {
+                (PolicyStatus::Staged, "evaluated and reported, not enforced".to_owned())
+            }
             None => (PolicyStatus::Accepted, String::new()),
         }
     }
@@ -215,7 +237,7 @@ impl Copied {
         let cluster = Cluster::new(&self.index);
         let mut answer =
             pb::GetPolicyResponse { policy: Some(self.policy(&cluster, policy)), ..pb::GetPolicyResponse::default() };
-        let Some(found) = self.index.network_policy(policy) else { return answer };
+        let Some(found) = Found::of(&self.index, policy) else { return answer };
         let local: BTreeSet<&PodKey> = self.local.iter().collect();
         answer.selects = words::selects(found);
         answer.selected = cluster
@@ -230,26 +252,28 @@ impl Copied {
     }
 
     /// The rules in words, egress first.
-    fn rules(&self, cluster: &Cluster<'_>, policy: &NetworkPolicy) -> Vec<pb::RuleSummary> {
+    fn rules(&self, cluster: &Cluster<'_>, policy: Found<'_>) -> Vec<pb::RuleSummary> {
         let mut summaries = Vec::new();
         for direction in convert::DIRECTIONS {
-            for (index, rule) in (0u32..).zip(policy.rules(direction).unwrap_or_default()) {
+            for (index, found) in (0u32..).zip(policy.rules(direction).unwrap_or_default()) {
+                let rule = found.rule;
                 let of = RuleRef { policy: policy.policy_ref(), direction, index };
                 let cookie = self.cookies.get(&of).copied().unwrap_or(0);
                 summaries.push(pb::RuleSummary {
                     rule: Some(convert::rule(&of, cookie)),
-                    verdict: pb::Verdict::Allow as i32,
+                    verdict: convert::action(found.action),
                     peers: words::peers(&rule.peers).iter().map(words::peer).collect(),
                     ports: words::ports(&rule.ports).iter().map(words::port).collect(),
-                    matching_pods: convert::small(cluster.matched(policy, &rule.peers).len()),
+                    matching_pods: convert::small(cluster.matched(policy.own(), &rule.peers).len()),
+                    name: found.name.to_owned(),
                 });
             }
         }
         summaries
     }
 
-    fn warnings(&self, cluster: &Cluster<'_>, policy: &NetworkPolicy) -> Vec<pb::PolicyWarning> {
-        let mut warnings = warnings::of(cluster, policy);
+    fn warnings(&self, cluster: &Cluster<'_>, policy: Found<'_>) -> Vec<pb::PolicyWarning> {
+        let mut warnings = warnings::of(&self.index, cluster, policy);
         let key = Some(ObjectKey::Policy(policy.policy_ref()));
         for error in self.source.errors.iter().filter(|error| error.key == key) {
             if let SourceProblem::Duplicate { winner, loser } = &error.problem {

@@ -137,6 +137,7 @@ fn refusal(refusal: &Refusal) -> pb::Refusal {
 pub(super) fn meanwhile(refusal: &Refusal) -> &'static str {
     match (refusal.remains, refusal.direction) {
         (Remains::LastComplete, _) => "its last complete rules stay in force",
+        (Remains::Unevaluated, _) => "the staged policies are not evaluated, and what is enforced stays as it is",
         (Remains::Denied, Direction::Egress) => "all its egress is denied, for there were no rules before",
         (Remains::Denied, Direction::Ingress) => "all its ingress is denied, for there were no rules before",
     }

@@ -5,15 +5,35 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use policy::{
     Index,
-    model::{IpBlock, Labels, Namespace, NamespaceScope, NetworkPolicy, Peer, Peers, Pod, PortRange, PortSpec, Ports},
+    model::{IpBlock, Labels, NamespaceScope, Peer, Peers, Pod, PortRange, PortSpec, Ports},
     selector::Selector,
 };
 
-/// `pods of shop with app=db`.
-pub(super) fn selects(policy: &NetworkPolicy) -> String {
-    match policy.pod_selector.is_everything() {
-        true => format!("all pods of {}", policy.namespace),
-        false => format!("pods of {} with {}", policy.namespace, requirements(&policy.pod_selector)),
+use super::found::Found;
+
+/// `pods of shop with app=db`, `pods with app=db in namespaces with team=a`.
+pub(super) fn selects(policy: Found<'_>) -> String {
+    match policy {
+        Found::Network(policy) if policy.pod_selector.is_everything() => format!("all pods of {}", policy.namespace),
+        Found::Network(policy) => {
+            format!("pods of {} with {}", policy.namespace, requirements(&policy.pod_selector))
+        }
+        Found::Cluster(policy) => pods_in(&policy.subject.namespaces, &policy.subject.pods),
+    }
+}
+
+fn pods_in(namespaces: &Selector, pods: &Selector) -> String {
+    let whom = pods_words(pods);
+    match namespaces.is_everything() {
+        true => format!("{whom} in every namespace"),
+        false => format!("{whom} in namespaces with {}", requirements(namespaces)),
+    }
+}
+
+fn pods_words(pods: &Selector) -> String {
+    match pods.is_everything() {
+        true => "all pods".to_owned(),
+        false => format!("pods with {}", requirements(pods)),
     }
 }
 
@@ -25,17 +45,11 @@ fn requirements(selector: &Selector) -> String {
 /// `pods with app=web in namespaces with team=a`, `192.0.2.0/24 without 192.0.2.7/32`.
 pub(super) fn peer(peer: &Peer) -> String {
     match peer {
-        Peer::Pods { namespaces, pods } => {
-            let whom = match pods.is_everything() {
-                true => "all pods".to_owned(),
-                false => format!("pods with {}", requirements(pods)),
-            };
-            match namespaces {
-                NamespaceScope::Own => whom,
-                NamespaceScope::Matching(selector) if selector.is_everything() => format!("{whom} in every namespace"),
-                NamespaceScope::Matching(selector) => format!("{whom} in namespaces with {}", requirements(selector)),
-            }
-        }
+        Peer::Pods { namespaces: NamespaceScope::Own, pods } => pods_words(pods),
+        Peer::Pods { namespaces: NamespaceScope::Matching(namespaces), pods } => pods_in(namespaces, pods),
+        Peer::Nodes(nodes) if nodes.is_everything() => "every node".to_owned(),
+        Peer::Nodes(nodes) => format!("nodes with {}", requirements(nodes)),
+        Peer::Domains(names) => format!("domains {} (not yet matched)", names.join(", ")),
         Peer::Block(block) => block_words(block),
     }
 }
@@ -91,31 +105,29 @@ impl<'a> Cluster<'a> {
         let mut namespaces: BTreeMap<&str, Town<'_>> = BTreeMap::new();
         for pod in index.pods().filter(|pod| !pod.finished) {
             let name = pod.key.namespace.as_str();
-            let town = namespaces.entry(name).or_insert_with(|| Town {
-                // One without an object has no label but its name.
-                labels: index
-                    .namespace(name)
-                    .map_or_else(|| Namespace::new(name, Labels::default()).labels().clone(), |it| it.labels().clone()),
-                pods: Vec::new(),
-            });
+            let town = namespaces
+                .entry(name)
+                .or_insert_with(|| Town { labels: index.namespace_labels(name), pods: Vec::new() });
             town.pods.push(pod);
         }
         Self { namespaces }
     }
 
     /// The pods that a policy selects.
-    pub(super) fn selected(&self, policy: &NetworkPolicy) -> Vec<&'a Pod> {
-        let town = self.namespaces.get(policy.namespace.as_str());
-        town.into_iter().flat_map(|town| &town.pods).copied().filter(|pod| policy.selects(pod)).collect()
+    pub(super) fn selected(&self, policy: Found<'_>) -> Vec<&'a Pod> {
+        let towns = self.namespaces.iter();
+        let towns = towns.filter(|(name, _)| matches!(policy, Found::Cluster(_)) || **name == policy.own());
+        let selected =
+            |town: &'_ Town<'a>| town.pods.iter().copied().filter(|pod| policy.selects(pod, &town.labels)).collect();
+        towns.flat_map(|(_, town)| -> Vec<&'a Pod> { selected(town) }).collect()
     }
 
-    /// The pods that any of a rule's peers match.
-    pub(super) fn matched(&self, policy: &NetworkPolicy, rule: &Peers) -> Vec<&'a Pod> {
+    /// The pods that any of a rule's peers match. `own` is the namespace of its policy.
+    pub(super) fn matched(&self, own: &str, rule: &Peers) -> Vec<&'a Pod> {
         match rule {
             Peers::Anyone => self.peers().collect(),
             Peers::These(list) => {
-                let one =
-                    |town: &'_ Town<'a>, pod: &Pod| list.iter().any(|peer| admits(policy, peer, &town.labels, pod));
+                let one = |town: &'_ Town<'a>, pod: &Pod| list.iter().any(|peer| admits(own, peer, &town.labels, pod));
                 let towns = self.namespaces.values();
                 towns
                     .flat_map(|town| town.pods.iter().copied().filter(move |pod| one(town, pod)))
@@ -126,9 +138,9 @@ impl<'a> Cluster<'a> {
     }
 
     /// Whether a peer matches any pod.
-    pub(super) fn matches_any(&self, policy: &NetworkPolicy, peer: &Peer) -> bool {
+    pub(super) fn matches_any(&self, own: &str, peer: &Peer) -> bool {
         let mut towns = self.namespaces.values();
-        towns.any(|town| town.pods.iter().any(|pod| pod.is_peer() && admits(policy, peer, &town.labels, pod)))
+        towns.any(|town| town.pods.iter().any(|pod| pod.is_peer() && admits(own, peer, &town.labels, pod)))
     }
 
     fn peers(&self) -> impl Iterator<Item = &'a Pod> {
@@ -138,17 +150,18 @@ impl<'a> Cluster<'a> {
 
 /// Whether a peer matches a pod whose namespace has these labels, a block by whichever of its
 /// addresses.
-fn admits(policy: &NetworkPolicy, peer: &Peer, namespace: &Labels, pod: &Pod) -> bool {
+fn admits(own: &str, peer: &Peer, namespace: &Labels, pod: &Pod) -> bool {
     match peer {
         Peer::Block(block) => pod.ips.iter().any(|ip| block.contains(*ip)),
-        Peer::Pods { .. } => by_labels(policy, peer, namespace, pod),
+        Peer::Pods { .. } => by_labels(own, peer, namespace, pod),
+        Peer::Nodes(_) | Peer::Domains(_) => false,
     }
 }
 
-fn by_labels(policy: &NetworkPolicy, peer: &Peer, namespace: &Labels, pod: &Pod) -> bool {
+fn by_labels(own: &str, peer: &Peer, namespace: &Labels, pod: &Pod) -> bool {
     let Peer::Pods { namespaces, pods } = peer else { return false };
     let there = match namespaces {
-        NamespaceScope::Own => pod.key.namespace == policy.namespace,
+        NamespaceScope::Own => pod.key.namespace == own,
         NamespaceScope::Matching(selector) => selector.matches(namespace),
     };
     there && pods.matches(&pod.labels)
@@ -157,7 +170,7 @@ fn by_labels(policy: &NetworkPolicy, peer: &Peer, namespace: &Labels, pod: &Pod)
 /// The first of a rule's peers that matches somebody: a pod, or an address that is nobody's.
 pub(super) fn admitting<'r>(
     index: &Index,
-    policy: &NetworkPolicy,
+    own: &str,
     rule: &'r Peers,
     pod: Option<&Pod>,
     ip: IpAddr,
@@ -165,8 +178,9 @@ pub(super) fn admitting<'r>(
     let labels = pod.map(|pod| index.identity_of(pod).namespace_labels);
     peers(rule).iter().find(|peer| match (peer, pod, &labels) {
         (Peer::Block(block), ..) => block.contains(ip),
-        (Peer::Pods { .. }, Some(pod), Some(labels)) => pod.is_peer() && by_labels(policy, peer, labels, pod),
-        (Peer::Pods { .. }, ..) => false,
+        (Peer::Pods { .. }, Some(pod), Some(labels)) => pod.is_peer() && by_labels(own, peer, labels, pod),
+        (Peer::Nodes(nodes), ..) => index.nodes().any(|node| nodes.matches(&node.labels) && node.ips.contains(&ip)),
+        (Peer::Pods { .. } | Peer::Domains(_), ..) => false,
     })
 }
 

@@ -159,6 +159,14 @@ impl<'a> Draft<'a> {
         self.made.push(Change::PutEndpoint(endpoint.slot, entry));
     }
 
+    /// What STAGED says of a slot. It only tells, so there is no order to keep but one: what it leads to
+    /// is there before, and there still when it is taken away.
+    pub(super) fn put_staged(&mut self, slot: u32, rules: [u64; 2]) {
+        if self.mirror.staged.get(&slot).copied().unwrap_or_default() != rules {
+            self.interfaces.push(Change::PutStaged(slot, rules));
+        }
+    }
+
     pub(super) fn put_interface(&mut self, ifindex: u32, slot: u32) {
         self.interfaces.push(Change::PutInterface(ifindex, slot));
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use policy::RuleSet;
 
-use super::Planner;
+use super::{Planner, install::stages};
 use crate::reconcile::{change::Change, mirror::Mirror};
 
 impl Planner {
@@ -17,12 +17,18 @@ impl Planner {
             .values()
             .map(|set| (set.number, if set.refused.is_none() { set.installed.as_ref() } else { None }))
             .collect();
-        let stays = |number: u32| in_use.contains(&number);
+        // A second stage lives as long as its first.
+        let first_of = |number: u32| number & !1;
+        let stays = |number: u32| in_use.contains(&first_of(number));
         let mut changes = Vec::new();
         let mut referenced = BTreeSet::new();
         for (&key, entry) in &mirror.peers {
-            let wanted = match kept.get(&key.ruleset) {
-                Some(Some(rules)) => rules.peers.contains_key(&key.identity),
+            let wanted = match kept.get(&first_of(key.ruleset)) {
+                Some(Some(rules)) => {
+                    let stages = stages(first_of(key.ruleset), rules);
+                    let stage = stages.iter().find(|(number, _)| *number == key.ruleset);
+                    stage.is_some_and(|(_, stage)| stage.peers.contains_key(&key.identity))
+                }
                 // Frozen: refused since, but in force.
                 _ => true,
             };

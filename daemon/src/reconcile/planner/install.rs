@@ -6,6 +6,7 @@ use std::{
 };
 
 use datapath_abi::{
+    addr::Addr,
     endpoint::RulesPtr,
     identity,
     policy::{PeerEntry, PeerKey, PortKey, RulesetInfo},
@@ -15,7 +16,7 @@ use policy::{
     lower::{Limits, LowerError, Peer, What, lower_within},
 };
 
-use super::{Planner, draft::Draft, port_sets::PortSets};
+use super::{Planner, Tables, draft::Draft, port_sets::PortSets};
 use crate::reconcile::{change::Change, mirror::Mirror};
 
 /// A rule set that some endpoint wants.
@@ -75,23 +76,46 @@ impl Numbers {
     }
 }
 
+/// One stage of a rule set: what lies under one number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stage<'a> {
+    pub(super) peers: &'a BTreeMap<u32, Peer>,
+    regions: &'a BTreeMap<(Addr, u8), Peer>,
+}
+
+/// The number under which the second stage of a rule set lies.
+pub(super) const fn second_of(number: u32) -> u32 {
+    RulesPtr::new(0, 0, number).after_pass().ruleset()
+}
+
+/// The stages of a rule set with their numbers.
+pub(super) fn stages(number: u32, rules: &RuleSet) -> Vec<(u32, Stage<'_>)> {
+    let first = Stage { peers: &rules.peers, regions: &rules.regions };
+    let second = rules.second.as_ref().map(|stage| Stage { peers: &stage.peers, regions: &stage.regions });
+    std::iter::once((number, first)).chain(second.map(|stage| (second_of(number), stage))).collect()
+}
+
 impl Planner {
     /// Puts every wanted rule set into the maps.
     pub(super) fn install(&mut self, mirror: &Mirror, draft: &mut Draft<'_>) -> Changed {
-        let wanted: BTreeMap<[u8; 16], Arc<RuleTable>> = self
-            .tables
-            .values()
-            .filter(|(_, table)| table.is_isolated())
-            .map(|(digest, table)| (*digest, table.clone()))
-            .collect();
+        let ruled = |tables: &Tables| -> BTreeMap<[u8; 16], Arc<RuleTable>> {
+            let tables = tables.values().filter(|(_, table)| !table.is_open());
+            tables.map(|(digest, table)| (*digest, table.clone())).collect()
+        };
+        let (wanted, staged) = (ruled(&self.tables), ruled(&self.staged));
+        // What is enforced comes first, should there be no room for both.
+        let only_staged = staged.into_iter().filter(|(digest, _)| !wanted.contains_key(digest));
+        let only_staged: BTreeMap<[u8; 16], Arc<RuleTable>> = only_staged.collect();
         let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
-        self.sets.retain(|digest, set| wanted.contains_key(digest) || in_use.contains(&set.number));
+        let is_wanted = |digest: &[u8; 16]| wanted.contains_key(digest) || only_staged.contains_key(digest);
+        self.sets.retain(|digest, set| is_wanted(digest) || in_use.contains(&set.number));
         let mut all = Changed::default();
         let mut numbers = None;
-        for (digest, table) in wanted {
+        for (digest, table) in wanted.into_iter().chain(only_staged) {
             let known = self.sets.get(&digest);
             let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none());
-            if settled && !self.stirred.iter().any(|identity| table.concerns(identity)) {
+            let nodes = self.nodes_stirred && table.names_nodes();
+            if settled && !nodes && !self.stirred.iter().any(|identity| table.concerns(identity)) {
                 continue;
             }
             let number = match known {
@@ -113,7 +137,10 @@ impl Planner {
                         Some(old) => changes_for_anyone(old, &lowered, &self.universe, &self.born),
                         // Found in the kernel, content not known: what had to be written or
                         // taken away was not there.
-                        None => mirror.rulesets.contains_key(&number) && draft.touched(number),
+                        None => {
+                            let written = draft.touched(number) || draft.touched(second_of(number));
+                            mirror.rulesets.contains_key(&number) && written
+                        }
                     };
                     let retired = self.retire_at_once(mirror, draft, number, &lowered);
                     if changed || retired {
@@ -157,13 +184,15 @@ impl Planner {
             }
             PeerEntry { portset, lengths: peer.ports.lengths(), otherwise: peer.otherwise }
         };
-        for (&who, peer) in &lowered.peers {
-            let entry = entry_of(peer, draft, &mut self.port_sets);
-            draft.put_peer(PeerKey { ruleset: number, identity: who }, entry);
-        }
-        for (&(addr, length), peer) in &lowered.regions {
-            let entry = entry_of(peer, draft, &mut self.port_sets);
-            draft.put_region((number, addr, length), entry);
+        for (ruleset, Stage { peers, regions }) in stages(number, lowered) {
+            for (&who, peer) in peers {
+                let entry = entry_of(peer, draft, &mut self.port_sets);
+                draft.put_peer(PeerKey { ruleset, identity: who }, entry);
+            }
+            for (&(addr, length), peer) in regions {
+                let entry = entry_of(peer, draft, &mut self.port_sets);
+                draft.put_region((ruleset, addr, length), entry);
+            }
         }
         draft.put_ruleset(number, RulesetInfo { digest: *digest });
         if let Some(refusal) = draft.overflow(&self.capacity) {
@@ -180,15 +209,19 @@ impl Planner {
     /// says whether there was anything. Entries of those who are gone can wait.
     fn retire_at_once(&self, mirror: &Mirror, draft: &mut Draft<'_>, number: u32, lowered: &RuleSet) -> bool {
         let before = draft.retired();
-        for (who, _) in mirror.peers_of(number) {
-            let alive = who > identity::MAX || self.universe.get(who).is_some();
-            if alive && !lowered.peers.contains_key(&who) {
-                draft.retire(Change::DropPeer(PeerKey { ruleset: number, identity: who }));
+        // A digest has a second stage always or, when what it says has changed with the build, never:
+        // entries of one that is not wanted are collected with the rest.
+        for (ruleset, Stage { peers, regions }) in stages(number, lowered) {
+            for (who, _) in mirror.peers_of(ruleset) {
+                let alive = who > identity::MAX || self.universe.get(who).is_some();
+                if alive && !peers.contains_key(&who) {
+                    draft.retire(Change::DropPeer(PeerKey { ruleset, identity: who }));
+                }
             }
-        }
-        for ((addr, length), _) in mirror.regions_of(number) {
-            if !lowered.regions.contains_key(&(addr, length)) {
-                draft.retire(Change::DropRegion(number, addr, length));
+            for ((addr, length), _) in mirror.regions_of(ruleset) {
+                if !regions.contains_key(&(addr, length)) {
+                    draft.retire(Change::DropRegion(ruleset, addr, length));
+                }
             }
         }
         draft.retired() != before
@@ -202,6 +235,8 @@ fn too_large(error: &LowerError) -> (String, String) {
         What::Peers => ("PEERS", "select fewer pods, or all of them with an empty namespaceSelector"),
         What::Regions => ("REGIONS", "use fewer or wider ipBlocks and exceptions"),
         What::Ports => ("PORTS", "use fewer or wider port ranges"),
+        // No map is to blame.
+        What::Ranks => return (error.to_string(), "let fewer policies of one tier select the same pods".to_owned()),
     };
     let reason = format!("{policy} takes {share} of {needed} {what}, more than the {limit} that one rule set may have");
     (reason, format!("{instead}, or raise the capacity of {map} (--map-capacity {map}=N)"))
@@ -209,6 +244,11 @@ fn too_large(error: &LowerError) -> (String, String) {
 
 /// Whether a new version of a rule set says anything else about somebody who was there before.
 fn changes_for_anyone(old: &RuleSet, new: &RuleSet, universe: &Universe, born: &BTreeSet<u32>) -> bool {
+    let (old, new) = (stages(0, old), stages(0, new));
+    old.len() != new.len() || old.iter().zip(&new).any(|((_, old), (_, new))| changes_stage(old, new, universe, born))
+}
+
+fn changes_stage(old: &Stage<'_>, new: &Stage<'_>, universe: &Universe, born: &BTreeSet<u32>) -> bool {
     if old.regions != new.regions {
         return true;
     }

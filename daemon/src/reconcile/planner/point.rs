@@ -10,7 +10,11 @@ use datapath_abi::{
 };
 use policy::{RuleSet, lower::Peer};
 
-use super::{DIRECTIONS, Planner, draft::Draft, install::Changed};
+use super::{
+    DIRECTIONS, Planner,
+    draft::Draft,
+    install::{Changed, stages},
+};
 use crate::reconcile::{
     change::{Change, Refusal, Remains},
     endpoint::LocalEndpoint,
@@ -47,11 +51,18 @@ impl Planner {
                 .get(&endpoint.slot)
                 .filter(|found| Endpoint { rules: found.rules, identity: found.identity, ..fresh } == **found);
             let mut rules = found.map_or([0; 2], |found| found.rules);
+            let mut would_be = [0; 2];
             for direction in DIRECTIONS {
                 let at = direction as usize;
                 let current = RulesPtr(rules[at]);
                 let (wanted, refusal) = self.pointer(endpoint, direction, found.map(|_| current));
                 refusals.extend(refusal);
+                let (staged, refusal) = self.staged_pointer(endpoint, direction);
+                refusals.extend(refusal);
+                would_be[at] = staged.0;
+                let has_staged = if staged.0 == 0 { 0 } else { RulesPtr::HAS_STAGED };
+                let flags = wanted.flags() & !RulesPtr::HAS_STAGED | has_staged;
+                let wanted = RulesPtr::new(0, flags, wanted.ruleset());
                 let same = (wanted.flags(), wanted.ruleset()) == (current.flags(), current.ruleset());
                 let again = wanted.ruleset() != 0 && asked_again.get(&wanted.ruleset()).copied().unwrap_or(false);
                 // A new endpoint never starts with a word that another has had, open ones included:
@@ -61,6 +72,7 @@ impl Planner {
                     next += 1;
                 }
             }
+            draft.put_staged(endpoint.slot, would_be);
             let entry = Endpoint { rules, ..fresh };
             match found {
                 None => draft.put_endpoint(endpoint, entry),
@@ -83,11 +95,39 @@ impl Planner {
                 draft.clear(Change::ClearEndpoint(slot));
             }
         }
+        for &slot in mirror.staged.keys() {
+            if !self.endpoints.contains_key(&slot) {
+                draft.clear(Change::PutStaged(slot, [0; 2]));
+            }
+        }
         if next != mirror.generation.max(1) || mirror.generation == 0 {
             draft.set_generation(next);
         }
         refusals.sort();
         refusals
+    }
+
+    /// Where STAGED should lead for an endpoint: 0 if no staged policy has a say, or what it says found
+    /// no room. Its generation means nothing, but tells a pointer to no rules from none.
+    fn staged_pointer(&self, endpoint: &LocalEndpoint, direction: Direction) -> (RulesPtr, Option<Refusal>) {
+        let Some((digest, table)) = self.staged.get(&(endpoint.slot, direction)) else {
+            return (RulesPtr::default(), None);
+        };
+        if table.is_open() {
+            return (RulesPtr::new(1, 0, 0), None);
+        }
+        let set = self.sets.get(digest);
+        match set.map(|set| (set.number, set.installed.as_ref(), &set.refused)) {
+            Some((number, Some(rules), None)) => (RulesPtr::new(1, rules.flags, number), None),
+            found => {
+                let (reason, fix) = found.and_then(|(.., refused)| refused.clone()).unwrap_or_default();
+                // The others are enforced, whatever becomes of these.
+                let mut policies = table.policies();
+                policies.retain(|policy| self.index.is_staged(policy) == Some(true));
+                let (pod, remains) = (endpoint.pod.clone(), Remains::Unevaluated);
+                (RulesPtr::default(), Some(Refusal { pod, direction, policies, reason, fix, remains }))
+            }
+        }
     }
 
     /// An endpoint's entry without its rules.
@@ -113,7 +153,7 @@ impl Planner {
         let Some((digest, table)) = self.tables.get(&(endpoint.slot, direction)) else {
             return (DENIED, None);
         };
-        if !table.is_isolated() {
+        if table.is_open() {
             return (RulesPtr::default(), None);
         }
         let set = self.sets.get(digest);
@@ -129,7 +169,7 @@ impl Planner {
                     (None, Some(current)) if current.ruleset() != 0 => (current, Remains::LastComplete),
                     (None, _) => (DENIED, Remains::Denied),
                 };
-                let policies = table.isolated_by.clone();
+                let policies = table.policies();
                 let pod = endpoint.pod.clone();
                 (pointer, Some(Refusal { pod, direction, policies, reason, fix, remains }))
             }
@@ -137,11 +177,11 @@ impl Planner {
     }
 }
 
-/// What a rule set says about an identity: its own entry, its class's, anybody's.
-fn effective(rules: &RuleSet, number: u32) -> Option<&Peer> {
-    rules
-        .peers
-        .get(&number)
-        .or_else(|| rules.peers.get(&identity::class(number)))
-        .or_else(|| rules.peers.get(&identity::CLASS_ANY))
+/// What each stage of a rule set says about an identity: its own entry, its class's, anybody's.
+fn effective(rules: &RuleSet, number: u32) -> Vec<Option<&Peer>> {
+    let said = stages(0, rules).into_iter().map(|(_, stage)| {
+        let peers = stage.peers;
+        peers.get(&number).or_else(|| peers.get(&identity::class(number))).or_else(|| peers.get(&identity::CLASS_ANY))
+    });
+    said.collect()
 }

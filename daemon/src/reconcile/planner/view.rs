@@ -19,6 +19,8 @@ pub struct DirectionView {
     pub table: Arc<RuleTable>,
     /// Whether it is.
     pub complete: bool,
+    /// What would be in force with the staged policies; `None` if none of those has a say.
+    pub staged: Option<Arc<RuleTable>>,
 }
 
 /// An endpoint, for people.
@@ -46,10 +48,11 @@ impl Planner {
         let in_force = mirror.endpoints.get(&endpoint.slot);
         let direction = |direction: Direction| {
             let (digest, table) = self.tables.get(&(endpoint.slot, direction))?;
-            let complete = !table.is_isolated()
+            let complete = table.is_open()
                 || self.sets.get(digest).is_some_and(|set| set.refused.is_none() && set.installed.is_some());
             let rules = RulesPtr(in_force.map_or(DENIED.0, |entry| entry.rules[direction as usize]));
-            Some(DirectionView { direction, rules, table: table.clone(), complete })
+            let staged = self.staged.get(&(endpoint.slot, direction)).map(|(_, table)| table.clone());
+            Some(DirectionView { direction, rules, table: table.clone(), complete, staged })
         };
         Some(EndpointView {
             identity: self.identity_of(endpoint),

@@ -72,6 +72,8 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         source,
         destination,
         protocol,
+        staged_egress,
+        staged_ingress,
     } = extension;
     let kind = EventKind::try_from(kind).unwrap_or_default();
     let end_reason = EndReason::try_from(end_reason).unwrap_or_default();
@@ -87,6 +89,8 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         .number("rtt_us", rtt_us.into())
         .object("egress", egress.map(ruling))
         .object("ingress", ingress.map(ruling))
+        .object("staged_egress", staged_egress.map(ruling))
+        .object("staged_ingress", staged_ingress.map(ruling))
         .object("source", source.map(end))
         .object("destination", destination.map(end))
         .number("protocol", protocol.into())

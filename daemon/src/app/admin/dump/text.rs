@@ -36,8 +36,12 @@ pub(super) fn of_mirror(name: &str, mirror: &Arc<Mirror>) -> Lines {
         let entries: Vec<(K, V)> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         Box::new(entries.into_iter().map(move |(key, value)| text(key, value)))
     }
-    let Mirror { endpoints, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation } = &**mirror;
+    let Mirror { endpoints, staged, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation } =
+        &**mirror;
     match name {
+        maps::STAGED => own(staged, |slot, [egress, ingress]| {
+            (format!("slot {slot}"), format!("egress {}, ingress {}", rules_words(egress), rules_words(ingress)))
+        }),
         maps::ENDPOINTS => own(endpoints, |slot, entry| (format!("slot {slot}"), endpoint(&entry))),
         maps::INTERFACES => own(interfaces, |ifindex, slot| (format!("ifindex {ifindex}"), format!("slot {slot}"))),
         maps::ADDRESSES => {

@@ -40,9 +40,14 @@ pub(super) fn of(state: &State, endpoint: &LocalEndpoint) -> Vec<pb::LoweredEntr
         if ruleset == 0 {
             continue;
         }
-        let peers = state.mirror.peers_of(ruleset).map(|(who, entry)| (Who::Identity(who), entry));
-        let regions = state.mirror.regions_of(ruleset).map(|((addr, len), entry)| (Who::Region(addr, len), entry));
-        for (who, entry) in peers.chain(regions) {
+        // What is asked after a pass, too: its precedence is below that of the pass.
+        let both = [ruleset, rules.after_pass().ruleset()];
+        let entries_of = |ruleset| {
+            let peers = state.mirror.peers_of(ruleset).map(|(who, entry)| (Who::Identity(who), entry));
+            let regions = state.mirror.regions_of(ruleset);
+            peers.chain(regions.map(|((addr, len), entry)| (Who::Region(addr, len), entry)))
+        };
+        for (who, entry) in both.into_iter().flat_map(entries_of) {
             for (ports, decision) in decisions(&state.mirror, entry) {
                 if entries.len() == MAX_ENTRIES {
                     break;
@@ -108,8 +113,8 @@ fn lowered(
     let verdict = match Verdict::try_from(verdict) {
         Ok(Verdict::Allow) => pb::Verdict::Allow,
         Ok(Verdict::Deny | Verdict::None) => pb::Verdict::Deny,
-        // The next rule set says.
-        Ok(Verdict::Pass) | Err(_) => pb::Verdict::Unspecified,
+        Ok(Verdict::Pass) => pb::Verdict::Pass,
+        Err(_) => pb::Verdict::Unspecified,
     };
     pb::LoweredEntry {
         direction: convert::direction(direction),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use datapath_abi::{addr::Addr, identity};
 use policy::{
+    View,
     compile::compile_pod,
     model::{Pod, PodKey, canonical_ip},
     world::{End, Flow, World},
@@ -86,7 +87,8 @@ impl Wanted {
 fn one_of<'a>(known: &Known, field: &str, pods: &[&'a Pod]) -> Result<&'a Pod, Status> {
     let mut kinds: BTreeMap<_, Vec<&'a Pod>> = BTreeMap::new();
     for &pod in pods {
-        let rules = convert::DIRECTIONS.map(|direction| compile_pod(&known.index, pod, direction).digest());
+        let rules =
+            convert::DIRECTIONS.map(|direction| compile_pod(&known.index, pod, direction, View::Enforced).digest());
         kinds.entry((rules, known.index.identity_of(pod), pod.host_network)).or_default().push(pod);
     }
     let best = |pod: &&Pod| (known.endpoint(&pod.key).is_some(), !pod.ips.is_empty());

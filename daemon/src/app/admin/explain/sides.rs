@@ -4,10 +4,9 @@
 use datapath_abi::endpoint::RulesPtr;
 use policy::{
     Direction, RuleSet,
-    compile::RuleRef,
-    explain::{Considered, SideExplanation},
+    explain::{Considered, SideExplanation, Walk},
     map_model::MapModel,
-    model::{Action, Pod, PodKey},
+    model::{Pod, PodKey},
     world::{End, Flow, Side},
 };
 use proto::bulkhead::admin::v1 as pb;
@@ -15,7 +14,7 @@ use proto::bulkhead::admin::v1 as pb;
 use super::{Known, ends};
 use crate::{
     app::admin::{convert, status, words},
-    reconcile::DirectionView,
+    reconcile::{DirectionView, Remains},
 };
 
 /// Reasons that are told for one rule.
@@ -23,7 +22,8 @@ const MAX_REASONS: usize = 5;
 
 /// `None` if the end is no pod.
 pub(super) fn explained(known: &Known, flow: &Flow, side: &SideExplanation) -> Option<pb::DirectionExplained> {
-    let SideExplanation { direction, outcome, isolated_by, considered } = side;
+    let SideExplanation { direction, walk, staged } = side;
+    let Walk { outcome, isolated_by, considered } = walk;
     let (End::Pod(key, _), peer) = flow.seen_from(*direction) else { return None };
     let view = known.endpoint(key);
     let mut answer = pb::DirectionExplained {
@@ -33,9 +33,15 @@ pub(super) fn explained(known: &Known, flow: &Flow, side: &SideExplanation) -> O
         isolated_by: isolated_by.iter().map(convert::policy).collect(),
         verdict: verdict(outcome.passes()) as i32,
         reason: reason(outcome, considered.len()),
-        deciding: deciding(outcome).map(|rule| convert::rule(rule, known.cookie(rule))),
-        considered: considered.iter().map(|it| considered_rule(known, flow, key, it)).collect(),
+        deciding: outcome.rule().map(|rule| convert::rule(rule, known.cookie(rule))),
+        considered: considered.iter().map(|it| considered_rule(known, flow, key, walk, it)).collect(),
         enforced_here: view.is_some(),
+        staged: staged.as_ref().map(|walk| pb::StagedExplained {
+            verdict: verdict(walk.outcome.passes()) as i32,
+            reason: reason(&walk.outcome, walk.considered.len()),
+            deciding: walk.outcome.rule().map(|rule| convert::rule(rule, known.cookie(rule))),
+            considered: walk.considered.iter().map(|it| considered_rule(known, flow, key, walk, it)).collect(),
+        }),
     };
     let in_force = view.and_then(|view| view.directions.iter().find(|it| it.direction == *direction));
     if let Some(in_force) = in_force.filter(|it| !it.complete && !matches!(outcome, Side::Exempt(_))) {
@@ -46,13 +52,6 @@ pub(super) fn explained(known: &Known, flow: &Flow, side: &SideExplanation) -> O
 
 fn verdict(passes: bool) -> pb::Verdict {
     if passes { pb::Verdict::Allow } else { pb::Verdict::Deny }
-}
-
-fn deciding(outcome: &Side) -> Option<&RuleRef> {
-    match outcome {
-        Side::Allowed(rule) | Side::Denied(rule) => Some(rule),
-        Side::Exempt(_) | Side::Open | Side::Isolated(_) => None,
-    }
 }
 
 fn reason(outcome: &Side, rules: usize) -> String {
@@ -82,9 +81,9 @@ enum Instead<'a> {
 impl<'a> Instead<'a> {
     fn of(known: &'a Known, rules: RulesPtr) -> Option<Self> {
         match (rules.has(RulesPtr::ISOLATED), rules.ruleset()) {
-            (false, _) => Some(Self::Open),
+            (false, 0) => Some(Self::Open),
             (true, 0) => Some(Self::Nothing),
-            (true, number) => known.instead.get(&number).map(Self::Rules),
+            (_, number) => known.instead.get(&number).map(Self::Rules),
         }
     }
 }
@@ -108,7 +107,10 @@ fn replace(
             (model.passes(identity, peer.ip(), flow.proto, flow.port), decision.cookie)
         }
     };
-    let refusal = known.refusals.iter().find(|it| it.pod == *pod && it.direction == in_force.direction);
+    let refusal = known
+        .refusals
+        .iter()
+        .find(|it| it.pod == *pod && it.direction == in_force.direction && it.remains != Remains::Unevaluated);
     let why = match refusal {
         None => "its rules are being brought up to date; until then the older ones decide".to_owned(),
         Some(refusal) => {
@@ -127,23 +129,33 @@ fn replace(
     }
 }
 
-fn considered_rule(known: &Known, flow: &Flow, subject: &PodKey, considered: &Considered) -> pb::ConsideredRule {
-    let Considered { rule, action, written: _, peers: _, ports: _, decides } = considered;
-    let verdict = match action {
-        Action::Allow => pb::Verdict::Allow,
-        Action::Deny => pb::Verdict::Deny,
-    };
+fn considered_rule(
+    known: &Known,
+    flow: &Flow,
+    subject: &PodKey,
+    walk: &Walk,
+    considered: &Considered,
+) -> pb::ConsideredRule {
+    let Considered { rule, name, standing, staged, action, decides, passes_on, .. } = considered;
     pb::ConsideredRule {
         rule: Some(convert::rule(rule, known.cookie(rule))),
-        verdict: verdict as i32,
+        verdict: convert::action(*action),
         matched: considered.matches(),
         decides: *decides,
         why: why(known, flow, subject, considered),
+        tier: standing.as_str().to_owned(),
+        name: name.clone().unwrap_or_default(),
+        staged: *staged,
+        passes_on: *passes_on,
+        not_asked: !walk.is_asked(*standing),
     }
 }
 
 /// `peer matches pods with app=web; port 5432 is tcp 5432`, or whatever does not match.
 fn why(known: &Known, flow: &Flow, subject: &PodKey, considered: &Considered) -> String {
+    if considered.fails_closed {
+        return "domain names are for Accept rules only, so it denies everything".to_owned();
+    }
     let mut words = Vec::new();
     match considered.peers.as_slice() {
         [] if considered.matches() => words.push(matching_peer(known, flow, considered)),
@@ -170,9 +182,8 @@ fn some<T: ToString>(reasons: &[T]) -> String {
 fn matching_peer(known: &Known, flow: &Flow, considered: &Considered) -> String {
     let (_, peer) = flow.seen_from(considered.rule.direction);
     let pod = pod_of(known, peer);
-    let policy = known.index.network_policy(&considered.rule.policy);
     let peers = &considered.written.peers;
-    match policy.and_then(|policy| words::admitting(&known.index, policy, peers, pod, peer.ip())) {
+    match words::admitting(&known.index, &considered.rule.policy.namespace, peers, pod, peer.ip()) {
         Some(found) => format!("peer matches {}", words::peer(found)),
         None => "every peer matches".to_owned(),
     }

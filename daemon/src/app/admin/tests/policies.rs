@@ -224,8 +224,55 @@ async fn what_is_not_there_is_named() {
     let error = refused(ask(&node, "shop", "nothing", "NetworkPolicy").await);
     assert_eq!(error, "NotFound: there is no NetworkPolicy shop/nothing: `bulkhead policy list` shows those there are");
     let error = refused(ask(&node, "shop", "web-out", "Pod\u{7}").await);
-    assert_eq!(error, "InvalidArgument: kind \"Pod\\u{7}\" is no kind of policy: use NetworkPolicy");
+    assert_eq!(
+        error,
+        "InvalidArgument: kind \"Pod\\u{7}\" is no kind of policy: use NetworkPolicy or ClusterNetworkPolicy"
+    );
     node.delete(&ObjectKey::Policy(PolicyRef::network_policy("shop", "web-out")));
     node.plan();
     assert!(refused(ask(&node, "shop", "web-out", "").await).starts_with("NotFound: "));
+}
+
+#[tokio::test]
+async fn cluster_policies_and_staged_ones_are_told_like_the_others() {
+    let node = shop();
+    node.apply(
+        "cluster guard admin 7 {app=db} in {}
+           ingress pass from {app=web} in {}
+           ingress deny from {app=nobody} in {} ports TCP/nope, UDP/nope, SCTP/nope
+           egress accept to domains example.com
+           egress deny to domains example.org
+           egress deny to nodes {role=edge}
+         cluster try baseline 9 {app=none} in {} staged
+           ingress accept from {} in {}",
+    );
+    node.plan();
+    let told = list(&node, "").await;
+    let cluster: Vec<&pb::Policy> =
+        told.iter().filter(|it| path(it.policy.as_ref()).starts_with("ClusterNetworkPolicy")).collect();
+    let standing: Vec<_> = cluster.iter().map(|it| (it.tier.as_str(), it.priority, it.status())).collect();
+    assert_eq!(standing, [("Admin", 7, PolicyStatus::Accepted), ("Baseline", 9, PolicyStatus::Staged)]);
+    assert_eq!((cluster[0].selected_pods, cluster[0].ingress_rules, cluster[0].egress_rules), (1, 2, 3));
+    assert!(cluster[0].entries > 0, "{:?}", cluster[0]);
+    let answer = ask(&node, "", "guard", "ClusterNetworkPolicy").await.unwrap().into_inner();
+    assert_eq!(answer.selects, "pods with app=db in every namespace");
+    let says: Vec<pb::Verdict> = answer.rules.iter().map(|rule| rule.verdict()).collect();
+    use pb::Verdict::{Allow, Deny, Pass};
+    assert_eq!(says, [Allow, Deny, Deny, Pass, Deny]);
+    let warnings: Vec<String> = answer.warnings.iter().map(|it| format!("{} {}", it.code, it.field)).collect();
+    assert_eq!(
+        warnings,
+        [
+            "domain-names-not-yet spec.egress[0].to[0]",
+            "domain-names-not-yet spec.egress[1].to[0]",
+            "peer-matches-nothing spec.egress[2].to[0]",
+            "peer-matches-nothing spec.ingress[1].from[0]",
+            "named-port-unknown spec.ingress[1].protocols",
+        ]
+    );
+    let staged = ask(&node, "", "try", "ClusterNetworkPolicy").await.unwrap().into_inner();
+    assert_eq!(staged.warnings[0].code, "selects-nothing");
+    assert_eq!(staged.warnings[0].field, "spec.subject");
+    let error = ask(&node, "shop", "guard", "ClusterNetworkPolicy").await.unwrap_err();
+    assert!(error.message().contains("has no namespace"), "{error}");
 }

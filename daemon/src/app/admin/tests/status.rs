@@ -33,7 +33,14 @@ async fn a_healthy_node_tells_its_facts() {
     assert_eq!(codes(&status), [""; 0]);
     assert_eq!(
         (status.build, status.node.as_str()),
-        (Some(pb::Build { version: "1.2.3".to_owned(), commit: "0123456789ab".to_owned(), abi_version: 1 }), "node-a")
+        (
+            Some(pb::Build {
+                version: "1.2.3".to_owned(),
+                commit: "0123456789ab".to_owned(),
+                abi_version: datapath_abi::ABI_VERSION
+            }),
+            "node-a"
+        )
     );
     assert_eq!(
         status.counts,
