@@ -571,3 +571,19 @@ fn a_full_map_is_named_with_what_is_free() {
     assert_eq!(node.step().refusals, Vec::new());
     node.check();
 }
+
+/// Found by the differential run: rules that went out of use and came back had not heard who came meanwhile.
+#[test]
+fn rules_that_are_wanted_again_know_who_came_meanwhile() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    node.apply("cluster guard admin 1 {} in {team=a}\n egress deny to {app=new} in {}");
+    node.step();
+    // Both in one plan, in which the rules of before are still in force.
+    node.apply("cluster floor baseline 2 {} in {}\n egress accept to nodes {}");
+    node.apply("pod dev/bare app=new");
+    node.step();
+    node.delete(&ObjectKey::Policy(policy::model::PolicyRef::cluster("floor")));
+    node.step();
+    node.check();
+}

@@ -28,6 +28,9 @@ pub(super) struct Set {
     pub(super) installed: Option<RuleSet>,
     /// Why the last attempt to put it there failed.
     pub(super) refused: Option<(String, String)>,
+    /// Nobody wanted it when somebody came, went or changed whom it speaks of: what was put into the
+    /// maps is not what it says now.
+    stale: bool,
 }
 
 /// What has become of the rule sets that were there before.
@@ -109,11 +112,19 @@ impl Planner {
         let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
         let is_wanted = |digest: &[u8; 16]| wanted.contains_key(digest) || only_staged.contains_key(digest);
         self.sets.retain(|digest, set| is_wanted(digest) || in_use.contains(&set.number));
+        let stirs = |table: &RuleTable| {
+            let nodes = self.nodes_stirred && table.names_nodes();
+            nodes || self.stirred.iter().any(|identity| table.concerns(identity))
+        };
+        // One that is on its way out may be wanted again before it is gone.
+        for (_, set) in self.sets.iter_mut().filter(|(digest, _)| !is_wanted(digest)) {
+            set.stale |= stirs(&set.table);
+        }
         let mut all = Changed::default();
         let mut numbers = None;
         for (digest, table) in wanted.into_iter().chain(only_staged) {
             let known = self.sets.get(&digest);
-            let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none());
+            let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none() && !set.stale);
             let nodes = self.nodes_stirred && table.names_nodes();
             if settled && !nodes && !self.stirred.iter().any(|identity| table.concerns(identity)) {
                 continue;
@@ -153,7 +164,7 @@ impl Planner {
                 }
                 Err(refusal) => (old, Some(refusal)),
             };
-            self.sets.insert(digest, Set { number, table, installed, refused });
+            self.sets.insert(digest, Set { number, table, installed, refused, stale: false });
         }
         all
     }
