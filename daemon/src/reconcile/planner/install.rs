@@ -147,10 +147,11 @@ impl Planner {
                     let changed = match &old {
                         Some(old) => changes_for_anyone(old, &lowered, &self.universe, &self.born),
                         // Found in the kernel, content not known: what had to be written or
-                        // taken away was not there.
+                        // taken away was not there. Nor do we know who went meanwhile: a
+                        // connection of theirs may have been admitted by an entry that can wait.
                         None => {
                             let written = draft.touched(number) || draft.touched(second_of(number));
-                            mirror.rulesets.contains_key(&number) && written
+                            mirror.rulesets.contains_key(&number) && (written || has_more(mirror, number, &lowered))
                         }
                     };
                     let retired = self.retire_at_once(mirror, draft, number, &lowered);
@@ -237,6 +238,13 @@ impl Planner {
         }
         draft.retired() != before
     }
+}
+
+/// Whether the kernel admits somebody by an entry of his own whom a rule set has no entry for.
+fn has_more(mirror: &Mirror, number: u32, lowered: &RuleSet) -> bool {
+    stages(number, lowered)
+        .into_iter()
+        .any(|(ruleset, Stage { peers, .. })| mirror.peers_of(ruleset).any(|(who, _)| !peers.contains_key(&who)))
 }
 
 /// Why a table cannot be lowered, and what to do about it.
