@@ -4,6 +4,8 @@
 mod packets;
 mod policies;
 
+use std::collections::BTreeSet;
+
 use policy::model::{ContainerPort, Labels, Namespace, Object, ObjectKey, Pod, PodKey, Protocol};
 
 use self::packets::Talks;
@@ -114,10 +116,14 @@ impl World<'_> {
                 Step::Delete(gone)
             }
             2..=5 => self.apply(namespace(random).into()),
-            6..=9 => {
+            6..=7 => {
                 let local = random.pick(self.locals);
                 self.apply(pod_of(&local, random).into())
             }
+            8..=9 => match self.relabelled(random) {
+                Some(pod) => self.apply(pod.into()),
+                None => self.apply(namespace(random).into()),
+            },
             10..=11 => self.apply(remote(random.below(MOST_REMOTE.into()) as u8, random).into()),
             12 => self.apply(stranger(random).into()),
             13..=15 => match self.altered(random) {
@@ -130,11 +136,25 @@ impl World<'_> {
         }
     }
 
+    /// A pod with one thing changed: with other ports it is who it was, and rule sets that name ports change
+    /// under connections that live.
+    fn relabelled(&self, random: &mut Random) -> Option<Pod> {
+        let pods: Vec<&Pod> =
+            self.objects.iter().filter_map(|it| if let Object::Pod(pod) = it { Some(pod) } else { None }).collect();
+        let mut pod = random.pick(pods.get(..).filter(|list| !list.is_empty())?).clone();
+        match random.below(3) {
+            0 => pod.labels = labels(random),
+            _ => pod.ports = ports(random),
+        }
+        Some(pod)
+    }
+
     /// A policy with one thing changed, so that rule sets are near each other.
     fn altered(&self, random: &mut Random) -> Option<Object> {
         let policies: Vec<_> = self.objects.iter().filter(|it| matches!(it.key(), ObjectKey::Policy(_))).collect();
         match random.pick(policies.get(..).filter(|list| !list.is_empty())?) {
             Object::NetworkPolicy(policy) => Some(policies::altered(policy.clone(), random).into()),
+            Object::ClusterNetworkPolicy(policy) => Some(policies::altered_cluster(policy.clone(), random).into()),
             _ => None,
         }
     }
@@ -149,16 +169,23 @@ fn namespace(random: &mut Random) -> Namespace {
     Namespace::new(random.pick(&NAMESPACES), labels(random))
 }
 
-fn pod(key: PodKey, random: &mut Random) -> Pod {
+fn ports(random: &mut Random) -> BTreeSet<ContainerPort> {
     let port = |random: &mut Random| ContainerPort {
         name: random.pick(&PORT_NAMES).to_owned(),
-        protocol: random.pick(&Protocol::ALL),
+        // Most are TCP, as most packets are.
+        protocol: random.pick(&[Protocol::Tcp, Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
         port: random.pick(&PORTS[1..]),
     };
+    random.several(0..=2, port).into_iter().collect()
+}
+
+/// Many have no labels, so that some are one and the same to policy.
+fn pod(key: PodKey, random: &mut Random) -> Pod {
+    let plain = random.chance(25);
     Pod {
-        labels: labels(random),
-        service_account: random.pick(&["default", "other"]).to_owned(),
-        ports: random.several(0..=2, port).into_iter().collect(),
+        labels: if plain { Labels::default() } else { labels(random) },
+        service_account: if plain { "default" } else { random.pick(&["default", "other"]) }.to_owned(),
+        ports: ports(random),
         ..Pod::new(key)
     }
 }

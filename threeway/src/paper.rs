@@ -5,7 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use datapath_abi::{policy::Direction, reason::DropReason};
 use policy::{
-    compile::{RuleRef, RuleTable, compile},
+    compile::{RuleRef, RuleTable, compile, compile_staged},
     explain,
     index::Index,
     lower::{CookieTable, RuleSet, lower},
@@ -40,17 +40,28 @@ pub trait Rules {
 #[derive(Debug)]
 pub struct Paper<'a> {
     oracle: Oracle,
+    /// As if the staged policies were enforced.
+    with_staged: Oracle,
     world: World<'a>,
-    sets: RefCell<Sets>,
+    sets: RefCell<BTreeMap<(PodKey, Direction), Set>>,
+    /// `None`: no staged policy has a say there.
+    staged: RefCell<BTreeMap<(PodKey, Direction), Option<Set>>>,
 }
 
-type Sets = BTreeMap<(PodKey, Direction), (RuleTable, RuleSet, CookieTable)>;
+#[derive(Debug)]
+struct Set {
+    table: RuleTable,
+    rules: RuleSet,
+    cookies: CookieTable,
+}
 
 impl<'a> Paper<'a> {
     /// Of objects, and an index of them.
     pub fn new(objects: &[Object], index: &'a Index) -> Self {
         let oracle = Oracle::new(objects.iter().cloned());
-        Self { oracle, world: World::new(index), sets: RefCell::default() }
+        let with_staged = Oracle::with_staged(objects.iter().cloned());
+        let (sets, staged) = (RefCell::default(), RefCell::default());
+        Self { oracle, with_staged, world: World::new(index), sets, staged }
     }
 
     /// Why a flow passes or does not, in words.
@@ -77,27 +88,56 @@ impl Paper<'_> {
     pub fn oracle(&self) -> &Oracle {
         &self.oracle
     }
-}
 
-/// The second side: compile, lower, model of the maps.
-impl Rules for Paper<'_> {
-    fn side(&self, direction: Direction, flow: &Flow) -> Said {
-        let (End::Pod(subject, _), peer) = flow.seen_from(direction) else { return Said::Passes(None) };
-        if direction == Direction::Ingress && matches!(peer, End::LocalNode(_)) {
-            return Said::Passes(None);
-        }
-        let mut sets = self.sets.borrow_mut();
-        let (table, rules, cookies) = sets.entry((subject.clone(), direction)).or_insert_with(|| {
-            let table = compile(self.world.index(), subject, direction);
-            let mut cookies = CookieTable::default();
-            let rules = lower(&table, self.world.universe(), &mut cookies).expect("a world is small");
-            (table, rules, cookies)
-        });
+    /// The same, if the staged policies were enforced.
+    pub fn oracle_with_staged(&self) -> &Oracle {
+        &self.with_staged
+    }
+
+    /// What rules on paper would say if the staged policies were enforced; `None` if those have no say
+    /// there, or rules are not asked.
+    pub fn staged(&self, direction: Direction, flow: &Flow) -> Option<Said> {
+        let (subject, peer) = asked(direction, flow)?;
+        let mut staged = self.staged.borrow_mut();
+        let set = staged
+            .entry((subject.clone(), direction))
+            .or_insert_with(|| compile_staged(self.world.index(), subject, direction).map(|table| self.lowered(table)));
+        set.as_ref().map(|set| self.look_up(set, peer, flow))
+    }
+
+    fn lowered(&self, table: RuleTable) -> Set {
+        let mut cookies = CookieTable::default();
+        let rules = lower(&table, self.world.universe(), &mut cookies).expect("a world is small");
+        Set { table, rules, cookies }
+    }
+
+    fn look_up(&self, Set { table, rules, cookies }: &Set, peer: &End, flow: &Flow) -> Said {
         match self.world.look_up(table, rules, cookies, peer, flow) {
             Side::Exempt(_) | Side::Open => Said::Passes(None),
             Side::Allowed(rule) => Said::Passes(Some(rule)),
             Side::Denied(rule) => Said::Refuses(Some(DropReason::DenyRule), Some(rule)),
             Side::Isolated(_) => Said::Refuses(Some(DropReason::DefaultDeny), None),
         }
+    }
+}
+
+/// Whose rules are asked, and about whom; `None` if none are: the pod's own node may always reach it.
+fn asked(direction: Direction, flow: &Flow) -> Option<(&PodKey, &End)> {
+    match flow.seen_from(direction) {
+        (End::Pod(..), End::LocalNode(_)) if direction == Direction::Ingress => None,
+        (End::Pod(subject, _), peer) => Some((subject, peer)),
+        _ => None,
+    }
+}
+
+/// The second side: compile, lower, model of the maps.
+impl Rules for Paper<'_> {
+    fn side(&self, direction: Direction, flow: &Flow) -> Said {
+        let Some((subject, peer)) = asked(direction, flow) else { return Said::Passes(None) };
+        let mut sets = self.sets.borrow_mut();
+        let set = sets
+            .entry((subject.clone(), direction))
+            .or_insert_with(|| self.lowered(compile(self.world.index(), subject, direction)));
+        self.look_up(set, peer, flow)
     }
 }

@@ -4,14 +4,17 @@ mod told;
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use datapath_abi::conntrack::{FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM};
-use policy::{fixture, model::Object};
+use datapath_abi::{
+    conntrack::{FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM},
+    policy::Direction,
+};
+use policy::{fixture, model::Object, world::Flow};
 
 use self::told::{Maps, Told};
 use crate::{
     differ::{Alone, Difference},
     node::{Did, Node},
-    paper::Paper,
+    paper::{Paper, Rules as _, Said},
     scenario::{Packet, Scenario, Step},
     text,
     track::{Asked, Connection, Fate, Tracker},
@@ -103,6 +106,16 @@ impl Scene<'_> {
             }
             (false, false) => Some(Alone::Everybody),
         };
+        let flow = asked(self.paper).flow(packet);
+        let first = matches!(paper.fate, Fate::Opens(_) | Fate::Refused(..));
+        if let (None, true, Ok(told)) = (alone, first, &kernel) {
+            self.same_staged(&flow, told).map_err(|(alone, text)| {
+                Trouble::Differ(
+                    alone,
+                    format!("{}\n{alone}\n{text}\n{}", text::packet(packet), self.paper.explain(&flow)),
+                )
+            })?;
+        }
         let entry = same_connection(paper.after.as_ref(), packet, &did);
         let alone = alone.or_else(|| entry.is_err().then_some(Alone::Conntrack));
         let Some(alone) = alone else {
@@ -121,14 +134,45 @@ impl Scene<'_> {
         if let Err(error) = entry {
             let _ = writeln!(text, "  its connection: {error}");
         }
-        let _ = writeln!(text, "\nWhy, on paper, for the flow that it opens:\n{}", {
-            self.paper.explain(&asked(self.paper).flow(packet))
-        });
-        if !matches!(paper.fate, Fate::Opens(_) | Fate::Refused(..)) {
+        let _ = writeln!(text, "\nWhy, on paper, for the flow that it opens:\n{}", self.paper.explain(&flow));
+        if !first {
             let flow = asked(self.paper).answered(packet);
             let _ = writeln!(text, "and for the one that it answers:\n{}", self.paper.explain(&flow));
         }
         Err(Trouble::Differ(alone, text))
+    }
+}
+
+impl Scene<'_> {
+    /// Whether all three say the same of what would be if the staged policies were enforced.
+    fn same_staged(&self, flow: &Flow, told: &Told) -> Result<(), (Alone, String)> {
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let (subject, _) = flow.seen_from(direction);
+            let is_local = self.truth.local(subject.ip()).is_some();
+            let paper = if is_local { self.paper.staged(direction, flow) } else { None };
+            // Where staged policies have no say they must make no difference.
+            let otherwise = || self.paper.oracle().side(direction, flow).passes();
+            let wanted = paper.as_ref().map_or_else(otherwise, Said::passes);
+            let oracle = self.paper.oracle_with_staged().side(direction, flow).passes();
+            let kernel = &told.staged[direction as usize];
+            let alone = match (!is_local || oracle == wanted, *kernel == paper) {
+                (true, true) => continue,
+                (true, false) => Alone::Kernel,
+                (false, true) => Alone::Oracle,
+                (false, false) => Alone::Everybody,
+            };
+            let words = told::staged_words;
+            return Err((
+                alone,
+                format!(
+                    "with the staged policies, {direction:?}:\n  API text: would {}\n  paper: {}\n  kernel: {}",
+                    if oracle { "pass" } else { "be dropped" },
+                    words(&paper),
+                    words(kernel)
+                ),
+            ));
+        }
+        Ok(())
     }
 }
 

@@ -94,7 +94,12 @@ fn lesser_objects(object: &Object) -> Vec<Object> {
             .collect(),
         Object::Pod(pod) => lesser_pods(pod).into_iter().map(Object::from).collect(),
         Object::Node(node) => {
-            lesser_labels(&node.labels).into_iter().map(|labels| Node { labels, ..node.clone() }.into()).collect()
+            let labels = lesser_labels(&node.labels).into_iter().map(|labels| Node { labels, ..node.clone() });
+            let ips = node.ips.iter().map(|gone| {
+                let ips = node.ips.iter().copied().filter(|ip| ip != gone).collect();
+                Node { ips, ..node.clone() }
+            });
+            labels.chain(ips).map(Object::from).collect()
         }
         Object::NetworkPolicy(policy) => lesser_policies(policy).into_iter().map(Object::from).collect(),
         Object::ClusterNetworkPolicy(policy) => lesser_cluster_policies(policy).into_iter().map(Object::from).collect(),
@@ -123,9 +128,11 @@ fn lesser_pods(pod: &Pod) -> Vec<Pod> {
 }
 
 fn lesser_policies(policy: &NetworkPolicy) -> Vec<NetworkPolicy> {
+    let enforced = policy.staged.then(|| NetworkPolicy { staged: false, ..policy.clone() });
     let mut lesser: Vec<NetworkPolicy> = lesser_selectors(&policy.pod_selector)
         .into_iter()
         .map(|pod_selector| NetworkPolicy { pod_selector, ..policy.clone() })
+        .chain(enforced)
         .collect();
     if let Some(rules) = &policy.ingress {
         let lists = std::iter::once(None).chain(lesser_rule_lists(rules).into_iter().map(Some));
@@ -146,6 +153,7 @@ fn lesser_cluster_policies(policy: &ClusterNetworkPolicy) -> Vec<ClusterNetworkP
         lesser.map(|less| ClusterRule { rule: less, ..rule.clone() }).collect()
     };
     let mut lesser = Vec::new();
+    lesser.extend(policy.staged.then(|| ClusterNetworkPolicy { staged: false, ..policy.clone() }));
     for ingress in lesser_lists(&policy.ingress, lesser_rule) {
         lesser.push(ClusterNetworkPolicy { ingress, ..policy.clone() });
     }

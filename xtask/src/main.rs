@@ -11,6 +11,7 @@ mod fuzz;
 mod generate;
 mod kernel;
 mod leftovers;
+mod mutants;
 mod programs;
 mod repo;
 mod run;
@@ -105,6 +106,11 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Break the code in named ways; the comparison must notice each
+    ///
+    /// In a copy of the tree below the target folder, behind a switch, so that all is built once.
+    Mutants(mutants::Options),
+
     /// Write what is generated from a source in the repository
     ///
     /// Rust code from proto/, docs/abi.md from datapath-abi.
@@ -136,6 +142,7 @@ fn main() -> ExitCode {
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Differential { arguments } => differential::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Gen { check } => generate::run(check),
         Command::CleanUp { dry_run } => cleanup::run(dry_run),
     };

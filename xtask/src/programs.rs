@@ -1,5 +1,7 @@
 //! Builds the programs for the kernel, and the binaries that load them.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context as _;
 
 use crate::{repo, run, toolchain};
@@ -10,12 +12,18 @@ pub(crate) fn build(release: bool) -> anyhow::Result<()> {
     userland(release)
 }
 
-/// The object files with the programs, at [`repo::OBJECT`] and beside it. Fast when nothing has changed.
+/// The object files with the programs, in `target/ebpf`. Fast when nothing has changed.
 pub(crate) fn ebpf() -> anyhow::Result<()> {
+    ebpf_of(&repo::root(), &repo::root().join("target/ebpf"))?;
+    Ok(())
+}
+
+/// The same of another tree, into another folder. Returns where the object is.
+pub(crate) fn ebpf_of(tree: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     let toolchain = toolchain::find()?;
     println!("eBPF programs: {}", toolchain.describe());
     let mut cargo = toolchain.cargo_build();
-    cargo.env("CARGO_TARGET_DIR", repo::root().join("target/ebpf"));
+    cargo.current_dir(tree).env("CARGO_TARGET_DIR", target);
     // This variable goes before every flag that a configuration file may hold. BTF is what the
     // maps and the global functions are described with; it is made from the debug information.
     let linker = format!("linker={}", toolchain.linker().display());
@@ -25,10 +33,11 @@ pub(crate) fn ebpf() -> anyhow::Result<()> {
     // The linker does its own optimisation over all of it, and needs the debug information.
     cargo.args(["--config", "profile.release.lto=false", "--config", "profile.release.strip=\"none\""]);
     run::go(&mut cargo).context("building the eBPF programs")?;
-    let object = repo::root().join(repo::OBJECT);
+    let object = target.join(repo::OBJECT_IN_TARGET);
     let size = std::fs::metadata(&object).with_context(|| format!("no object at {}", object.display()))?.len();
-    println!("eBPF object: {} ({} KiB)", repo::OBJECT, size / 1024);
-    Ok(())
+    let shown = object.strip_prefix(repo::root()).unwrap_or(&object);
+    println!("eBPF object: {} ({} KiB)", shown.display(), size / 1024);
+    Ok(object)
 }
 
 /// The daemon, the CNI plugin and the command line tool. Wants [`ebpf`] first: the daemon carries
@@ -48,6 +57,6 @@ pub(crate) fn userland(release: bool) -> anyhow::Result<()> {
 }
 
 /// Where the binaries are.
-pub(crate) fn bin_dir(release: bool) -> std::path::PathBuf {
+pub(crate) fn bin_dir(release: bool) -> PathBuf {
     repo::target_dir().join(if release { "release" } else { "debug" })
 }

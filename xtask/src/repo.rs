@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What carries the programs for the kernel.
-pub(crate) const OBJECT: &str = "target/ebpf/bpfel-unknown-none/release/bulkhead-datapath";
+/// What carries the programs for the kernel, below the folder that they are built into.
+pub(crate) const OBJECT_IN_TARGET: &str = "bpfel-unknown-none/release/bulkhead-datapath";
 
 /// Packages that make the binaries a user installs.
 pub(crate) const USERLAND: [&str; 3] = ["daemon", "cni-plugin", "cli"];

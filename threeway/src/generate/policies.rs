@@ -38,6 +38,18 @@ pub(super) fn cluster_policy(random: &mut Random) -> ClusterNetworkPolicy {
     }
 }
 
+/// The same policy with one thing changed.
+pub(super) fn altered_cluster(mut policy: ClusterNetworkPolicy, random: &mut Random) -> ClusterNetworkPolicy {
+    match random.below(5) {
+        0 => policy.priority = random.below(3) as u16,
+        1 => policy.staged = !policy.staged,
+        2 => policy.subject.pods = selector(random),
+        3 => policy.ingress = random.several(0..=3, cluster_rule),
+        _ => policy.egress = random.several(0..=3, cluster_rule),
+    }
+    policy
+}
+
 fn cluster_rule(random: &mut Random) -> ClusterRule {
     let action = random.pick(&[Action::Allow, Action::Deny, Action::Pass]);
     let peers = Peers::These(random.several(1..=2, cluster_peer));
@@ -73,10 +85,11 @@ fn rules(random: &mut Random) -> Option<Vec<Rule>> {
 
 /// The same policy with one list made anew.
 pub(super) fn altered(mut policy: NetworkPolicy, random: &mut Random) -> NetworkPolicy {
-    match random.below(4) {
+    match random.below(5) {
         0 => policy.pod_selector = selector(random),
         1 => policy.ingress = rules(random),
         2 => policy.egress = rules(random),
+        3 => policy.staged = !policy.staged,
         _ => {
             let list = if random.chance(50) { &mut policy.ingress } else { &mut policy.egress };
             match list {

@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 use datapath_abi::{
     addr::Addr,
     endpoint::RulesPtr,
-    event::{EventKind, FlowEvent},
+    event::{EventKind, FlowEvent, STAGED_ALLOWS, STAGED_NOT_ASKED},
     identity,
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey},
     reason::DropReason,
@@ -33,12 +33,14 @@ pub(super) struct Told {
     opened: Option<[Option<RuleRef>; 2]>,
     /// Why it was dropped, by whom, and by which rules.
     dropped: Option<(DropReason, Option<Direction>, [Option<RuleRef>; 2])>,
+    /// What each end's rules would have said with the staged policies, if those had a say.
+    pub(super) staged: [Option<Said>; 2],
 }
 
 impl Told {
     /// From the verdict and the events. An error: they contradict each other.
     pub(super) fn of(node: &Node, packet: &Packet, did: &Did) -> Result<Self, String> {
-        let mut told = Self { passed: did.passed, opened: None, dropped: None };
+        let mut told = Self { passed: did.passed, opened: None, dropped: None, staged: [None, None] };
         let rules = |event: &FlowEvent| -> Result<[Option<RuleRef>; 2], String> {
             let mut rules = [None, None];
             for (rule, cookie) in rules.iter_mut().zip(event.cookie).filter(|(_, cookie)| *cookie != 0) {
@@ -49,8 +51,12 @@ impl Told {
         let ends = [packet.source.ip(), packet.destination.ip()].map(Addr::from);
         for event in &did.events {
             match EventKind::try_from(event.kind) {
-                Ok(EventKind::Opened) if event.addr == ends => told.opened = Some(rules(event)?),
+                Ok(EventKind::Opened) if event.addr == ends => {
+                    told.opened = Some(rules(event)?);
+                    told.staged = staged(node, event)?;
+                }
                 Ok(EventKind::Dropped) if event.addr == ends => {
+                    told.staged = staged(node, event)?;
                     let reason = DropReason::try_from(event.reason).map_err(|it| format!("no reason is {it}"))?;
                     let direction = match event.direction {
                         0 => Some(Direction::Egress),
@@ -92,6 +98,38 @@ impl Told {
         match fate {
             Fate::Opens(_) => self.opened.is_some(),
             other => self.agrees(&other.coarse()),
+        }
+    }
+}
+
+/// What an event tells of the staged policies.
+fn staged(node: &Node, event: &FlowEvent) -> Result<[Option<Said>; 2], String> {
+    let mut staged = [None, None];
+    for (at, said) in staged.iter_mut().enumerate() {
+        let rule = match event.staged_cookie[at] {
+            0 => None,
+            cookie => Some(node.rule(cookie).ok_or(format!("no rule has the number {cookie}"))?.clone()),
+        };
+        *said = match event.staged[at] {
+            STAGED_NOT_ASKED => None,
+            STAGED_ALLOWS => Some(Said::Passes(rule)),
+            reason => {
+                let reason = DropReason::try_from(reason).map_err(|it| format!("no reason is {it}"))?;
+                Some(Said::Refuses(Some(reason), rule))
+            }
+        };
+    }
+    Ok(staged)
+}
+
+/// What staged policies would say, in words.
+pub(super) fn staged_words(said: &Option<Said>) -> String {
+    match said {
+        None => "no staged policy has a say".to_owned(),
+        Some(Said::Passes(rule)) => format!("would pass{}", named(&[rule.clone(), None])),
+        Some(Said::Refuses(reason, rule)) => {
+            let reason = reason.map_or("by policy", DropReason::name);
+            format!("would be dropped, {reason}{}", named(&[rule.clone(), None]))
         }
     }
 }
