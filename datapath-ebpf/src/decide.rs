@@ -67,22 +67,23 @@ pub fn look<R: Rules>(rules: &R, ptr: RulesPtr, identity: u32, proto: u8, port: 
 /// The longest port prefix that holds `port`, else what holds otherwise.
 #[inline(always)]
 fn at_port<R: Rules>(rules: &R, entry: PeerEntry, proto: u8, port: u16) -> Decision {
-    if entry.lengths != 0 {
-        let mut length = 17u32;
-        while length > 0 {
-            length -= 1;
-            if entry.lengths & (1 << length) != 0 {
-                let mask = !(0xffffu32 >> length) as u16;
-                let key = PortKey { portset: entry.portset, port: port & mask, proto, length: length as u8 };
-                if let Some(decision) = rules.port(key) {
-                    return decision;
-                }
-                // Nothing shorter is there.
-                if entry.lengths & ((1 << length) - 1) == 0 {
-                    break;
-                }
+    // Counts up to a fixed number, with the step at the end: a loop whose step comes first is laid out so that an
+    // ordinary instruction falls into its head, which verifiers before 6.3 call a back-edge and refuse.
+    let mut shorter = 0u32;
+    while shorter <= 16 {
+        let length = 16 - shorter;
+        if entry.lengths & (1 << length) != 0 {
+            let mask = !(0xffffu32 >> length) as u16;
+            let key = PortKey { portset: entry.portset, port: port & mask, proto, length: length as u8 };
+            if let Some(decision) = rules.port(key) {
+                return decision;
             }
         }
+        // Nothing shorter is there.
+        if entry.lengths & ((1 << length) - 1) == 0 {
+            break;
+        }
+        shorter += 1;
     }
     entry.otherwise
 }
