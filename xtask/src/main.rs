@@ -18,6 +18,8 @@ mod run;
 mod setup;
 mod test;
 mod toolchain;
+mod verifier;
+mod vm;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -111,6 +113,18 @@ enum Command {
     /// In a copy of the tree below the target folder, behind a switch, so that all is built once.
     Mutants(mutants::Options),
 
+    /// Run the kernel's part of the tests on other kernels, in virtual machines: `cargo xtask vm --kernel 6.1`
+    ///
+    /// Debian's kernels of tests/kernels.toml, emulated, so neither root nor /dev/kvm is needed. Kernels are fetched
+    /// once and kept below target/vm. `-- datapath_policy packets:fragments` chooses tests.
+    Vm(vm::Options),
+
+    /// Measure what the kernel's verifier says of each program: `cargo xtask verifier --kernel all`
+    ///
+    /// Instructions processed, states, stack, size, on the running kernel and others; compared with
+    /// tests/verifier.json. Fails beyond 60 % of a limit.
+    Verifier(verifier::Options),
+
     /// Write what is generated from a source in the repository
     ///
     /// Rust code from proto/, docs/abi.md from datapath-abi.
@@ -143,6 +157,8 @@ fn main() -> ExitCode {
         Command::Differential { arguments } => differential::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Vm(options) => vm::run(&options),
+        Command::Verifier(options) => verifier::run(&options),
         Command::Gen { check } => generate::run(check),
         Command::CleanUp { dry_run } => cleanup::run(dry_run),
     };

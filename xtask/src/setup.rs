@@ -28,6 +28,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// Run the benchmarks, with the programs we compare ourselves to
     Bench,
+    /// Run tests on other kernels
+    Vm,
 }
 
 /// The oldest kernel that the programs load on, see docs/kernel-policy.md.
@@ -37,7 +39,7 @@ const KERNEL_FLOOR: (u32, u32) = (6, 1);
 pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     let name = purpose.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
     println!("Set-up for `{name}` on {}", system());
-    if !matches!(purpose, Purpose::Build | Purpose::Fuzz) {
+    if !matches!(purpose, Purpose::Build | Purpose::Fuzz | Purpose::Vm) {
         check_kernel()?;
     }
     let missing: Vec<&Need> = need::all(purpose).filter(|need| !need.report()).collect();
@@ -79,6 +81,11 @@ pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     println!("eBPF programs: {}", toolchain.describe());
     println!("Set-up done.");
     Ok(())
+}
+
+/// Brings the lists of what packages there are up to date, once in a run.
+pub(crate) fn update_lists() -> anyhow::Result<()> {
+    Apt::find()?.update()
 }
 
 /// How the eBPF toolchain will be installed.

@@ -14,10 +14,8 @@ use std::{
 
 use anyhow::Context as _;
 
-use self::{
-    report::{Outcome, Report},
-    tally::Tally,
-};
+use self::report::Report;
+pub(crate) use self::{report::Outcome, tally::Tally};
 use crate::{
     check, fuzz,
     kernel::{self, Profile},
@@ -25,6 +23,7 @@ use crate::{
     programs,
     run::{self, Privilege},
     setup::{self, Purpose},
+    verifier, vm,
 };
 
 /// Options of `cargo xtask test`.
@@ -92,6 +91,10 @@ fn steps(options: &Options, report: &mut Report) {
         Ok(root) => {
             step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));
             step(report, "kernel tests", || kernel_tests(options, root));
+            if options.filter.is_none() {
+                step(report, "verifier", || verifier::running(root).map(|()| Outcome::done()));
+                step(report, "other kernels", other_kernels);
+            }
         }
         Err(why) => {
             step(report, "kernel tests", || {
@@ -159,6 +162,14 @@ fn kernel_tests(options: &Options, root: Privilege) -> anyhow::Result<Outcome> {
     }
     kernel::prepare(&mut cargo, root, Profile::Debug)?;
     count(cargo, options)
+}
+
+/// All programs on the kernels of tests/kernels.toml, in virtual machines.
+fn other_kernels() -> anyhow::Result<Outcome> {
+    if !cfg!(target_arch = "x86_64") {
+        return Ok(Outcome::skipped(Tally::default(), "they are for x86-64"));
+    }
+    vm::shortly().map(|tally| Outcome::of(tally, Ok(())))
 }
 
 /// How many tests there are that nobody has run.

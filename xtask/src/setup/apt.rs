@@ -67,6 +67,11 @@ impl Apt {
         run::capture(&mut trial).map(drop).context("they cannot be installed beside what is there")
     }
 
+    /// Brings the lists up to date, once in a run.
+    pub(super) fn update(&self) -> anyhow::Result<()> {
+        if UPDATED.get() { Ok(()) } else { update(Privilege::find()?) }
+    }
+
     /// Installs packages.
     pub(super) fn install(&self, packages: &[String], root: Privilege) -> anyhow::Result<()> {
         println!("Installing with apt-get: {}", packages.join(" "));

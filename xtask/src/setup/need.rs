@@ -40,14 +40,17 @@ impl fmt::Display for Probe {
     }
 }
 
-use Purpose::{Bench, Build, Demo, Fuzz, Test};
+use Purpose::{Bench, Build, Demo, Fuzz, Test, Vm};
+
+/// The kernels of tests/kernels.toml are for this architecture.
+const VM: &[Purpose] = if cfg!(target_arch = "x86_64") { &[Vm, Test] } else { &[] };
 
 const NEEDS: &[Need] = &[
     Need {
         package: "build-essential",
         probe: Probe::Program("cc"),
         why: "links what Rust compiles",
-        purposes: &[Build, Demo, Test, Fuzz, Bench],
+        purposes: &[Build, Demo, Test, Fuzz, Bench, Vm],
     },
     Need { package: "g++", probe: Probe::Program("c++"), why: "compiles libFuzzer", purposes: &[Test, Fuzz] },
     Need {
@@ -60,13 +63,13 @@ const NEEDS: &[Need] = &[
         package: "iproute2",
         probe: Probe::Program("ip"),
         why: "makes throwaway network namespaces to test in",
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Test, Bench, Vm],
     },
     Need {
         package: "nftables",
         probe: Probe::Program("nft"),
         why: "the daemon masquerades with it what pods send to the world",
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Test, Bench, Vm],
     },
     Need {
         package: "containerd",
@@ -92,6 +95,13 @@ const NEEDS: &[Need] = &[
         why: "containerd calls its loopback plugin; benchmarks compare with the others",
         purposes: &[Test, Bench],
     },
+    Need {
+        package: "qemu-system-x86",
+        probe: Probe::Program("qemu-system-x86_64"),
+        why: "boots other kernels to test on",
+        purposes: VM,
+    },
+    Need { package: "xz-utils", probe: Probe::Program("xz"), why: "unpacks their modules", purposes: VM },
     Need { package: "iperf3", probe: Probe::Program("iperf3"), why: "measures throughput", purposes: &[Bench] },
 ];
 
@@ -132,7 +142,7 @@ mod tests {
     fn only_benchmarks_need_the_programs_we_compare_with() {
         let packages = |purpose| all(purpose).map(|need| need.package).collect::<Vec<_>>();
         assert!(packages(Bench).contains(&"iperf3"));
-        for purpose in [Build, Demo, Test, Fuzz] {
+        for purpose in [Build, Demo, Test, Fuzz, Vm] {
             assert!(!packages(purpose).contains(&"iperf3"), "{purpose:?}");
         }
         assert_eq!(packages(Build), ["build-essential"]);

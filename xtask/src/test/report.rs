@@ -6,7 +6,7 @@ use super::tally::Tally;
 
 /// How a step ended.
 #[derive(Clone, Debug)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     tally: Tally,
     failure: Option<String>,
     skipped: Option<String>,
@@ -14,22 +14,22 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Went well, had no tests in it.
-    pub(super) fn done() -> Self {
+    pub(crate) fn done() -> Self {
         Self { tally: Tally::default(), failure: None, skipped: None }
     }
 
     /// Did not go well.
-    pub(super) fn failed(error: &anyhow::Error) -> Self {
+    pub(crate) fn failed(error: &anyhow::Error) -> Self {
         Self { failure: Some(format!("{error:#}")), ..Self::done() }
     }
 
     /// Was not done.
-    pub(super) fn skipped(tally: Tally, why: &str) -> Self {
+    pub(crate) fn skipped(tally: Tally, why: &str) -> Self {
         Self { tally, skipped: Some(why.to_owned()), ..Self::done() }
     }
 
     /// Was a run of tests.
-    pub(super) fn of(tally: Tally, result: anyhow::Result<()>) -> Self {
+    pub(crate) fn of(tally: Tally, result: anyhow::Result<()>) -> Self {
         let failure = match (result, tally.failures.is_empty()) {
             (Ok(()), _) => None,
             (Err(_), false) => Some(tally.failures.join(", ")),
@@ -40,7 +40,7 @@ impl Outcome {
     }
 
     /// Why it did not go well.
-    pub(super) fn failure(&self) -> Option<&str> {
+    pub(crate) fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
 
@@ -70,23 +70,23 @@ impl Outcome {
 
 /// All steps so far.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     steps: Vec<(String, Outcome, Duration)>,
 }
 
 impl Report {
     /// Notes a step.
-    pub(super) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
+    pub(crate) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
         self.steps.push((name.to_owned(), outcome, took));
     }
 
     /// Whether any step did not go well.
-    pub(super) fn failed(&self) -> bool {
+    pub(crate) fn failed(&self) -> bool {
         self.steps.iter().any(|(_, outcome, _)| outcome.failures() > 0)
     }
 
     /// Prints the table, what failed, and the last line.
-    pub(super) fn print(&self) {
+    pub(crate) fn print(&self) {
         println!("\n{:<16} {:>8}  result", "step", "time");
         for (name, outcome, took) in &self.steps {
             println!("{name:<16} {:>8}  {}", time(*took), outcome.words());
