@@ -17,7 +17,7 @@ use crate::{
     Outcome, Seen,
     bpf::{
         kernel::{jiffies, now_ns},
-        maps::{self, EntryRef},
+        maps::{self, EntryRef, Table},
         policy::{self, Judgement},
         steps,
     },
@@ -75,25 +75,22 @@ fn from_host(entry: EntryRef, responder: bool) -> bool {
 ///
 /// `established`: the fast path has found it in CONNTRACK. If not, PENDING comes first and then
 /// CONNTRACK again: another CPU promotes by adding there before it removes here, and a connection
-/// must not be missed in both.
+/// must not be missed in both. A SYN may: it is judged by the rules in any case, and at worst, sent
+/// again while its connection was being promoted, counts as one more connection.
 #[inline(always)]
 pub(crate) fn known(seen: &Seen, established: bool) -> u64 {
     let (entry, table) = if established && let Some(entry) = maps::established(&seen.key) {
         (entry, Table::Established)
     } else if let Some(entry) = maps::pending(&seen.key) {
         (entry, Table::Pending)
-    } else if let Some(entry) = maps::established(&seen.key) {
+    } else if !(seen.packet.proto == proto::TCP && ct::opens(&seen.packet))
+        && let Some(entry) = maps::established(&seen.key)
+    {
         (entry, Table::Established)
     } else {
         return Slow::Unknown.pack();
     };
     found(seen, entry, table).pack()
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Table {
-    Established,
-    Pending,
 }
 
 /// What a step of the slow path has found. Crosses as one number.
@@ -175,8 +172,11 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         return Slow::Stranger;
     }
 
+    let changed = [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules();
+    if seen.packet.kind as u8 == Kind::Related as u8 {
+        return if changed { Slow::Changed } else { related(seen, entry, responder) };
+    }
     let revoked = flags & FLAG_REVOKED != 0;
-    let related = seen.packet.kind as u8 == Kind::Related as u8;
     // A new connection with the addresses and ports of one that is over, or that was cut: judged
     // on its own. Until it is allowed the old entry stays, for what is left of the old
     // connection must not be taken for something new.
@@ -185,29 +185,41 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
         report_end(seen, entry, EndReason::Replaced);
         return Slow::Reopen;
     }
-    if [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules() {
+    if changed {
         return Slow::Changed;
     }
     if revoked {
-        if !related {
-            entry.touch(jiffies());
-        }
-        let ends = ends_of(entry, responder);
-        steps::report_packet(
-            seen,
-            &ends,
-            Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder),
-            now_ns(),
-        );
-        return Slow::Dropped(DropReason::PolicyChange as u8);
+        entry.touch(jiffies());
+        return cut(seen, entry, responder);
     }
+    progress(seen, entry, table, responder, state);
+    along(seen, entry, responder)
+}
 
-    if !related {
-        progress(seen, entry, table, responder, state);
-    } else if seen.packet.part as u8 == Part::Later as u8 {
-        // Its flags came with the first fragment. What is said about a connection is no packet of it.
+/// What belongs to a connection and has no say in its life: an ICMP error about it, which is no packet
+/// of it, or a later fragment, which is one; its flags came with the first.
+#[inline(always)]
+fn related(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
+    if entry.flags() & FLAG_REVOKED != 0 {
+        return cut(seen, entry, responder);
+    }
+    if seen.packet.part as u8 == Part::Later as u8 {
         entry.account(responder, seen.bytes, jiffies());
     }
+    along(seen, entry, responder)
+}
+
+/// Drops a packet of a connection that the rules forbid now.
+#[inline(always)]
+fn cut(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
+    let judgement = Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder);
+    refuse(seen, &ends_of(entry, responder), judgement, now_ns())
+}
+
+/// Where a packet of a connection goes.
+#[inline(always)]
+fn along(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
+    let slot = entry.slot();
     let target = if responder { slot[0] } else { slot[1] };
     if seen.hook as u8 == Hook::FromPod as u8 && target != NO_SLOT && entry.flags() & FLAG_VIA_STACK == 0 {
         Slow::Deliver(target)
@@ -248,13 +260,7 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
 /// notes the answer in its entry. The packet that led here is then looked at again.
 #[inline(always)]
 pub(crate) fn redecide(seen: &Seen) {
-    let (entry, pending) = match maps::established(&seen.key) {
-        Some(entry) => (entry, false),
-        None => match maps::pending(&seen.key) {
-            Some(entry) => (entry, true),
-            None => return,
-        },
-    };
+    let Some((entry, table)) = maps::connection(&seen.key) else { return };
     maps::bump(Scalar::Redecided);
     let flags = entry.flags();
     let high = flags & FLAG_INITIATOR_HIGH != 0;
@@ -297,7 +303,7 @@ pub(crate) fn redecide(seen: &Seen) {
     }
     // Out of the table in which others can push it out. What nobody has answered stays there: else
     // whoever opens much that nobody answers could fill the other table by a change of rules.
-    if pending && entry.state() != CtState::New as u8 && maps::promote(&seen.key, entry) {
+    if table == Table::Pending && entry.state() != CtState::New as u8 && maps::promote(&seen.key, entry) {
         maps::remove_pending(&seen.key);
     }
 }

@@ -261,6 +261,24 @@ pub(crate) fn pending(key: &CtKey) -> Option<EntryRef> {
     PENDING.get_ptr_mut(key).map(EntryRef)
 }
 
+/// Which of the two conntrack tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Table {
+    /// CONNTRACK.
+    Established,
+    /// PENDING.
+    Pending,
+}
+
+/// The connection of this key, and the table it is in: CONNTRACK, which hides what PENDING may have left.
+#[inline(always)]
+pub(crate) fn connection(key: &CtKey) -> Option<(EntryRef, Table)> {
+    match established(key) {
+        Some(entry) => Some((entry, Table::Established)),
+        None => pending(key).map(|entry| (entry, Table::Pending)),
+    }
+}
+
 /// Copies an entry of PENDING to CONNTRACK. False: that map is full.
 #[inline(always)]
 pub(crate) fn promote(key: &CtKey, entry: EntryRef) -> bool {

@@ -89,13 +89,7 @@ fn by_router(seen: &Seen, greater: bool) -> bool {
 /// whoever is under no policy cannot fill the table.
 #[inline(always)]
 pub(crate) fn remember(seen: &Seen) {
-    let entry = match maps::established(&seen.key) {
-        Some(entry) => entry,
-        None => match maps::pending(&seen.key) {
-            Some(entry) => entry,
-            None => return,
-        },
-    };
+    let Some((entry, _)) = maps::connection(&seen.key) else { return };
     let [initiator, responder] = entry.rules();
     let under_policy = RulesPtr(initiator).is_ruled() || RulesPtr(responder).is_ruled();
     if under_policy && seen.packet.kind as u8 == Kind::Tracked as u8 {
