@@ -23,7 +23,12 @@ use anyhow::{Context as _, ensure};
 
 use crate::machine::Machine;
 
-use self::{cases::Case, report::Report, scene::Scene, wrapper::Wrapper};
+use self::{
+    cases::{CROWD, Case},
+    report::Report,
+    scene::Scene,
+    wrapper::Wrapper,
+};
 
 /// Rules and identities of the small scene.
 const FEW: u32 = 100;
@@ -118,22 +123,30 @@ impl Series {
 /// One build of the programs, on few and on many rules.
 struct Scenes {
     // Dropped in this order: each leaves the network namespace that it has entered last.
+    crowded: Scene,
     many: Scene,
     few: Scene,
 }
 
 impl Scenes {
     fn new(object: Option<&Path>) -> anyhow::Result<Self> {
-        let few = Scene::new(FEW, object)?;
-        Ok(Self { many: Scene::new(MANY, object)?, few })
+        let few = Scene::new(FEW, 0, object)?;
+        let many = Scene::new(MANY, 0, object)?;
+        Ok(Self { crowded: Scene::new(MANY, CROWD, object)?, many, few })
     }
 
     fn cases(&mut self, wrapper: &mut Wrapper) -> anyhow::Result<Vec<Case>> {
-        cases::all(wrapper, &mut self.few, &mut self.many)
+        cases::all(wrapper, &mut self.few, &mut self.many, &mut self.crowded)
     }
 
     fn of(&mut self, case: &Case) -> &mut Scene {
-        if case.rules == Some(FEW) { &mut self.few } else { &mut self.many }
+        if case.crowded {
+            &mut self.crowded
+        } else if case.rules == Some(FEW) {
+            &mut self.few
+        } else {
+            &mut self.many
+        }
     }
 }
 

@@ -60,7 +60,7 @@ static TARGET: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 static TEMPLATE: Array<Template, 1> = Array::new();
 #[btf_map]
-static FLOOR: LruHashMap<CtKey, CtEntry, 131_072> = LruHashMap::new();
+static FLOOR: LruHashMap<CtKey, CtEntry, 1_310_720> = LruHashMap::new();
 #[btf_map]
 static FLOOR4: LruHashMap<Key4, CtEntry, 131_072> = LruHashMap::new();
 
@@ -155,7 +155,8 @@ fn restore(context: &TcContext) -> Option<*mut Template> {
 }
 
 /// Writes the first bytes back, counts, and sets source port and destination accordingly. Any
-/// 65,536 runs in a row have different source ports.
+/// 65,536 runs in a row have different source ports, and as many blocks of so many as there are
+/// values of `mask` no flow in common.
 #[inline(always)]
 fn vary(context: &TcContext, port_at: usize, dst_at: usize) -> i32 {
     let Some(template) = restore(context) else { return SHOT };
@@ -169,7 +170,7 @@ fn vary(context: &TcContext, port_at: usize, dst_at: usize) -> i32 {
         let runs = (*template).runs;
         *((data + port_at) as *mut u16) = (runs as u16).to_be();
         // An odd factor visits each of 65,536 values once, neighbours far apart.
-        let spread = (runs * 40_503 & (*template).mask) as u16;
+        let spread = ((runs * 40_503 ^ runs >> 16) & (*template).mask) as u16;
         let dst = (data + dst_at) as *mut u16;
         *dst = (u16::from_be(*dst) ^ spread).to_be();
     }

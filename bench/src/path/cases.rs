@@ -27,6 +27,10 @@ use super::{
 const CLIENT: u16 = 40_000;
 /// Events that the ring buffer takes without a reader, with a margin.
 const RING: u32 = 16_384;
+/// Connections of the crowded scene, a power of two.
+pub(crate) const CROWD: u32 = 1 << 20;
+/// Bits of the destination that vary among them: 65,536 ports for each.
+const CROWD_MASK: u32 = CROWD / 65_536 - 1;
 /// Connections at a time that wait for an answer.
 const PENDING: u32 = 256;
 
@@ -64,6 +68,8 @@ pub(crate) struct Case {
     pub(crate) ring: Ring,
     /// Most runs at a time.
     pub(crate) batch: u32,
+    /// Whether it runs beside a million established connections.
+    pub(crate) crowded: bool,
     /// Whether connections without an answer are forgotten between batches, so that there is
     /// room for new ones. If not, each new one has to push an old one out.
     pub(crate) room: bool,
@@ -109,6 +115,7 @@ impl Case {
             mask: 0,
             ring: Ring::Unused,
             batch: u32::MAX,
+            crowded: false,
             room: false,
             verdict: NEXT,
             after: Some(packet.bytes()),
@@ -180,7 +187,12 @@ fn tcp(from: Host, to: Host, family: Family, port: [u16; 2], flags: u8) -> Packe
 }
 
 /// Every case, with what it needs already there.
-pub(crate) fn all(wrapper: &mut Wrapper, few: &mut Scene, many: &mut Scene) -> anyhow::Result<Vec<Case>> {
+pub(crate) fn all(
+    wrapper: &mut Wrapper,
+    few: &mut Scene,
+    many: &mut Scene,
+    crowded: &mut Scene,
+) -> anyhow::Result<Vec<Case>> {
     let (v4, v6) = (Family::V4, Family::V6);
     let there = [CLIENT, OPEN_PORT];
     let back = [OPEN_PORT, CLIENT];
@@ -246,5 +258,57 @@ pub(crate) fn all(wrapper: &mut Wrapper, few: &mut Scene, many: &mut Scene) -> a
         MANY,
         Ring::Full,
     ));
+    cold(wrapper, crowded, &mut cases)?;
     Ok(cases)
+}
+
+/// A million connections of one pod to others elsewhere, and a packet of another one in each run: nothing
+/// of it is in a cache.
+fn cold(wrapper: &mut Wrapper, scene: &mut Scene, cases: &mut Vec<Case>) -> anyhow::Result<()> {
+    let peer = scene.peer(0);
+    for flow in shuffled(CROWD) {
+        // As the wrapper varies them: the ports of a block, and by block other peers.
+        let (port, block) = (flow as u16, flow >> 16);
+        let number = (u32::from(port).wrapping_mul(40_503) ^ block) & CROWD_MASK;
+        let to = scene.peer(number);
+        let packet = tcp(A, to, Family::V4, [port, OPEN_PORT], ACK);
+        wrapper.know_one_of_many(CtKey {
+            addr: packet.addr.map(Addr::from),
+            port: packet.ports(),
+            proto: packet.proto(),
+            pad: [0; 3],
+        })?;
+        scene.put_established(&A, &to, &packet)?;
+    }
+    let packet = tcp(A, peer, Family::V4, [1, OPEN_PORT], ACK);
+    let at = place(A, peer);
+    let cold = |case: Case| Case {
+        wrapper: wrapper::VARY4,
+        context: at.context(),
+        mask: u64::from(CROWD_MASK),
+        after: None,
+        crowded: true,
+        ..case
+    };
+    cases.push(cold(Case::of("floor, IPv4, cold", "floor_cold_v4", wrapper::FLOOR, &packet)));
+    cases.push(cold(Case::established(
+        "established, IPv4, cold",
+        "established_cold_v4",
+        A,
+        peer,
+        Family::V4,
+        [1, OPEN_PORT],
+    )));
+    cases.push(Case {
+        name: "first, allowed, all peers in turn, cold".to_owned(),
+        id: "first_cold_v4".to_owned(),
+        crowded: true,
+        ..Case::first("", "", A, peer, Family::V4, MANY, scene.spread())
+    });
+    Ok(())
+}
+
+/// The numbers below a power of two, neighbours far apart: neighbours in memory must not follow each other.
+fn shuffled(numbers: u32) -> impl Iterator<Item = u32> {
+    (0..numbers).map(move |number| number.wrapping_mul(2_654_435_769) & (numbers - 1))
 }

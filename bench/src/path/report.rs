@@ -64,7 +64,11 @@ impl Report {
         let alone = Summary::of(empty).median;
         let shown = |net: &[f64]| -> Vec<f64> { net.iter().map(|net| net + alone).collect() };
         let floor_of = |case: &Case| {
-            let id = if case.id.contains("v6") { "floor_v6" } else { "floor_v4" };
+            let id = match (case.id.contains("v6"), case.crowded) {
+                (true, _) => "floor_v6",
+                (false, false) => "floor_v4",
+                (false, true) => "floor_cold_v4",
+            };
             found.iter().find(|other| other.case.id == id).map_or(&[][..], |floor| &floor.net)
         };
         let rows: Vec<Row> = found
@@ -185,6 +189,7 @@ fn budgets(rows: &[Row]) -> Vec<Budget> {
         ("established_reply_v4", "floor_v4"),
         ("established_original_v6", "floor_v6"),
         ("established_reply_v6", "floor_v6"),
+        ("established_cold_v4", "floor_cold_v4"),
     ] {
         add(id.to_owned(), paired(of(id), of(floor), |one, floor| one / floor), 1.5, "x floor");
     }

@@ -8,16 +8,18 @@ use std::{
 use anyhow::{Context as _, ensure};
 use daemon::datapath::load::{self, Capacities};
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey},
+    addr::Addr,
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH},
     event::FlowEvent,
     maps,
     policy::Direction,
 };
+use datapath_ebpf::ct;
 use tests::{
     count::Counts,
     host::{A, B, Family, Host, REMOTE},
     lab::{At, Lab},
-    packet::{ACK, SYN, TCP},
+    packet::{ACK, Packet, SYN, TCP},
     prog::Programs,
     rules::{NO_RULE, Rule, allow},
 };
@@ -36,14 +38,19 @@ pub(crate) struct Scene {
     /// The node.
     pub(crate) lab: Lab,
     rules: u32,
+    /// A's word for egress.
+    egress: u64,
 }
 
 impl Scene {
-    /// With `rules` rules, half of them for what A sends and half for what B receives, each
+    /// With room for `connections` at least, and `rules` rules, half of them for what A sends and half for what B receives, each
     /// for one identity and one port, and as many identities, each with an address of both
     /// families.
-    pub(crate) fn new(rules: u32, object: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn new(rules: u32, connections: u32, object: Option<&Path>) -> anyhow::Result<Self> {
         let mut capacities = Capacities::default();
+        let default = capacities.of(maps::CONNTRACK);
+        // With room as it should have in use.
+        capacities.set(maps::CONNTRACK, default.max(connections / 4 * 5))?;
         capacities.set(maps::ADDRESSES, 262_144)?;
         capacities.set(maps::PORTS, 131_072)?;
         let programs = match object {
@@ -53,7 +60,7 @@ impl Scene {
                 Programs::of(load::load_object(&bytes, None, &capacities, &load::program::ALL)?)?
             }
         };
-        let mut scene = Self { lab: Lab::of(programs), rules };
+        let mut scene = Self { lab: Lab::of(programs), rules, egress: 0 };
         for number in 0..rules {
             for family in tests::host::FAMILIES {
                 let host = scene.peer(number);
@@ -67,6 +74,7 @@ impl Scene {
             entries.push(entry(other.identity, rules));
             scene.lab.isolate(&pod, direction, &entries);
         }
+        scene.egress = scene.lab.endpoint(&A).rules[Direction::Egress as usize];
         Ok(scene)
     }
 
@@ -95,6 +103,28 @@ impl Scene {
         self.lab.send(there, &from.tcp(&to, family, port, ACK)).whatever();
         let established = self.lab.sizes().0;
         ensure!(established > 0, "the connection is not established");
+        Ok(())
+    }
+
+    /// Makes the connection of a packet from a pod to somebody elsewhere an established one.
+    pub(crate) fn put_established(&mut self, from: &Host, to: &Host, packet: &Packet) -> anyhow::Result<()> {
+        let mut key = CtKey::default();
+        let high = ct::key_of(&packet.addr.map(Addr::from), packet.ports(), packet.proto(), &mut key);
+        let entry = CtEntry {
+            ends: Ends {
+                rules: [self.egress, 0],
+                slot: [from.slot, 0],
+                ifindex: [from.ifindex, 0],
+                identity: [from.identity, to.identity],
+                cookie: [1, 0],
+            },
+            last_seen: 1,
+            state: CtState::Established as u8,
+            flags: if high { FLAG_INITIATOR_HIGH } else { 0 },
+            created_ns: 1,
+            ..CtEntry::default()
+        };
+        self.lab.programs.hash(maps::CONNTRACK).insert(key, entry, 0)?;
         Ok(())
     }
 

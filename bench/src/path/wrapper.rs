@@ -48,7 +48,7 @@ impl Wrapper {
 
     /// Lets the floor programs find a packet's five-tuple.
     pub(crate) fn know(&mut self, key: CtKey) -> anyhow::Result<()> {
-        self.programs.hash::<CtKey, CtEntry>("FLOOR").insert(key, CtEntry::default(), 0)?;
+        self.know_one_of_many(key)?;
         let [src, dst] = key.addr.map(|addr| {
             let [.., a, b, c, d] = addr.octets();
             u32::from_ne_bytes([a, b, c, d])
@@ -57,6 +57,11 @@ impl Wrapper {
         let key4 = [src, dst, u32::from_ne_bytes([a, b, c, d]), u32::from(key.proto)];
         self.programs.hash::<[u32; 4], CtEntry>("FLOOR4").insert(key4, CtEntry::default(), 0)?;
         Ok(())
+    }
+
+    /// The same, but for [`FLOOR4`], whose table has no room for a crowd.
+    pub(crate) fn know_one_of_many(&mut self, key: CtKey) -> anyhow::Result<()> {
+        Ok(self.programs.hash::<CtKey, CtEntry>("FLOOR").insert(key, CtEntry::default(), 0)?)
     }
 
     /// Nanoseconds of a program of this object without a wrapper.
