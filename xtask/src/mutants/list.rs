@@ -195,9 +195,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "ingress-change-unseen",
         breaks: "a connection is decided again when the initiator's rules change, and not when the responder's do",
         file: CONNTRACK,
-        find: "if [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules() {",
+        find: "let changed = [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules();",
         replace: "let now = [initiator_end.egress_rules(), responder_end.ingress_rules()];
-    if now[0] != entry.rules()[0] || !{m} && now[1] != entry.rules()[1] {",
+    let changed = now[0] != entry.rules()[0] || !{m} && now[1] != entry.rules()[1];",
     },
     Mutant {
         name: "decided-again-backwards",
