@@ -7,12 +7,15 @@
 mod digest;
 mod table;
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
 use datapath_abi::policy::Direction;
 
 use crate::index::{Index, View};
 use crate::model::{
-    Action, ClusterNetworkPolicy, ClusterRule, NamespaceScope, NetworkPolicy, Peer, Peers, Pod, PodKey, Port,
-    PortRange, PortSpec, Ports, Precedence, Rule, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, NamespaceScope, NetworkPolicy, Peer, Peers, Pod, PodKey,
+    Port, PortRange, PortSpec, Ports, Precedence, Rule, Tier,
 };
 
 pub use table::{PodMatch, RuleRef, RuleTable, TableNamespaces, TablePeers, TablePorts, TableRule};
@@ -43,27 +46,103 @@ pub fn compile_staged(index: &Index, pod: &PodKey, direction: Direction) -> Opti
 /// NetworkPolicy, or, if none isolates the pod, those of the Baseline tier. What NetworkPolicy isolates
 /// never gets as far as Baseline, so those rules are not in its table.
 pub fn compile_pod(index: &Index, pod: &Pod, direction: Direction, view: View) -> RuleTable {
-    let mut table = RuleTable::open(direction);
-    let admin = cluster_rules(&index.ruling(pod, Tier::Admin, direction, view), direction);
-    let above = usize::from(Precedence::NETWORK_POLICY.0) + admin.len();
-    for (place, (rule_ref, rule)) in admin.into_iter().enumerate() {
-        table.rules.push(table_rule(rule_ref, rule, direction, pod, Precedence::clamped(above - place)));
+    Ruling::of(index, pod, direction, view).table(pod, direction)
+}
+
+/// The policies that have a say in one direction of a pod.
+#[derive(Debug)]
+struct Ruling<'a> {
+    /// In the order in which they are asked.
+    admin: Vec<&'a ClusterNetworkPolicy>,
+    network: Vec<&'a NetworkPolicy>,
+    /// The same; nobody if `network` is somebody.
+    baseline: Vec<&'a ClusterNetworkPolicy>,
+}
+
+impl<'a> Ruling<'a> {
+    fn of(index: &'a Index, pod: &'a Pod, direction: Direction, view: View) -> Self {
+        let admin = index.ruling(pod, Tier::Admin, direction, view);
+        let network: Vec<_> = index.isolating(pod, direction, view).collect();
+        let isolated = !network.is_empty();
+        let baseline = if isolated { Vec::new() } else { index.ruling(pod, Tier::Baseline, direction, view) };
+        Self { admin, network, baseline }
     }
-    for policy in index.isolating(pod, direction, view) {
-        table.isolated_by.push(policy.policy_ref());
-        add_rules(&mut table, policy, pod);
-    }
-    table.isolated_by.sort_unstable();
-    if table.isolated_by.is_empty() {
+
+    fn table(&self, pod: &Pod, direction: Direction) -> RuleTable {
+        let mut table = RuleTable::open(direction);
+        let admin = cluster_rules(&self.admin, direction);
+        let above = usize::from(Precedence::NETWORK_POLICY.0) + admin.len();
+        for (place, (rule_ref, rule)) in admin.into_iter().enumerate() {
+            table.rules.push(table_rule(rule_ref, rule, direction, pod, Precedence::clamped(above - place)));
+        }
+        for policy in &self.network {
+            table.isolated_by.push(policy.policy_ref());
+            add_rules(&mut table, policy, pod);
+        }
+        table.isolated_by.sort_unstable();
         let below = usize::from(Precedence::NETWORK_POLICY.0) - 1;
-        let baseline = cluster_rules(&index.ruling(pod, Tier::Baseline, direction, view), direction);
-        for (place, (rule_ref, rule)) in baseline.into_iter().enumerate() {
+        for (place, (rule_ref, rule)) in cluster_rules(&self.baseline, direction).into_iter().enumerate() {
             let precedence = Precedence::clamped(below.saturating_sub(place));
             table.rules.push(table_rule(rule_ref, rule, direction, pod, precedence));
         }
+        table.rules.sort_by(TableRule::rank);
+        table
     }
-    table.rules.sort_by(TableRule::rank);
-    table
+
+    /// Where the policies lie in memory, which names them as long as the index is borrowed.
+    fn places(&self) -> Vec<usize> {
+        let cluster = |policies: &[&ClusterNetworkPolicy]| -> Vec<usize> {
+            policies.iter().map(|policy| std::ptr::from_ref(*policy).addr()).collect()
+        };
+        let network = self.network.iter().map(|policy| std::ptr::from_ref(*policy).addr());
+        [cluster(&self.admin), network.collect(), cluster(&self.baseline)].concat()
+    }
+}
+
+/// A table with its digest, shared by all who have the same.
+pub type Shared = ([u8; 16], Arc<RuleTable>);
+
+/// Compiles many pods: those under the same policies, which is most of them, get the table that the first of
+/// them got.
+#[derive(Debug)]
+pub struct Compiler<'a> {
+    index: &'a Index,
+    /// By direction, policies, and for ingress the subject's ports, for which the policies may have names.
+    known: HashMap<(Direction, Vec<usize>, Option<&'a BTreeSet<ContainerPort>>), Shared>,
+}
+
+impl<'a> Compiler<'a> {
+    /// For the objects as they are now.
+    pub fn new(index: &'a Index) -> Self {
+        Self { index, known: HashMap::new() }
+    }
+
+    /// What [`compile`] says.
+    pub fn compile(&mut self, pod: &PodKey, direction: Direction) -> Shared {
+        self.share(pod, direction, View::Enforced)
+    }
+
+    /// What [`compile_staged`] says.
+    pub fn compile_staged(&mut self, pod: &PodKey, direction: Direction) -> Option<Shared> {
+        let unknown = Pod::new(pod.clone());
+        let touched = self.index.is_touched_by_staged(self.index.pod(pod).unwrap_or(&unknown), direction);
+        touched.then(|| self.share(pod, direction, View::WithStaged))
+    }
+
+    fn share(&mut self, pod: &PodKey, direction: Direction, view: View) -> Shared {
+        let Some(pod) = self.index.pod(pod) else {
+            let table = compile_pod(self.index, &Pod::new(pod.clone()), direction, view);
+            return (table.digest(), Arc::new(table));
+        };
+        let ruling = Ruling::of(self.index, pod, direction, view);
+        let ports = (direction == Direction::Ingress).then_some(&pod.ports);
+        let known = self.known.entry((direction, ruling.places(), ports));
+        let table = || {
+            let table = ruling.table(pod, direction);
+            (table.digest(), Arc::new(table))
+        };
+        known.or_insert_with(table).clone()
+    }
 }
 
 /// The rules of these policies, one after the other.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use arbitrary::{cluster_policy, flows, network_policy, object, objects, pod};
 use datapath_abi::policy::Direction;
-use policy::compile::{RuleTable, compile, compile_staged};
+use policy::compile::{Compiler, RuleTable, compile, compile_staged};
 use policy::explain::{Standing, Walk, explain};
 use policy::identity::{Config, IdentityKey};
 use policy::index::Index;
@@ -36,9 +36,14 @@ impl<'a> Compiled<'a> {
     fn new(index: &'a Index) -> Self {
         let world = World::new(index);
         let mut sets = BTreeMap::new();
+        let mut compiler = Compiler::new(index);
         for pod in index.pods() {
             for direction in DIRECTIONS {
                 let table = compile(index, &pod.key, direction);
+                let shared = compiler.compile(&pod.key, direction);
+                assert_eq!(shared, (table.digest(), table.clone().into()), "{} has somebody else's table", pod.key);
+                let staged = compiler.compile_staged(&pod.key, direction).map(|(_, table)| RuleTable::clone(&table));
+                assert_eq!(staged, compile_staged(index, &pod.key, direction), "{}, staged", pod.key);
                 let mut cookies = CookieTable::default();
                 let rules = lower(&table, world.universe(), &mut cookies).unwrap();
                 sets.insert((pod.key.clone(), direction), (table, rules, cookies));

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs,
     net::Ipv4Addr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,8 @@ use anyhow::Context as _;
 use daemon::reconcile::{Capacity, EndpointKey, Identities, LocalEndpoint, Mirror, Planner};
 use datapath_abi::policy::{PeerEntry, PeerKey, PortKey, RegionKey};
 use policy::{
-    Direction, Index, RuleTable, Universe, compile,
+    Direction, Index, RuleTable, Universe,
+    compile::Compiler,
     identity::Config,
     lower::{CookieTable, Limits, PodAddress, PortSet, lower_within},
     model::{Labels, Object, ObjectKey},
@@ -87,12 +89,13 @@ pub(super) fn measure(world: World, rounds: usize) -> anyhow::Result<Found> {
         index
     });
     let (tables, compile_step) = timed(|| {
-        let mut tables: HashMap<[u8; 16], RuleTable> = HashMap::new();
+        let mut tables: HashMap<[u8; 16], Arc<RuleTable>> = HashMap::new();
+        let mut compiler = Compiler::new(&index);
         for pod in index.pods() {
             for direction in [Direction::Egress, Direction::Ingress] {
-                let table = compile(&index, &pod.key, direction);
-                if table.is_isolated() {
-                    tables.entry(table.digest()).or_insert(table);
+                let (digest, table) = compiler.compile(&pod.key, direction);
+                if !table.is_open() {
+                    tables.insert(digest, table);
                 }
             }
         }

@@ -17,7 +17,8 @@ use std::{
 use datapath_abi::{endpoint::NO_SLOT, policy::Direction};
 use ipnetwork::IpNetwork;
 use policy::{
-    IdentityKey, Index, RuleTable, Touched, Universe, compile, compile_staged,
+    IdentityKey, Index, RuleTable, Touched, Universe,
+    compile::Compiler,
     lower::PodAddress,
     model::{Object, ObjectKey, Pod, PodKey},
 };
@@ -367,19 +368,16 @@ impl Planner {
 
     /// Compiles the tables of the endpoints that events have touched.
     fn recompile(&mut self) {
+        let mut compiler = Compiler::new(&self.index);
         for endpoint in self.endpoints.values() {
             for direction in DIRECTIONS {
                 let at = (endpoint.slot, direction);
                 if !self.dirty.rules.contains(&endpoint.pod) && self.tables.contains_key(&at) {
                     continue;
                 }
-                let table = compile(&self.index, &endpoint.pod, direction);
-                let digest = table.digest();
-                if self.tables.get(&at).is_none_or(|(old, _)| *old != digest) {
-                    self.tables.insert(at, (digest, Arc::new(table)));
-                }
-                match compile_staged(&self.index, &endpoint.pod, direction) {
-                    Some(table) => drop(self.staged.insert(at, (table.digest(), Arc::new(table)))),
+                self.tables.insert(at, compiler.compile(&endpoint.pod, direction));
+                match compiler.compile_staged(&endpoint.pod, direction) {
+                    Some(shared) => drop(self.staged.insert(at, shared)),
                     None => drop(self.staged.remove(&at)),
                 }
             }
