@@ -287,8 +287,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "baseline-for-isolated",
         breaks: "the Baseline tier is asked about pods that a NetworkPolicy isolates",
         file: COMPILE,
-        find: "if table.isolated_by.is_empty() {",
-        replace: "if {m} || table.isolated_by.is_empty() {",
+        find: "let baseline = if isolated {",
+        replace: "let baseline = if isolated && !{m} {",
     },
     Mutant {
         name: "domains-are-left-out",
