@@ -107,8 +107,17 @@ pub type Shared = ([u8; 16], Arc<RuleTable>);
 #[derive(Debug)]
 pub struct Compiler<'a> {
     index: &'a Index,
-    /// By direction, policies, and for ingress the subject's ports, for which the policies may have names.
-    known: HashMap<(Direction, Vec<usize>, Option<&'a BTreeSet<ContainerPort>>), Shared>,
+    known: HashMap<Question<'a>, Shared>,
+}
+
+/// All that a table depends on.
+#[derive(PartialEq, Eq, Hash, Debug)]
+struct Question<'a> {
+    direction: Direction,
+    /// See [`Ruling::places`].
+    policies: Vec<usize>,
+    /// For ingress: the subject's ports, for which the policies may have names.
+    ports: Option<&'a BTreeSet<ContainerPort>>,
 }
 
 impl<'a> Compiler<'a> {
@@ -136,12 +145,12 @@ impl<'a> Compiler<'a> {
         };
         let ruling = Ruling::of(self.index, pod, direction, view);
         let ports = (direction == Direction::Ingress).then_some(&pod.ports);
-        let known = self.known.entry((direction, ruling.places(), ports));
+        let question = Question { direction, policies: ruling.places(), ports };
         let table = || {
             let table = ruling.table(pod, direction);
             (table.digest(), Arc::new(table))
         };
-        known.or_insert_with(table).clone()
+        self.known.entry(question).or_insert_with(table).clone()
     }
 }
 
