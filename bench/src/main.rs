@@ -2,6 +2,7 @@
 //! that is measured; each prints a table for people and writes JSON with `--json`, see README.md
 //! beside this crate.
 
+mod budget;
 mod cni;
 mod machine;
 mod path;

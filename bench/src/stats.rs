@@ -40,9 +40,24 @@ fn middle(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that `share` of all are not above (nearest rank).
+pub(crate) fn quantile(series: &[f64], share: f64) -> f64 {
+    let mut sorted = series.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quantiles_are_values_of_the_series() {
+        let series = [5.0, 1.0, 4.0, 2.0, 3.0];
+        assert_eq!([0.0, 0.5, 0.9, 1.0].map(|share| quantile(&series, share)), [1.0, 3.0, 5.0, 5.0]);
+        assert!(quantile(&[], 0.5).is_nan());
+    }
 
     #[test]
     fn odd_even_and_outliers() {

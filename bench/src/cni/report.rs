@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::Series;
-use crate::machine::Machine;
+use crate::{machine::Machine, stats::quantile};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -94,24 +94,9 @@ impl Row {
     }
 }
 
-/// The value that `share` of all are not above (nearest rank).
-pub(super) fn quantile(series: &[f64], share: f64) -> f64 {
-    let mut sorted = series.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied().unwrap_or(f64::NAN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quantiles_are_values_of_the_series() {
-        let series = [5.0, 1.0, 4.0, 2.0, 3.0];
-        assert_eq!([0.0, 0.5, 0.9, 1.0].map(|share| quantile(&series, share)), [1.0, 3.0, 5.0, 5.0]);
-        assert!(quantile(&[], 0.5).is_nan());
-    }
 
     #[test]
     fn a_budget_is_ours_to_theirs() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::ensure;
 use serde_json::Value;
 
-use super::report::quantile;
+use crate::stats::quantile;
 
 /// What makes the daemon log its steps.
 pub(super) const ARGUMENTS: [&str; 2] = ["--log=info,daemon::app::attachments=debug", "--log-format=json"];

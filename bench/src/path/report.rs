@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::{Args, FEW, MANY, Series, cases::Case};
-use crate::{machine::Machine, stats::Summary};
+use crate::{budget::Budget, machine::Machine, stats::Summary};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -45,16 +45,6 @@ struct Row {
     /// `ns` by round.
     #[serde(skip)]
     rounds: Vec<f64>,
-}
-
-/// One line of the design's section 10.
-#[derive(Debug, Serialize)]
-struct Budget {
-    what: String,
-    limit: f64,
-    found: f64,
-    unit: &'static str,
-    met: bool,
 }
 
 impl Report {

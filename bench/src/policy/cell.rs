@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 use super::world::World;
+use crate::stats::quantile;
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -301,11 +302,9 @@ impl Node {
 }
 
 impl Event {
-    fn of(what: &str, mut found: Vec<(f64, usize)>) -> Self {
-        found.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let at = |share: f64| found[((share * found.len() as f64).ceil() as usize).clamp(1, found.len()) - 1].0;
-        let [p50_ms, p99_ms, max_ms] = [0.5, 0.99, 1.0].map(at);
-        let mut writes: Vec<usize> = found.iter().map(|(_, writes)| *writes).collect();
+    fn of(what: &str, found: Vec<(f64, usize)>) -> Self {
+        let (took, mut writes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
+        let [p50_ms, p99_ms, max_ms] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
         writes.sort_unstable();
         Self { what: what.to_owned(), p50_ms, p99_ms, max_ms, writes: writes[writes.len() / 2] }
     }

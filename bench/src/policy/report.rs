@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::cell::Found;
-use crate::machine::Machine;
+use crate::{budget::Budget, machine::Machine};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -25,16 +25,6 @@ pub(super) struct Row {
     pub(super) policies: usize,
     #[serde(flatten)]
     pub(super) found: Found,
-}
-
-/// One line of the design's section 10.
-#[derive(Debug, Serialize)]
-struct Budget {
-    what: String,
-    limit: f64,
-    found: f64,
-    unit: &'static str,
-    met: bool,
 }
 
 impl Report {

@@ -63,14 +63,27 @@ pub struct Planner {
     seeded: bool,
     capacity: Capacity,
     dirty: Touched,
-    /// Identities that came, went, or whose pods changed since the last plan.
-    stirred: BTreeSet<IdentityKey>,
-    /// Whether labels or addresses of nodes changed since the last plan.
-    nodes_stirred: bool,
+    stirred: Stirred,
     /// Identity numbers that came since the last plan.
     born: BTreeSet<u32>,
     /// Who is behind which address.
     addresses: Addresses,
+}
+
+/// What has changed since the last plan about those whom rules may speak of.
+#[derive(Debug, Default)]
+struct Stirred {
+    /// Identities that came, went, or whose pods changed.
+    identities: BTreeSet<IdentityKey>,
+    /// Whether labels or addresses of nodes did.
+    nodes: bool,
+}
+
+impl Stirred {
+    /// Whether rules may mean something else now.
+    fn concerns(&self, table: &RuleTable) -> bool {
+        self.nodes && table.names_nodes() || self.identities.iter().any(|identity| table.concerns(identity))
+    }
 }
 
 impl Planner {
@@ -98,8 +111,7 @@ impl Planner {
             seeded: false,
             capacity,
             dirty: Touched::default(),
-            stirred: BTreeSet::new(),
-            nodes_stirred: false,
+            stirred: Stirred::default(),
             born: BTreeSet::new(),
             addresses: Addresses::default(),
         }
@@ -289,7 +301,7 @@ impl Planner {
     pub fn plan(&mut self, mirror: &Mirror) -> Result<Plan, Exhausted> {
         self.seed(mirror);
         if self.dirty.nodes {
-            self.nodes_stirred |= self.universe.set_nodes(self.index.nodes());
+            self.stirred.nodes |= self.universe.set_nodes(self.index.nodes());
         }
         self.renumber()?;
         self.recompile();
@@ -298,8 +310,7 @@ impl Planner {
         let moved = self.install_addresses(mirror, &mut draft);
         let refusals = self.point(mirror, &mut draft, &changed, &moved);
         self.dirty = Touched::default();
-        self.stirred.clear();
-        self.nodes_stirred = false;
+        self.stirred = Stirred::default();
         self.born.clear();
         Ok(Plan { changes: draft.finish(), refusals })
     }
@@ -336,7 +347,7 @@ impl Planner {
             let ips_before = ips_of(&self.universe, before).unwrap_or_default();
             if let Some(number) = before.filter(|_| before != after) {
                 if let Some(identity) = self.universe.get(number) {
-                    self.stirred.insert(identity.key().clone());
+                    self.stirred.identities.insert(identity.key().clone());
                 }
                 self.universe.remove_pod(number, &key);
                 if self.universe.get(number).is_some_and(|identity| identity.pods().is_empty()) {
@@ -354,7 +365,7 @@ impl Planner {
                 let same = self.universe.get(number).and_then(|it| it.pods().get(&key)) == Some(&address);
                 if !same {
                     self.universe.put_pod(number, key.clone(), address);
-                    self.stirred.insert(identity);
+                    self.stirred.identities.insert(identity);
                 }
                 self.numbered.insert(key.clone(), number);
             }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy::RuleSet;
-
-use super::{Planner, install::stages};
+use super::{
+    Planner,
+    install::{Stage, stages},
+};
 use crate::reconcile::{change::Change, mirror::Mirror};
 
 impl Planner {
@@ -12,10 +13,10 @@ impl Planner {
     /// the last swing is through.
     pub fn garbage(&mut self, mirror: &Mirror) -> Vec<Change> {
         let in_use: BTreeSet<u32> = mirror.rulesets_in_use().filter(|number| *number != 0).collect();
-        let kept: BTreeMap<u32, Option<&RuleSet>> = self
-            .sets
-            .values()
-            .map(|set| (set.number, if set.refused.is_none() { set.installed.as_ref() } else { None }))
+        // Not those that were refused since: what is in force of them stays as it is.
+        let settled = self.sets.values().filter(|set| set.refused.is_none());
+        let kept: BTreeMap<u32, BTreeMap<u32, Stage<'_>>> = settled
+            .filter_map(|set| Some((set.number, stages(set.number, set.installed.as_ref()?).into_iter().collect())))
             .collect();
         // A second stage lives as long as its first.
         let first_of = |number: u32| number & !1;
@@ -23,15 +24,9 @@ impl Planner {
         let mut changes = Vec::new();
         let mut referenced = BTreeSet::new();
         for (&key, entry) in &mirror.peers {
-            let wanted = match kept.get(&first_of(key.ruleset)) {
-                Some(Some(rules)) => {
-                    let stages = stages(first_of(key.ruleset), rules);
-                    let stage = stages.iter().find(|(number, _)| *number == key.ruleset);
-                    stage.is_some_and(|(_, stage)| stage.peers.contains_key(&key.identity))
-                }
-                // Frozen: refused since, but in force.
-                _ => true,
-            };
+            let wanted = kept.get(&first_of(key.ruleset)).is_none_or(|stages| {
+                stages.get(&key.ruleset).is_some_and(|stage| stage.peers.contains_key(&key.identity))
+            });
             if stays(key.ruleset) && wanted {
                 referenced.insert(entry.portset);
             } else {

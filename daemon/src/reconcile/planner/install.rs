@@ -112,21 +112,16 @@ impl Planner {
         let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
         let is_wanted = |digest: &[u8; 16]| wanted.contains_key(digest) || only_staged.contains_key(digest);
         self.sets.retain(|digest, set| is_wanted(digest) || in_use.contains(&set.number));
-        let stirs = |table: &RuleTable| {
-            let nodes = self.nodes_stirred && table.names_nodes();
-            nodes || self.stirred.iter().any(|identity| table.concerns(identity))
-        };
         // One that is on its way out may be wanted again before it is gone.
         for (_, set) in self.sets.iter_mut().filter(|(digest, _)| !is_wanted(digest)) {
-            set.stale |= stirs(&set.table);
+            set.stale |= self.stirred.concerns(&set.table);
         }
         let mut all = Changed::default();
         let mut numbers = None;
         for (digest, table) in wanted.into_iter().chain(only_staged) {
             let known = self.sets.get(&digest);
             let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none() && !set.stale);
-            let nodes = self.nodes_stirred && table.names_nodes();
-            if settled && !nodes && !self.stirred.iter().any(|identity| table.concerns(identity)) {
+            if settled && !self.stirred.concerns(&table) {
                 continue;
             }
             let number = match known {
