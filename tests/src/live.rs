@@ -94,6 +94,7 @@ impl Live {
                 let (client, server) = udp(from, server, to)?;
                 [End::udp(client, &stop)?, End::udp(server, &stop)?]
             }
+            Protocol::Sctp => bail!("nobody here talks SCTP for a while"),
             Protocol::Ping => bail!("only one end of a ping talks by itself"),
         };
         Ok(Self { stop, ends })

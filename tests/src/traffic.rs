@@ -4,6 +4,7 @@
 use std::{
     io::{self, ErrorKind, Read as _, Write as _},
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, ipproto, shutdown, sockopt::Timeout};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketType, ipproto, shutdown, sockopt::Timeout},
+};
 
 use crate::sandbox::Sandbox;
 
@@ -44,6 +48,8 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, an association for each attempt; only where [`has_sctp`].
+    Sctp,
     /// Echo of ICMP or ICMPv6; ports do not count, and every pod answers by itself.
     Ping,
 }
@@ -56,6 +62,7 @@ pub fn reach(from: &Sandbox, protocol: Protocol, to: SocketAddr, patience: Durat
     let reached = match protocol {
         Protocol::Tcp => tcp(from, to, patience),
         Protocol::Udp => udp(from, to, patience),
+        Protocol::Sctp => sctp(from, to, patience),
         Protocol::Ping => ping(from, to.ip(), patience),
     };
     reached.with_context(|| format!("{protocol:?} to {to}"))
@@ -66,10 +73,39 @@ fn tcp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Rea
         let _inside = from.enter()?;
         TcpStream::connect_timeout(&to, patience)
     };
-    let mut stream = match connected {
-        Ok(stream) => stream,
-        Err(error) => return verdict(error),
+    match connected {
+        Ok(stream) => echoed(stream, patience),
+        Err(error) => verdict(error),
+    }
+}
+
+/// Whether the kernel has SCTP sockets: many have them as a module that nobody has loaded, or not at all.
+pub fn has_sctp() -> bool {
+    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP)).is_ok()
+}
+
+/// A socket that is used as one of TCP is (RFC 6458, section 4).
+fn sctp_socket(family: AddressFamily) -> anyhow::Result<OwnedFd> {
+    rustix::net::socket(family, SocketType::STREAM, Some(ipproto::SCTP)).context("an SCTP socket")
+}
+
+fn sctp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Reached> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = {
+        let _inside = from.enter()?;
+        sctp_socket(family)?
     };
+    // For connect as well; a handshake that takes longer is "in progress".
+    rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    match rustix::net::connect(&socket, &to) {
+        Ok(()) => echoed(TcpStream::from(socket), patience),
+        Err(Errno::INPROGRESS) => Ok(Reached::No),
+        Err(error) => verdict(error.into()),
+    }
+}
+
+/// Whether the other end sends back what it gets.
+fn echoed(mut stream: TcpStream, patience: Duration) -> anyhow::Result<Reached> {
     stream.set_read_timeout(Some(patience))?;
     let mut answer = [0; 4];
     match stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut answer)) {
@@ -158,6 +194,33 @@ impl Echo {
             echo.threads.push(thread::spawn(move || answer(&socket, &stop)));
         }
         Ok(echo)
+    }
+}
+
+impl Echo {
+    /// Serves SCTP at these ports as well.
+    ///
+    /// # Errors
+    /// The kernel has no SCTP sockets: see [`has_sctp`].
+    pub fn with_sctp(mut self, sandbox: &Sandbox, ports: &[u16]) -> anyhow::Result<Self> {
+        let _inside = sandbox.enter()?;
+        for port in ports {
+            let socket = sctp_socket(AddressFamily::INET6)?;
+            rustix::net::bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)))?;
+            rustix::net::listen(&socket, 16).with_context(|| format!("listening at SCTP port {port}"))?;
+            // Closing one side of it wakes nobody, as it does with TCP.
+            rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(LOOK))?;
+            let (listener, stop) = (TcpListener::from(socket), self.stop.clone());
+            self.threads.push(thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Ok((stream, _)) = listener.accept() {
+                        let stop = stop.clone();
+                        thread::spawn(move || serve(stream, &stop));
+                    }
+                }
+            }));
+        }
+        Ok(self)
     }
 }
 

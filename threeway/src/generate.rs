@@ -11,7 +11,7 @@ use policy::model::{ContainerPort, Labels, Namespace, Object, ObjectKey, Pod, Po
 use self::packets::Talks;
 use crate::{
     random::Random,
-    scenario::{Local, MOST_LOCAL, OTHER_NODE, OWN_NODE, Scenario, Step, host},
+    scenario::{Local, MOST_LOCAL, MOST_STARTED, OTHER_NODE, OWN_NODE, Scenario, Step, host},
 };
 
 const NAMESPACES: [&str; 3] = ["a", "b", "c"];
@@ -45,46 +45,51 @@ impl Default for Shape {
 /// A world, and what happens in it.
 pub fn scenario(random: &mut Random, shape: &Shape) -> Scenario {
     let locals = locals(random);
-    let mut world = World { locals: &locals, objects: Vec::new() };
+    let mut world = World { running: locals.clone(), started: locals.len(), objects: Vec::new() };
     let mut steps: Vec<Step> = Vec::new();
     for object in world.first(random) {
         steps.push(world.apply(object));
     }
-    let mut talks = Talks::new(&locals);
+    let mut talks = Talks::default();
     for change in 0..=shape.changes {
         if change > 0 {
             for _ in 0..random.within(1..=3) {
-                steps.push(world.change(random));
+                steps.extend(world.change(random));
             }
         }
+        talks.are_among(&world.running);
         steps.extend((0..shape.packets).map(|_| Step::Send(talks.packet(random))));
     }
     Scenario { locals, steps }
 }
 
 fn locals(random: &mut Random) -> Vec<Local> {
-    let one = |number: u8, random: &mut Random| {
-        let ips = match random.below(4) {
-            0 => vec![host(false, number)],
-            1 => vec![host(true, number)],
-            _ => vec![host(false, number), host(true, number)],
-        };
-        Local { pod: PodKey::new(random.pick(&NAMESPACES), format!("p{number}")), ips }
-    };
+    let one = |number: u8, random: &mut Random| local(random.pick(&NAMESPACES), number, number, random);
     let count = random.within(2..=MOST_LOCAL) as u8;
     (0..count).map(|number| one(number, random)).collect()
 }
 
-/// Objects as they are now.
-struct World<'a> {
-    locals: &'a [Local],
+/// A pod with a number in its name and one in its addresses.
+fn local(namespace: &str, name: u8, at: u8, random: &mut Random) -> Local {
+    let ips = match random.below(4) {
+        0 => vec![host(false, at)],
+        1 => vec![host(true, at)],
+        _ => vec![host(false, at), host(true, at)],
+    };
+    Local { pod: PodKey::new(namespace, format!("p{name}")), ips }
+}
+
+/// Pods and objects as they are now.
+struct World {
+    running: Vec<Local>,
+    started: usize,
     objects: Vec<Object>,
 }
 
-impl World<'_> {
+impl World {
     fn first(&self, random: &mut Random) -> Vec<Object> {
         let mut objects: Vec<Object> = random.several(0..=3, |random| namespace(random).into());
-        for local in self.locals {
+        for local in &self.running {
             // A pod may run before its object is seen.
             if random.chance(90) {
                 objects.push(pod_of(local, random).into());
@@ -107,7 +112,67 @@ impl World<'_> {
         Step::Apply(object)
     }
 
-    fn change(&mut self, random: &mut Random) -> Step {
+    fn change(&mut self, random: &mut Random) -> Vec<Step> {
+        match random.below(24) {
+            0..=1 => self.stop(random),
+            2..=3 => self.start(random),
+            _ => vec![self.told(random)],
+        }
+    }
+
+    /// A pod starts, its object told before, afterwards, or not at all: perhaps one that has run before, perhaps
+    /// at an address that another one had.
+    fn start(&mut self, random: &mut Random) -> Vec<Step> {
+        let is_free = |at: &u8| !self.running.iter().any(|local| host_number(local) == Some(*at));
+        let free: Vec<u8> = (0..MOST_LOCAL as u8).filter(is_free).collect();
+        let name = random.below(MOST_LOCAL) as u8;
+        if free.is_empty() || self.started == MOST_STARTED {
+            return vec![self.told(random)];
+        }
+        let local = local(random.pick(&NAMESPACES), name, random.pick(&free), random);
+        if self.running.iter().any(|other| other.pod == local.pod) {
+            return vec![self.told(random)];
+        }
+        self.running.push(local.clone());
+        self.started += 1;
+        let mut steps = vec![Step::Start(local.clone())];
+        if random.chance(80) {
+            let told = self.apply(pod_of(&local, random).into());
+            steps.insert(random.below(2), told);
+        }
+        steps
+    }
+
+    /// A pod stops. Its object goes, says that it has finished, or stays as if it ran elsewhere from now on; that
+    /// only if its addresses are nobody else's, as those of pods are that run.
+    fn stop(&mut self, random: &mut Random) -> Vec<Step> {
+        if self.running.len() < 2 {
+            return vec![self.told(random)];
+        }
+        let local = self.running.swap_remove(random.below(self.running.len()));
+        let stop = Step::Stop(local.pod.clone());
+        let key = ObjectKey::Pod(local.pod.clone());
+        let Some(Object::Pod(pod)) = self.objects.iter().find(|object| object.key() == key).cloned() else {
+            return vec![stop];
+        };
+        let claimed = |object: &Object| match object {
+            Object::Pod(other) => other.key != pod.key && other.is_peer() && !other.ips.is_disjoint(&pod.ips),
+            _ => false,
+        };
+        let own = pod.ips.iter().all(|ip| local.ips.contains(ip)) && !self.objects.iter().any(claimed);
+        let end = match random.below(3) {
+            0 if own => return vec![stop],
+            1 => self.apply(Pod { finished: true, ..pod }.into()),
+            _ => {
+                self.objects.retain(|object| object.key() != key);
+                Step::Delete(key)
+            }
+        };
+        if random.chance(50) { vec![stop, end] } else { vec![end, stop] }
+    }
+
+    /// The source tells something, or the daemon is replaced.
+    fn told(&mut self, random: &mut Random) -> Step {
         match random.below(20) {
             0 => Step::Restart,
             1 => Step::Collect,
@@ -117,7 +182,7 @@ impl World<'_> {
             }
             2..=5 => self.apply(namespace(random).into()),
             6..=7 => {
-                let local = random.pick(self.locals);
+                let local = random.pick(&self.running);
                 self.apply(pod_of(&local, random).into())
             }
             8..=9 => match self.relabelled(random) {
@@ -158,6 +223,11 @@ impl World<'_> {
             _ => None,
         }
     }
+}
+
+/// The number in a pod's addresses.
+fn host_number(local: &Local) -> Option<u8> {
+    (0..MOST_LOCAL as u8).find(|number| [false, true].iter().any(|v6| local.ips.contains(&host(*v6, *number))))
 }
 
 fn labels(random: &mut Random) -> Labels {

@@ -18,7 +18,7 @@
 //!             Difference --> shrink --> the smallest scenario that shows it, who stands alone, and why
 //! ```
 //!
-//! Not here: malformed packets, senders that lie, time that passes; the `datapath_*` tests of `tests`
+//! Not here: malformed packets, senders that lie, ICMP errors, time that passes; the tests of `tests`
 //! have those.
 #![forbid(unsafe_code)]
 

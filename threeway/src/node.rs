@@ -13,8 +13,8 @@ use daemon::{
 };
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtEntry, CtKey},
-    endpoint::HOST_MAC,
+    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
+    endpoint::{Endpoint, HOST_MAC},
     event::FlowEvent,
     maps,
 };
@@ -29,15 +29,17 @@ use tests::{
 };
 
 use crate::{
-    scenario::{Local, MOST_LOCAL, OWN_NODE, Packet, Step},
+    scenario::{Local, MOST_LOCAL, MOST_STARTED, OWN_NODE, Packet, Part, Step},
     track,
     truth::Truth,
 };
 
 /// Interface to the outside.
 const UPLINK: u32 = 40;
-/// Interface of the pod in slot 0, if there were one.
-const FIRST: u32 = 10;
+/// Interface of the first pod.
+const FIRST: u32 = 11;
+/// Where later fragments begin, in units of eight bytes: behind the longest header.
+const BEHIND: u16 = 3;
 
 /// What a program has done.
 #[derive(Clone, Debug)]
@@ -52,13 +54,24 @@ pub struct Did {
     pub entry: Option<(CtEntry, bool)>,
 }
 
+/// A pod that runs.
+#[derive(Clone, Debug)]
+struct Running {
+    local: Local,
+    /// Index into ENDPOINTS.
+    slot: u32,
+    /// How many have started before it.
+    number: usize,
+}
+
 /// A node in miniature. Its thread must not be another one later.
 pub struct Node {
     tables: Tables,
     programs: Programs,
     planner: Planner,
     mirror: Mirror,
-    locals: Vec<Local>,
+    running: Vec<Running>,
+    started: usize,
     capacity: Capacity,
     /// Connections that packets may have made.
     touched: BTreeSet<track::Key>,
@@ -84,7 +97,7 @@ impl Node {
         for (map, entries) in [
             (maps::CONNTRACK, 4096),
             (maps::PENDING, 4096),
-            (maps::FRAGMENTS, 64),
+            (maps::FRAGMENTS, 4096),
             (maps::ENDPOINTS, 16),
             (maps::ADDRESSES, 256),
             (maps::EVENTS, 1 << 16),
@@ -99,7 +112,8 @@ impl Node {
             mirror: tables.read()?,
             programs: Programs::of(shown)?,
             tables,
-            locals: Vec::new(),
+            running: Vec::new(),
+            started: 0,
             capacity,
             touched: BTreeSet::new(),
             _inside: inside,
@@ -119,15 +133,16 @@ impl Node {
                 let _ = self.programs.hash::<CtKey, CtEntry>(table).remove(&key);
             }
         }
+        let mut fragments = self.programs.hash::<FragmentKey, FragmentEntry>(maps::FRAGMENTS);
+        let parts: Vec<FragmentKey> = fragments.keys().collect::<Result<_, _>>()?;
+        parts.iter().try_for_each(|part| fragments.remove(part))?;
         self.programs.drain();
         self.planner = planner(&self.capacity, Identities::default());
         self.planner.set_host_addresses(BTreeSet::new());
         self.reconcile()?;
         self.collect()?;
-        self.locals = locals.to_vec();
-        for endpoint in endpoints(locals) {
-            self.planner.add_endpoint(endpoint);
-        }
+        (self.running, self.started) = (Vec::new(), 0);
+        locals.iter().try_for_each(|local| self.start(local))?;
         self.planner.set_host_addresses(OWN_NODE.into());
         Ok(())
     }
@@ -140,13 +155,29 @@ impl Node {
         match step {
             Step::Apply(object) => self.planner.apply(object.clone()),
             Step::Delete(key) => self.planner.delete(key),
+            Step::Start(local) if truth.may_start(local) => self.start(local)?,
+            Step::Stop(pod) => {
+                if let Some(place) = self.running.iter().position(|running| running.local.pod == *pod) {
+                    self.planner.remove_endpoint(self.running.remove(place).slot);
+                }
+            }
             Step::Collect => {
                 self.reconcile()?;
                 self.collect()?;
             }
             Step::Restart if truth.is_told() => self.restart(truth)?,
-            Step::Restart | Step::Send(_) => {}
+            Step::Start(_) | Step::Restart | Step::Send(_) => {}
         }
+        Ok(())
+    }
+
+    /// As the daemon takes in a pod.
+    fn start(&mut self, local: &Local) -> anyhow::Result<()> {
+        let slot = self.planner.free_slot(&self.mirror, &BTreeSet::new()).context("a slot is free")?;
+        let running = Running { local: local.clone(), slot, number: self.started };
+        self.planner.add_endpoint(running.endpoint());
+        self.running.push(running);
+        self.started += 1;
         Ok(())
     }
 
@@ -180,7 +211,7 @@ impl Node {
         let known = self.planner.identities().iter().map(|(number, key)| (number, key.clone()));
         let identities = Identities::restore(known, self.mirror.highest_identity());
         let mut planner = planner(&self.capacity, identities);
-        for endpoint in endpoints(&self.locals) {
+        for endpoint in self.running.iter().map(Running::endpoint) {
             let identity = self.mirror.endpoints.get(&endpoint.slot).map(|found| found.identity);
             planner.restore_endpoint(endpoint, identity);
         }
@@ -212,15 +243,24 @@ impl Node {
         &self.mirror
     }
 
-    /// Sends a packet. `None`: no pod of the node takes part, or it would not leave its pod.
+    /// What the maps hold of the pod that has an address.
+    pub fn endpoint(&self, ip: IpAddr) -> Option<&Endpoint> {
+        self.mirror.endpoints.get(&self.at(ip)?.slot)
+    }
+
+    fn at(&self, ip: IpAddr) -> Option<&Running> {
+        self.running.iter().find(|running| running.local.ips.contains(&ip))
+    }
+
+    /// Sends a packet, and looks at this connection afterwards. `None`: no pod of the node takes part, or it
+    /// would not leave its pod.
     ///
     /// # Errors
     /// The kernel does not run the program.
-    pub fn send(&mut self, packet: &Packet) -> anyhow::Result<Option<(Did, u64)>> {
+    pub fn send(&mut self, packet: &Packet, key: &track::Key) -> anyhow::Result<Option<(Did, u64)>> {
         let Some((program, context, bytes)) = self.frame(packet) else { return Ok(None) };
-        let key = track::key(packet);
-        let ct = ct_key(&key);
-        self.touched.insert(key);
+        let ct = ct_key(key);
+        self.touched.extend([*key, track::key(packet)]);
         let ran = self.programs.run(program, &bytes, context, 1)?;
         let passed = match ran.verdict {
             NEXT | REDIRECT => true,
@@ -238,8 +278,8 @@ impl Node {
 
     /// Which program sees a packet, what it is told, and the packet's bytes.
     fn frame(&self, sent: &Packet) -> Option<(&'static str, Context, Vec<u8>)> {
-        let slot = |ip: IpAddr| self.locals.iter().position(|local| local.ips.contains(&ip));
-        let (from, to) = (slot(sent.source.ip()), slot(sent.destination.ip()));
+        let number = |ip: IpAddr| self.at(ip).map(|running| running.number);
+        let (from, to) = (number(sent.source.ip()), number(sent.destination.ip()));
         let (program, at, by) = match (from, to) {
             (Some(from), Some(to)) if from == to => return None,
             (Some(from), Some(to)) if sent.round => (program::TO_POD, ifindex(to), ifindex(from)),
@@ -273,7 +313,13 @@ impl Node {
         payload.truncate(4 + usize::from(port[0] % 4));
         let addr = [sent.source.ip(), sent.destination.ip()];
         let mac = if program == program::FROM_POD { [mac[0], HOST_MAC] } else { [HOST_MAC, mac[1]] };
-        Some((program, context, packet::Packet::new(mac, addr, body).payload(&payload).bytes()))
+        let packet = packet::Packet::new(mac, addr, body).payload(&payload);
+        let packet = match sent.part {
+            Part::Whole => packet,
+            Part::First(id) => packet.part(id, 0, true),
+            Part::Later(id) => packet.part(id, BEHIND, false),
+        };
+        Some((program, context, packet.bytes()))
     }
 }
 
@@ -289,24 +335,27 @@ fn planner(capacity: &Capacity, identities: Identities) -> Planner {
     Planner::new(Config::default(), pools.into(), identities, capacity.clone())
 }
 
-fn ifindex(place: usize) -> u32 {
-    FIRST + 1 + place as u32
+fn ifindex(number: usize) -> u32 {
+    FIRST + number as u32
 }
 
-fn mac(place: usize) -> [u8; 6] {
-    [2, 0, 0, 0, 1, place as u8]
+fn mac(number: usize) -> [u8; 6] {
+    [2, 0, 0, 0, 1, number as u8]
 }
 
-fn endpoints(locals: &[Local]) -> impl Iterator<Item = LocalEndpoint> {
-    locals.iter().enumerate().map(|(place, Local { pod, ips })| LocalEndpoint {
-        key: EndpointKey { container_id: format!("c{place}"), ifname: "eth0".to_owned() },
-        pod: pod.clone(),
-        slot: 1 + place as u32,
-        ifindex: ifindex(place),
-        mac: mac(place),
-        v4: ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
-        v6: ips.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
-    })
+impl Running {
+    fn endpoint(&self) -> LocalEndpoint {
+        let Self { local: Local { pod, ips }, slot, number } = self;
+        LocalEndpoint {
+            key: EndpointKey { container_id: format!("c{number}"), ifname: "eth0".to_owned() },
+            pod: pod.clone(),
+            slot: *slot,
+            ifindex: ifindex(*number),
+            mac: mac(*number),
+            v4: ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
+            v6: ips.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
+        }
+    }
 }
 
 /// One namespace for all nodes of a process, with interfaces of fixed numbers.
@@ -314,7 +363,7 @@ fn interfaces() -> anyhow::Result<&'static Netns> {
     static NETNS: OnceLock<Result<Netns, String>> = OnceLock::new();
     let made = NETNS.get_or_init(|| {
         let mut batch = String::new();
-        for index in (0..MOST_LOCAL).map(ifindex).chain([UPLINK]) {
+        for index in (0..MOST_STARTED).map(ifindex).chain([UPLINK]) {
             let peer = 100 + index;
             batch += &format!("link add h{index} index {index} type veth peer name p{index} index {peer}\n");
         }

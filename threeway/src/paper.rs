@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use datapath_abi::{policy::Direction, reason::DropReason};
+use datapath_abi::{endpoint::RulesPtr, policy::Direction, reason::DropReason};
 use policy::{
     compile::{RuleRef, RuleTable, compile, compile_staged},
     explain,
@@ -105,6 +105,19 @@ impl Paper<'_> {
         set.as_ref().map(|set| self.look_up(set, peer, flow))
     }
 
+    /// Whether any rules are in force for a pod, which could decide about somebody; staged ones not counted.
+    pub fn is_ruled(&self, direction: Direction, subject: &PodKey) -> bool {
+        self.with_set(direction, subject, |set| RulesPtr::new(0, set.rules.flags, 0).is_ruled())
+    }
+
+    fn with_set<T>(&self, direction: Direction, subject: &PodKey, read: impl FnOnce(&Set) -> T) -> T {
+        let mut sets = self.sets.borrow_mut();
+        let set = sets
+            .entry((subject.clone(), direction))
+            .or_insert_with(|| self.lowered(compile(self.world.index(), subject, direction)));
+        read(set)
+    }
+
     fn lowered(&self, table: RuleTable) -> Set {
         let mut cookies = CookieTable::default();
         let rules = lower(&table, self.world.universe(), &mut cookies).expect("a world is small");
@@ -134,10 +147,6 @@ fn asked(direction: Direction, flow: &Flow) -> Option<(&PodKey, &End)> {
 impl Rules for Paper<'_> {
     fn side(&self, direction: Direction, flow: &Flow) -> Said {
         let Some((subject, peer)) = asked(direction, flow) else { return Said::Passes(None) };
-        let mut sets = self.sets.borrow_mut();
-        let set = sets
-            .entry((subject.clone(), direction))
-            .or_insert_with(|| self.lowered(compile(self.world.index(), subject, direction)));
-        self.look_up(set, peer, flow)
+        self.with_set(direction, subject, |set| self.look_up(set, peer, flow))
     }
 }

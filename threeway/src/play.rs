@@ -8,7 +8,11 @@ use datapath_abi::{
     conntrack::{FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM},
     policy::Direction,
 };
-use policy::{fixture, model::Object, world::Flow};
+use policy::{
+    fixture,
+    model::{Object, PodKey},
+    world::Flow,
+};
 
 use self::told::{Maps, Told};
 use crate::{
@@ -17,7 +21,7 @@ use crate::{
     paper::{Paper, Rules as _, Said},
     scenario::{Packet, Scenario, Step},
     text,
-    track::{Asked, Connection, Fate, Tracker},
+    track::{Asked, Connection, Fate, Key, Tracker},
     truth::Truth,
 };
 
@@ -86,11 +90,13 @@ enum Trouble {
 impl Scene<'_> {
     /// Sends a packet and compares; says whether it passed, `None` if nobody would send it.
     fn send(&self, node: &mut Node, tracker: &mut Tracker, packet: &Packet) -> Result<Option<bool>, Trouble> {
-        let Some((did, bytes)) = node.send(packet).map_err(Trouble::Check)? else { return Ok(None) };
+        let key = tracker.key(packet);
+        let Some((did, bytes)) = node.send(packet, &key).map_err(Trouble::Check)? else { return Ok(None) };
         let end = |ip: IpAddr| self.truth.end(self.objects, ip);
-        let is_local = |ip: IpAddr| self.truth.local(ip).is_some();
+        let running = |ip: IpAddr| self.truth.local(ip).map(|(number, _)| number);
+        let is_ruled = |direction, pod: &PodKey| self.paper.is_ruled(direction, pod);
         let by_hand = Maps::new(node, self.truth);
-        let asked = |rules| Asked { end: &end, is_local: &is_local, rules };
+        let asked = |rules| Asked { end: &end, running: &running, is_ruled: &is_ruled, rules };
         let oracle = tracker.step(packet, bytes, &asked(self.paper.oracle()));
         let paper = tracker.step(packet, bytes, &asked(self.paper));
         let kernel = Told::of(node, packet, &did);
@@ -116,10 +122,10 @@ impl Scene<'_> {
                 )
             })?;
         }
-        let entry = same_connection(paper.after.as_ref(), packet, &did);
+        let entry = same_connection(paper.after.as_ref(), &key, &did);
         let alone = alone.or_else(|| entry.is_err().then_some(Alone::Conntrack));
         let Some(alone) = alone else {
-            tracker.note(packet, &paper);
+            tracker.note(packet, &paper, &asked(self.paper));
             return Ok(Some(paper.fate.passes()));
         };
 
@@ -177,7 +183,7 @@ impl Scene<'_> {
 }
 
 /// Whether the kernel's connection is where it should be.
-fn same_connection(wanted: Option<&Connection>, packet: &Packet, did: &Did) -> Result<(), String> {
+fn same_connection(wanted: Option<&Connection>, key: &Key, did: &Did) -> Result<(), String> {
     let Some(wanted) = wanted else {
         return match &did.entry {
             None => Ok(()),
@@ -187,8 +193,7 @@ fn same_connection(wanted: Option<&Connection>, packet: &Packet, did: &Did) -> R
     let Some((entry, _)) = &did.entry else {
         return Err(format!("there is none, and there should be {:?}", wanted.model));
     };
-    let [from, to] = packet.ports();
-    let mut ends = [(packet.source.ip(), from), (packet.destination.ip(), to)];
+    let mut ends = key.1;
     ends.sort_unstable_by_key(|(ip, port)| (datapath_abi::addr::Addr::from(*ip).words, *port));
     let initiator = ends[usize::from(entry.flags & FLAG_INITIATOR_HIGH != 0)];
     let found = (entry.state, entry.packets, entry.bytes, entry.flags & FLAG_MIDSTREAM != 0, initiator);

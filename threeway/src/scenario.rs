@@ -10,8 +10,10 @@ pub const OWN_NODE: [IpAddr; 2] = [host(false, 15), host(true, 15)];
 /// Addresses of another node.
 pub const OTHER_NODE: [IpAddr; 2] = [host(false, 14), host(true, 14)];
 
-/// Most pods that run on the node.
+/// Most pods that run on the node at a time.
 pub const MOST_LOCAL: usize = 6;
+/// Most pods that run on the node, one after the other: each has an interface that no other had.
+pub const MOST_STARTED: usize = 12;
 
 /// The address numbered `number` of the network that all pods and nodes are in.
 pub const fn host(v6: bool, number: u8) -> IpAddr {
@@ -22,7 +24,7 @@ pub const fn host(v6: bool, number: u8) -> IpAddr {
     }
 }
 
-/// A pod that runs on the node from the beginning, whatever objects say.
+/// A pod that runs on the node, whatever objects say.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Local {
     /// Which.
@@ -44,6 +46,19 @@ pub struct Packet {
     pub says: Says,
     /// Sent by a pod of the node to another one, and brought there by the node's stack.
     pub round: bool,
+    /// Whether it is all of a packet.
+    pub part: Part,
+}
+
+/// What of an IP packet something is. Numbers are identifications (RFC 791, 3.1; RFC 8200, 4.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// All.
+    Whole,
+    /// The first fragment, which has the transport header.
+    First(u32),
+    /// A later one, which has none: what the packet says, and its ports, are not in it.
+    Later(u32),
 }
 
 impl Packet {
@@ -82,6 +97,10 @@ pub enum Step {
     Apply(Object),
     /// An object goes. One of a pod that runs on the node stays what it was: the pod runs on.
     Delete(ObjectKey),
+    /// A pod starts on the node. Not if it runs, another one has its address, or there is no room.
+    Start(Local),
+    /// A pod of the node stops.
+    Stop(PodKey),
     /// The daemon goes and another one comes, on the maps that are there. Not while a pod runs whose
     /// object is gone: the new one knows less of it.
     Restart,
@@ -94,7 +113,7 @@ pub enum Step {
 /// Pods, and what happens.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Scenario {
-    /// Who runs on the node.
+    /// Who runs on the node from the beginning.
     pub locals: Vec<Local>,
     /// In order.
     pub steps: Vec<Step>,

@@ -11,7 +11,7 @@ use policy::{
     selector::Selector,
 };
 
-use crate::scenario::{Scenario, Step};
+use crate::scenario::{Packet, Part, Scenario, Step};
 
 /// The smallest scenario for which `fails` still holds, as far as it is found within `patience`.
 pub fn shrink(mut scenario: Scenario, patience: Duration, mut fails: impl FnMut(&Scenario) -> bool) -> Scenario {
@@ -68,9 +68,7 @@ fn lessen(scenario: &mut Scenario, at: usize, fails: &mut impl FnMut(&Scenario) 
     'again: loop {
         let lesser = match &scenario.steps[at] {
             Step::Apply(object) => lesser_objects(object).into_iter().map(Step::Apply).collect(),
-            Step::Send(packet) if packet.round => {
-                vec![Step::Send(crate::scenario::Packet { round: false, ..packet.clone() })]
-            }
+            Step::Send(packet) => lesser_packets(packet).into_iter().map(Step::Send).collect(),
             _ => Vec::new(),
         };
         for step in lesser {
@@ -83,6 +81,13 @@ fn lessen(scenario: &mut Scenario, at: usize, fails: &mut impl FnMut(&Scenario) 
         }
         return;
     }
+}
+
+/// The packet by the usual way, and in one.
+fn lesser_packets(packet: &Packet) -> Vec<Packet> {
+    let direct = packet.round.then(|| Packet { round: false, ..packet.clone() });
+    let whole = matches!(packet.part, Part::First(_)).then(|| Packet { part: Part::Whole, ..packet.clone() });
+    direct.into_iter().chain(whole).collect()
 }
 
 /// The object with one thing less.

@@ -7,6 +7,10 @@
 //!   ingress from 10.0.0.0/24
 //! send TCP 10.0.0.7:40000 10.0.0.1:80 flags=2
 //! send ICMP 10.0.0.1:7 10.0.0.7:0 request
+//! send UDP 10.0.0.7:53 10.0.0.1:53 data round first=1
+//! send UDP 10.0.0.7:53 10.0.0.1:53 data later=1
+//! start a/db 10.0.0.2
+//! stop a/web
 //! delete NetworkPolicy a/p
 //! restart
 //! collect
@@ -23,18 +27,19 @@ use policy::{
     },
 };
 
-use crate::scenario::{Local, Packet, Scenario, Step};
+use crate::scenario::{Local, Packet, Part, Scenario, Step};
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Local { pod, ips } in &self.locals {
-            let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
-            writeln!(f, "local {pod} {}", ips.join(" "))?;
+        for local in &self.locals {
+            writeln!(f, "local {}", self::local(local))?;
         }
         for step in &self.steps {
             match step {
                 Step::Apply(object) => writeln!(f, "{}", self::object(object))?,
                 Step::Delete(key) => writeln!(f, "delete {key}")?,
+                Step::Start(local) => writeln!(f, "start {}", self::local(local))?,
+                Step::Stop(pod) => writeln!(f, "stop {pod}")?,
                 Step::Restart => writeln!(f, "restart")?,
                 Step::Collect => writeln!(f, "collect")?,
                 Step::Send(packet) => writeln!(f, "{}", self::packet(packet))?,
@@ -44,9 +49,13 @@ impl fmt::Display for Scenario {
     }
 }
 
+fn local(Local { pod, ips }: &Local) -> String {
+    ips.iter().fold(pod.to_string(), |text, ip| format!("{text} {ip}"))
+}
+
 /// A packet as a line.
 pub fn packet(packet: &Packet) -> String {
-    let Packet { proto, source, destination, says, round } = packet;
+    let Packet { proto, source, destination, says, round, part } = packet;
     let proto = match *proto {
         wire::TCP => "TCP".to_owned(),
         wire::UDP => "UDP".to_owned(),
@@ -61,7 +70,13 @@ pub fn packet(packet: &Packet) -> String {
         Says::Echo { request: false } => "reply".to_owned(),
         Says::Data => "data".to_owned(),
     };
-    format!("send {proto} {source} {destination} {says}{}", if *round { " round" } else { "" })
+    let round = if *round { " round" } else { "" };
+    let part = match part {
+        Part::Whole => String::new(),
+        Part::First(id) => format!(" first={id}"),
+        Part::Later(id) => format!(" later={id}"),
+    };
+    format!("send {proto} {source} {destination} {says}{round}{part}")
 }
 
 fn object(object: &Object) -> String {
@@ -157,19 +172,21 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let step = match words[..] {
             ["local", pod, ref ips @ ..] => {
-                let ips = ips.iter().map(|ip| ip.parse().map_err(|error| format!("{line}: {error}")));
-                scenario.locals.push(Local { pod: pod_key(pod)?, ips: ips.collect::<Result<_, _>>()? });
+                scenario.locals.push(running(pod, ips)?);
                 continue;
             }
+            ["start", pod, ref ips @ ..] => Step::Start(running(pod, ips)?),
+            ["stop", pod] => Step::Stop(pod_key(pod)?),
             ["delete", kind, name] => Step::Delete(key(kind, name)?),
             ["restart"] => Step::Restart,
             ["collect"] => Step::Collect,
-            ["send", proto, source, destination, says, ref round @ ..] => Step::Send(Packet {
+            ["send", proto, source, destination, says, ref more @ ..] => Step::Send(Packet {
                 source: source.parse().map_err(|error| format!("{line}: {error}"))?,
                 destination: destination.parse().map_err(|error| format!("{line}: {error}"))?,
                 proto: protocol(proto, destination)?,
                 says: self::says(says)?,
-                round: *round == ["round"],
+                round: more.contains(&"round"),
+                part: part(more)?,
             }),
             _ => {
                 objects += line;
@@ -183,6 +200,24 @@ pub fn parse(text: &str) -> Result<Scenario, String> {
     }
     scenario.steps.extend(fixture::parse(&objects)?.into_iter().map(Step::Apply));
     Ok(scenario)
+}
+
+fn running(pod: &str, ips: &[&str]) -> Result<Local, String> {
+    let ips = ips.iter().map(|ip| ip.parse().map_err(|error| format!("{ip:?}: {error}")));
+    Ok(Local { pod: pod_key(pod)?, ips: ips.collect::<Result<_, _>>()? })
+}
+
+fn part(words: &[&str]) -> Result<Part, String> {
+    let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text:?}: {error}"));
+    for word in words {
+        match word.split_once('=') {
+            Some(("first", id)) => return Ok(Part::First(number(id)?)),
+            Some(("later", id)) => return Ok(Part::Later(number(id)?)),
+            _ if *word == "round" => {}
+            _ => return Err(format!("{word:?} is not round, first= or later=")),
+        }
+    }
+    Ok(Part::Whole)
 }
 
 fn pod_key(text: &str) -> Result<PodKey, String> {
@@ -249,6 +284,8 @@ mod tests {
             ("send TCP 10.0.0.1:1 10.0.0.2:1 flag=2", "is not flags="),
             ("delete Service a/b", "is no kind"),
             ("local a", "is no namespace/name"),
+            ("start a/b 10.0.0", "invalid IP address"),
+            ("send UDP 10.0.0.1:1 10.0.0.2:1 data round last=1", "is not round"),
             ("podd a/b", "expected namespace"),
         ] {
             let error = parse(text).unwrap_err();

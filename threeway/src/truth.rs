@@ -11,12 +11,15 @@ use policy::{
     world::End,
 };
 
-use crate::scenario::{Local, OTHER_NODE, OWN_NODE, Step};
+use crate::scenario::{Local, MOST_LOCAL, MOST_STARTED, OTHER_NODE, OWN_NODE, Step};
 
 /// Who is who.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
-    locals: Vec<Local>,
+    /// Who runs here, with the number of its start.
+    running: Vec<(usize, Local)>,
+    /// How many have started.
+    started: usize,
     /// As the source has told last, gone ones of pods that run included.
     told: BTreeMap<ObjectKey, Object>,
     /// Pods that run, whose objects are gone.
@@ -26,7 +29,7 @@ pub struct Truth {
 impl Truth {
     /// Before anything was told.
     pub fn new(locals: &[Local]) -> Self {
-        Self { locals: locals.to_vec(), ..Self::default() }
+        Self { running: locals.iter().cloned().enumerate().collect(), started: locals.len(), ..Self::default() }
     }
 
     /// What the source tells.
@@ -46,6 +49,18 @@ impl Truth {
             Step::Delete(key) => {
                 self.told.remove(key);
             }
+            Step::Start(local) => {
+                if self.may_start(local) {
+                    self.running.push((self.started, local.clone()));
+                    self.started += 1;
+                }
+            }
+            Step::Stop(pod) => {
+                self.running.retain(|(_, local)| local.pod != *pod);
+                if self.orphans.remove(pod) {
+                    self.told.remove(&ObjectKey::Pod(pod.clone()));
+                }
+            }
             Step::Restart | Step::Collect | Step::Send(_) => {}
         }
     }
@@ -62,12 +77,20 @@ impl Truth {
 
     /// Whether a pod runs on the node.
     pub fn is_local(&self, pod: &PodKey) -> bool {
-        self.locals.iter().any(|local| local.pod == *pod)
+        self.running.iter().any(|(_, local)| local.pod == *pod)
     }
 
-    /// The pod of the node that has an address, and its place among them.
+    /// Whether a pod can start on the node.
+    pub fn may_start(&self, local: &Local) -> bool {
+        self.running.len() < MOST_LOCAL
+            && self.started < MOST_STARTED
+            && !self.is_local(&local.pod)
+            && local.ips.iter().all(|ip| self.local(*ip).is_none())
+    }
+
+    /// The pod of the node that has an address, and the number of its start.
     pub fn local(&self, ip: IpAddr) -> Option<(usize, &Local)> {
-        self.locals.iter().enumerate().find(|(_, local)| local.ips.contains(&ip))
+        self.running.iter().find(|(_, local)| local.ips.contains(&ip)).map(|(number, local)| (*number, local))
     }
 
     /// The objects, saying what is so.
@@ -79,7 +102,7 @@ impl Truth {
                 pod.ips.retain(|ip| self.local(*ip).is_none());
             }
         }
-        for local in &self.locals {
+        for (_, local) in &self.running {
             let key = ObjectKey::Pod(local.pod.clone());
             let bare = || Object::Pod(Pod::new(local.pod.clone()));
             if let Object::Pod(pod) = objects.entry(key).or_insert_with(bare) {

@@ -56,14 +56,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MINUTES", default_value_t = 45)]
     limit: u64,
 
-    /// Which tests: the name of a file in tests/tests, or NAME:FILTER [default: those that need nothing but the
-    /// programs and packets]
+    /// Everything that says something about a kernel, which takes long in emulation
+    #[arg(long, conflicts_with = "tests")]
+    all: bool,
+
+    /// Which tests: the name of a file in tests/tests, or NAME:FILTER; "threeway:--packets 10000" is the three-way
+    /// check [default: as much as `cargo xtask test` runs there, some minutes for each kernel]
     #[arg(last = true, value_name = "TESTS")]
     tests: Vec<String>,
 }
 
-/// What runs unless something else is named: what needs no daemon, first what is over soon.
-const DEFAULT: [&str; 11] = [
+/// What runs unless something else is named, and in every `cargo xtask test`: what there is time for. SCTP has
+/// sockets on these kernels and not everywhere else.
+const SHORT: [&str; 3] = ["matrix", "threeway:--packets 3000", "e2e_netpol:about_sctp"];
+/// What runs with `--all`, first what is over soon.
+const ALL: [&str; 15] = [
     "matrix",
     "datapath_policy",
     "datapath_established",
@@ -71,14 +78,18 @@ const DEFAULT: [&str; 11] = [
     "datapath_hard",
     "datapath_reasons",
     "datapath_sender",
+    "datapath_staged",
     "datapath_sweep",
     "datapath_tables",
+    "datapath_tiers",
     "datapath_model",
+    "threeway:--packets 50000",
+    "e2e_netpol",
     "packets",
 ];
 /// The program that measures the verifier.
 const VERIFIER: &str = "verifier";
-/// How long a machine may take that only loads programs: twenty times what it takes.
+/// How long a machine may take in `cargo xtask test`: several times what it takes.
 const SHORTLY: Duration = Duration::from_secs(15 * 60);
 /// How long one test program may take: emulation is some twenty times slower.
 const EACH: Duration = Duration::from_secs(20 * 60);
@@ -96,10 +107,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     setup::run(Purpose::Vm)?;
     programs::ebpf()?;
     programs::userland(false)?;
-    let jobs = if options.tests.is_empty() {
-        DEFAULT.map(|name| Job { program: name.to_owned(), arguments: Vec::new() }).to_vec()
-    } else {
-        options.tests.iter().map(|word| Job::parse(word)).collect()
+    let jobs: Vec<Job> = match options.tests.as_slice() {
+        [] if options.all => ALL.map(Job::parse).to_vec(),
+        [] => SHORT.map(Job::parse).to_vec(),
+        named => named.iter().map(|word| Job::parse(word)).collect(),
     };
     let built = image::build_tests(Which::Of(&jobs))?;
     let limit = Duration::from_secs(options.limit * 60);
@@ -167,10 +178,9 @@ pub(crate) fn verifier(name: &str) -> anyhow::Result<Vec<String>> {
     Ok(figures(said))
 }
 
-/// What `cargo xtask test` does on other kernels: all programs load, are attached and replaced, and stay within
-/// the verifier's limits.
+/// What `cargo xtask test` does on other kernels: all programs stay within the verifier's limits, and [`SHORT`].
 pub(crate) fn shortly() -> anyhow::Result<Tally> {
-    let jobs = [verifier_job(), Job::parse("matrix")];
+    let jobs: Vec<Job> = std::iter::once(verifier_job()).chain(SHORT.map(Job::parse)).collect();
     let built = image::build_tests(Which::All)?;
     let (tally, said) = each(&chosen(None)?, |kernel| one(kernel, &built, &jobs, false, SHORTLY))?;
     let verifier = built.get(VERIFIER).context("the package tests has no binary verifier")?;
@@ -181,7 +191,7 @@ pub(crate) fn shortly() -> anyhow::Result<Tally> {
 /// Lines of programs, with the program's name.
 type Said = Vec<(String, String)>;
 
-/// One program of the tests.
+/// One program of the tests, or the three-way check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Job {
     program: String,
@@ -189,10 +199,10 @@ struct Job {
 }
 
 impl Job {
-    /// `NAME` or `NAME:FILTER`.
+    /// `NAME` or `NAME:ARGUMENTS`, such as a filter.
     fn parse(word: &str) -> Self {
-        let (program, filter) = word.split_once(':').map_or((word, None), |(program, filter)| (program, Some(filter)));
-        Self { program: program.to_owned(), arguments: filter.into_iter().map(str::to_owned).collect() }
+        let (program, arguments) = word.split_once(':').unwrap_or((word, ""));
+        Self { program: program.to_owned(), arguments: arguments.split_whitespace().map(str::to_owned).collect() }
     }
 }
 
@@ -269,5 +279,7 @@ mod tests {
         assert_eq!(Job::parse("packets"), Job { program: "packets".to_owned(), arguments: Vec::new() });
         let wanted = Job { program: "packets".to_owned(), arguments: vec!["fragments::".to_owned()] };
         assert_eq!(Job::parse("packets:fragments::"), wanted);
+        let arguments = ["--packets", "3000"].map(str::to_owned).to_vec();
+        assert_eq!(Job::parse("threeway:--packets 3000"), Job { program: "threeway".to_owned(), arguments });
     }
 }

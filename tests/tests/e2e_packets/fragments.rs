@@ -6,7 +6,7 @@ use anyhow::ensure;
 use tests::{
     flood::Trap,
     frame,
-    manifest::{namespace, pod, policy},
+    manifest::{namespace, policy},
     node::{Node, PATIENCE, Setup, eventually},
     packet::{Body, Packet},
     traffic::{Echo, OPEN, SILENT, connected_udp},
@@ -14,14 +14,13 @@ use tests::{
     world,
 };
 
-use crate::{at, echoed, mac, neighbour, said};
+use crate::{at, db_and_web, echoed, mac, neighbour, said};
 
 /// A db that admits web and the neighbouring host to UDP port 53, and nobody else.
 fn shop() -> String {
     [
         namespace("shop", ""),
-        pod("shop/db", "app: db"),
-        pod("shop/web", "app: web"),
+        db_and_web(),
         policy(
             "shop/db",
             "  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress, Egress]\n  ingress:\n\
@@ -122,8 +121,7 @@ fn parts(whole: &Packet, id: u32, size: usize) -> Vec<Vec<u8>> {
 fn fragments_from_outside_are_neither_the_nodes_nor_another_pods() {
     trial(|| {
         let objects = [
-            pod("shop/db", "app: db"),
-            pod("shop/web", "app: web"),
+            db_and_web(),
             policy(
                 "shop/db",
                 "  podSelector: {matchLabels: {app: db}}\n  ingress:\n\

@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tests::{
+    manifest::pod,
     node::{Node, PATIENCE},
     sandbox::Sandbox,
     traffic::{OPEN, connected_udp},
@@ -89,6 +90,11 @@ fn echoed(from: &Sandbox, to: SocketAddr, bytes: usize, patience: Duration) -> a
 
 fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().expect("an address"), port)
+}
+
+/// Pods of the namespace `shop`, told apart by the label `app`.
+fn db_and_web() -> String {
+    [pod("shop/db", "app: db"), pod("shop/web", "app: web")].concat()
 }
 
 /// The host beside the node knows the way to the pods.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, sockopt::Timeout};
 use serde_json::Value;
 use tests::{
-    manifest::{namespace, pod, policy},
+    manifest::{namespace, policy},
     node::{Node, PATIENCE, eventually},
     sandbox::Sandbox,
     traffic::{
@@ -23,14 +23,19 @@ use tests::{
     world::{self, World},
 };
 
-use crate::{at, neighbour, said, stream};
+use crate::{at, db_and_web, neighbour, said, stream};
+
+/// Nobody of the namespace `shop` says or hears anything.
+fn default_deny() -> String {
+    let deny = policy("shop/default-deny", "  podSelector: {}\n  policyTypes: [Ingress, Egress]");
+    [namespace("shop", ""), deny].concat()
+}
 
 #[test]
 fn a_closed_port_says_so_through_policy() {
     trial(|| {
         let objects = [
-            pod("shop/db", "app: db"),
-            pod("shop/web", "app: web"),
+            db_and_web(),
             policy(
                 "shop/db",
                 "  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress, Egress]\n\
@@ -68,8 +73,7 @@ fn large_writes_pass_and_are_counted_whole() {
             "  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress, Egress]\n\
              \x20 ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 80}]}]",
         );
-        let node =
-            Node::start(&[("all.yaml", &[pod("shop/db", "app: db"), pod("shop/web", "app: web"), db].concat())])?;
+        let node = Node::start(&[("all.yaml", &[db_and_web(), db].concat())])?;
         let [db, web] = node.add_all(["shop/db", "shop/web"])?;
         for to in db.at(80) {
             stream(&web.sandbox, &db.sandbox, to, BYTES)?;
@@ -101,8 +105,7 @@ const STARTED: Duration = Duration::from_secs(6);
 #[test]
 fn a_pod_that_starts_under_default_deny_is_not_told_of() {
     trial(|| {
-        let deny = policy("shop/default-deny", "  podSelector: {}\n  policyTypes: [Ingress, Egress]");
-        let node = Node::start(&[("all.yaml", &[namespace("shop", ""), deny].concat())])?;
+        let node = Node::start(&[("all.yaml", &default_deny())])?;
         let _world = World::beside(&node)?;
         let pods = node.add_all(["shop/a", "shop/b", "shop/c"])?;
         thread::sleep(STARTED);
@@ -150,8 +153,7 @@ fn probed(sandbox: &Sandbox, from: IpAddr, to: SocketAddr, kind: SocketType) -> 
 #[test]
 fn probes_from_every_address_of_the_node_reach_an_isolated_pod() {
     trial(|| {
-        let deny = policy("shop/default-deny", "  podSelector: {}\n  policyTypes: [Ingress, Egress]");
-        let node = Node::start(&[("all.yaml", &[namespace("shop", ""), deny].concat())])?;
+        let node = Node::start(&[("all.yaml", &default_deny())])?;
         let world = neighbour(&node)?;
         // As load balancers and node-local caches have them.
         node.sandbox.ip("addr add 203.0.113.9/32 dev lo\naddr add 2001:db8:9::9/128 dev lo nodad\n\

@@ -13,7 +13,7 @@ use tests::{
 use super::PORTS;
 use crate::{
     random::Random,
-    scenario::{Local, OTHER_NODE, OWN_NODE, Packet, host},
+    scenario::{Local, OTHER_NODE, OWN_NODE, Packet, Part, host},
 };
 
 /// RFC 9260, sections 3.3.12 and 3.3.9.
@@ -27,6 +27,8 @@ const OUTSIDE: [&str; 6] = ["10.0.0.200", "10.0.1.7", "192.0.2.1", "fd00::c8", "
 const CLIENT_PORTS: [u16; 5] = [40000, 40001, 40002, 53, 80];
 /// How many conversations are remembered.
 const KEPT: usize = 40;
+/// Identifications of packets in fragments: few, so that they meet.
+const IDS: [u32; 3] = [1, 2, 70_000];
 
 /// A conversation under way: between whom, and how much of its script was said.
 #[derive(Clone, Debug)]
@@ -60,25 +62,58 @@ const SCTP_SCRIPT: &[(usize, u8)] = &[
 const OTHER_SCRIPT: &[(usize, u8)] = &[(0, 0), (1, 0), (0, 0), (1, 0), (0, 0)];
 
 /// Conversations of a world.
-#[derive(Debug)]
+#[derive(Default, Debug)]
 pub(super) struct Talks {
     local: Vec<IpAddr>,
     all: Vec<IpAddr>,
     under_way: Vec<Talk>,
+    /// First fragments whose others are still to come.
+    begun: Vec<Packet>,
 }
 
 impl Talks {
-    pub(super) fn new(locals: &[Local]) -> Self {
-        let local: Vec<IpAddr> = locals.iter().flat_map(|local| local.ips.clone()).collect();
-        let elsewhere = (super::REMOTE..super::REMOTE + 2 * super::MOST_REMOTE)
-            .flat_map(|number| [host(false, number), host(true, number)]);
+    /// Which pods take part in those that begin from now on. Others go on with pods that are no more.
+    pub(super) fn are_among(&mut self, locals: &[Local]) {
+        self.local = locals.iter().flat_map(|local| local.ips.clone()).collect();
+        // Some of the first have a pod of the node, had one, or will have one.
+        let hosts =
+            (0..super::REMOTE + 2 * super::MOST_REMOTE).flat_map(|number| [host(false, number), host(true, number)]);
         let outside = OUTSIDE.iter().map(|ip| ip.parse().expect("an address"));
-        let all = local.iter().copied().chain(elsewhere).chain(outside).chain(OWN_NODE).chain(OTHER_NODE);
-        Self { all: all.collect(), local, under_way: Vec::new() }
+        self.all = hosts.chain(outside).chain(OWN_NODE).chain(OTHER_NODE).collect();
     }
 
     /// The next packet.
     pub(super) fn packet(&mut self, random: &mut Random) -> Packet {
+        if !self.begun.is_empty() && random.chance(20) {
+            return self.later(random);
+        }
+        let packet = self.whole(random);
+        if !random.chance(8) {
+            return packet;
+        }
+        let first = Packet { part: Part::First(random.pick(&IDS)), ..packet };
+        self.begun.push(first.clone());
+        first
+    }
+
+    /// A later fragment: mostly of a packet whose first one was sent.
+    fn later(&mut self, random: &mut Random) -> Packet {
+        let at = random.below(self.begun.len());
+        let mut packet = self.begun[at].clone();
+        if random.chance(50) {
+            self.begun.swap_remove(at);
+        }
+        let id = match packet.part {
+            Part::First(id) if random.chance(90) => id,
+            _ => random.pick(&IDS),
+        };
+        if random.chance(7) {
+            std::mem::swap(&mut packet.source, &mut packet.destination);
+        }
+        Packet { says: Says::Data, part: Part::Later(id), ..packet }
+    }
+
+    fn whole(&mut self, random: &mut Random) -> Packet {
         let talk = match self.under_way.len() {
             0 => self.begin(random),
             _ if random.chance(45) => self.begin(random),
@@ -110,11 +145,13 @@ impl Talks {
                     destination: SocketAddr::new(destination.ip(), 0),
                     says: Says::Echo { request },
                     round: random.chance(5),
+                    part: Part::Whole,
                 };
             }
             _ => Says::Data,
         };
-        Packet { proto: talk.proto, source, destination, says, round: random.chance(5) }
+        let round = random.chance(5);
+        Packet { proto: talk.proto, source, destination, says, round, part: Part::Whole }
     }
 
     /// Begins a conversation in which a pod of the node takes part; its place.

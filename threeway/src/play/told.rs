@@ -88,6 +88,7 @@ impl Told {
             (Fate::Revoked(direction), None, Some((reason, at, _))) => {
                 *reason == DropReason::PolicyChange && *at == Some(*direction)
             }
+            (Fate::Fragment, None, Some((reason, at, _))) => *reason == DropReason::Fragment && at.is_none(),
             (Fate::Midstream, None, Some((reason, ..))) => *reason == DropReason::Midstream,
             _ => false,
         }
@@ -158,6 +159,7 @@ pub(super) fn words(fate: &Fate) -> String {
         Fate::Refused(direction, _) => format!("dropped by policy ({direction:?})"),
         Fate::Revoked(direction) => format!("dropped, {} ({direction:?})", DropReason::PolicyChange.name()),
         Fate::Midstream => format!("dropped, {}", DropReason::Midstream.name()),
+        Fate::Fragment => format!("dropped, {}", DropReason::Fragment.name()),
     }
 }
 
@@ -189,10 +191,10 @@ impl Rules for Maps<'_> {
         if direction == Direction::Ingress && matches!(peer, End::LocalNode(_)) {
             return Said::Passes(None);
         }
-        let Some((place, _)) = self.truth.local(subject.ip()) else { return Said::Passes(None) };
-        let Some(endpoint) = self.node.mirror().endpoints.get(&(1 + place as u32)) else {
-            return Said::Refuses(None, None);
-        };
+        if self.truth.local(subject.ip()).is_none() {
+            return Said::Passes(None);
+        }
+        let Some(endpoint) = self.node.endpoint(subject.ip()) else { return Said::Refuses(None, None) };
         let ptr = RulesPtr(endpoint.rules[direction as usize]);
         let tables = Tables { node: self.node, peer: peer.ip() };
         let decision = decide::ask(&tables, ptr, self.identity(peer.ip()), flow.proto, flow.port);

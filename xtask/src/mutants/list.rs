@@ -22,7 +22,7 @@ impl Mutant {
             COMPILE => "compile",
             PLANNER | INSTALL => "planner",
             DECIDE | JUDGE => "decide",
-            CT | CONNTRACK => "conntrack",
+            CT | CONNTRACK | RARE => "conntrack",
             _ => "lower",
         }
     }
@@ -42,6 +42,7 @@ const DECIDE: &str = "datapath-ebpf/src/decide.rs";
 const JUDGE: &str = "datapath-ebpf/src/bpf/policy.rs";
 const CT: &str = "datapath-ebpf/src/ct.rs";
 const CONNTRACK: &str = "datapath-ebpf/src/bpf/conntrack.rs";
+const RARE: &str = "datapath-ebpf/src/bpf/rare.rs";
 const INSTALL: &str = "daemon/src/reconcile/planner/install.rs";
 const PLANNER: &str = "daemon/src/reconcile/planner/point.rs";
 
@@ -334,6 +335,28 @@ pub(super) const MUTANTS: &[Mutant] = &[
         file: JUDGE,
         find: "Err(reason) => Staged::new(reason as u8, decision.cookie),",
         replace: "Err(reason) => Staged::new(if {m} { STAGED_ALLOWS } else { reason as u8 }, decision.cookie),",
+    },
+    Mutant {
+        name: "pods-inherit",
+        breaks: "a connection of a pod that has stopped is its successor's, who has its slot",
+        file: CONNTRACK,
+        find: "if initiator_end.ifindex() != ifindex[0] || responder_end.ifindex() != ifindex[1] {",
+        replace: "if !{m} && (initiator_end.ifindex() != ifindex[0] || responder_end.ifindex() != ifindex[1]) {",
+    },
+    Mutant {
+        name: "fragments-unasked",
+        breaks: "a later fragment passes whose first nobody has seen pass",
+        file: JUDGE,
+        find: "Kind::Fragment => Some(DropReason::Fragment),",
+        replace: "Kind::Fragment if {m} => None,
+        Kind::Fragment => Some(DropReason::Fragment),",
+    },
+    Mutant {
+        name: "fragments-of-another-packet",
+        breaks: "a later fragment is taken for one of whatever packet came in fragments between the same ends",
+        file: RARE,
+        find: "id: seen.packet.id, proto",
+        replace: "id: if {m} { 0 } else { seen.packet.id }, proto",
     },
     Mutant {
         name: "gone-while-away",

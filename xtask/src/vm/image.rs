@@ -21,8 +21,9 @@ const CALLED: [&str; 7] = ["ip", "nft", "mount", "umount", "busybox", "ping", "t
 const OPTIONAL: [&str; 3] = ["busybox", "ping", "tc"];
 /// What tests read at the place where they were compiled.
 const DATA: [&str; 3] = ["docs", "policy/testdata/e2e", "tests/kernels.toml"];
-/// Jobs that are no tests.
-const BINARIES: [&str; 1] = ["verifier"];
+/// Jobs that are no tests: binaries of the package `tests`, and the three-way check.
+const BINARIES: [&str; 2] = ["verifier", THREEWAY];
+const THREEWAY: &str = "threeway";
 /// Where programs are in the machine.
 const BIN: &str = "/usr/bin";
 /// Where the product's are.
@@ -30,10 +31,10 @@ const PRODUCT: &str = "/opt/bulkhead";
 /// Where the object file with the programs is.
 pub(super) const OBJECT: &str = "/opt/bulkhead/object";
 
-/// What cargo has built: file by name, for the tests and the binaries of the package `tests`.
+/// What cargo has built: file by name, for the tests and the binaries of the packages `tests` and `threeway`.
 pub(super) type Built = BTreeMap<String, PathBuf>;
 
-/// Which programs of the package `tests` are built.
+/// Which programs are built.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Which<'a> {
     /// Those of these jobs.
@@ -42,7 +43,7 @@ pub(super) enum Which<'a> {
     All,
 }
 
-/// Builds programs of the package `tests`.
+/// Builds programs of the packages `tests` and `threeway`.
 pub(super) fn build_tests(which: Which<'_>) -> anyhow::Result<Built> {
     let mut cargo = run::cargo();
     cargo.args(["test", "--no-run", "--package", "tests"]);
@@ -50,11 +51,14 @@ pub(super) fn build_tests(which: Which<'_>) -> anyhow::Result<Built> {
         Which::Of(jobs) => {
             // Binaries come with any test; a binary alone would be built with other features.
             cargo.args(["--test", "matrix"]);
+            if jobs.iter().any(|job| job.program == THREEWAY) {
+                cargo.args(["--package", THREEWAY, "--test", "finds"]);
+            }
             for job in jobs.iter().filter(|job| !BINARIES.contains(&job.program.as_str())) {
                 cargo.args(["--test", &job.program]);
             }
         }
-        Which::All => drop(cargo.args(["--package", "daemon"])),
+        Which::All => drop(cargo.args(["--package", "daemon", "--package", THREEWAY])),
     }
     cargo.args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
     let shown = run::show(&cargo);
