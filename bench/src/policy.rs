@@ -1,5 +1,6 @@
 //! `bulkhead-bench policy`: what policies cost until they are map entries, for worlds of several sizes
-//! and shapes. Everything from nothing, and one change on a node that has it all. Needs no root and no kernel.
+//! and shapes. Everything from nothing, and one change on a node that has it all. Needs no root and no kernel, but
+//! for the writes into the kernel's maps, where they are asked for.
 
 mod cell;
 mod plot;
@@ -38,6 +39,9 @@ pub(crate) struct Args {
     /// How often each change is made
     #[arg(long, default_value_t = 100, value_name = "N")]
     changes: usize,
+    /// Also write what follows from each change into maps of the kernel; needs root
+    #[arg(long)]
+    kernel: bool,
 }
 
 /// Options of the process that measures one world.
@@ -51,6 +55,8 @@ pub(crate) struct Cell {
     policies: usize,
     #[arg(long)]
     changes: usize,
+    #[arg(long)]
+    kernel: bool,
 }
 
 impl std::fmt::Display for Shape {
@@ -61,8 +67,8 @@ impl std::fmt::Display for Shape {
 
 /// Measures one world and prints it as one line of JSON.
 pub(crate) fn run_cell(cell: Cell) -> anyhow::Result<()> {
-    let Cell { shape, pods, policies, changes } = cell;
-    let found = measure(World { shape, pods, policies }, changes)?;
+    let Cell { shape, pods, policies, changes, kernel } = cell;
+    let found = measure(World { shape, pods, policies }, changes, kernel)?;
     println!("{}", serde_json::to_string(&found)?);
     Ok(())
 }
@@ -78,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         for &pods in &args.pods {
             for &policies in &args.policies {
                 eprintln!("{shape}: {pods} pods, {policies} policies");
-                let found = in_a_process(shape, pods, policies, args.changes)
+                let found = in_a_process(shape, [pods, policies, args.changes], args.kernel)
                     .with_context(|| format!("{shape}, {pods} pods, {policies} policies"))?;
                 rows.push(Row { shape: shape.name(), pods, policies, found });
             }
@@ -96,11 +102,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn in_a_process(shape: Shape, pods: usize, policies: usize, changes: usize) -> anyhow::Result<Found> {
+fn in_a_process(shape: Shape, numbers: [usize; 3], kernel: bool) -> anyhow::Result<Found> {
     let me = env::current_exe().context("the path of this program")?;
-    let options = [("--pods", pods), ("--policies", policies), ("--changes", changes)];
-    let options = options.into_iter().flat_map(|(option, value)| [option.to_owned(), value.to_string()]);
-    let output = Command::new(me).args(["policy-cell", "--shape", shape.name()]).args(options).output()?;
+    let options = ["--pods", "--policies", "--changes"].into_iter().zip(numbers);
+    let options = options.flat_map(|(option, value)| [option.to_owned(), value.to_string()]);
+    let output = Command::new(me)
+        .args(["policy-cell", "--shape", shape.name()])
+        .args(options)
+        .args(kernel.then_some("--kernel"))
+        .output()?;
     ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     serde_json::from_slice(&output.stdout).context("what the process printed")
 }

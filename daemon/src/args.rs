@@ -115,6 +115,10 @@ pub struct RunArgs {
     /// 86400); their addresses are free again then
     #[arg(long, env = "BULKHEAD_GC_INTERVAL", default_value_t = 30, value_name = "SECONDS")]
     pub gc_interval: u64,
+    /// How long nobody must have had the number of an identity, no pod, map entry or connection, before it may stand
+    /// for another, in seconds (1 to 86400)
+    #[arg(long, env = "BULKHEAD_IDENTITY_GRACE", default_value_t = 600, value_name = "SECONDS")]
+    pub identity_grace: u64,
     /// How logs are written
     #[arg(long, env = "BULKHEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -57,6 +57,8 @@ pub struct Config {
     pub active_interval: Duration,
     /// How often dead sandboxes are looked for.
     pub gc_interval: Duration,
+    /// How long nobody must have had an identity's number before it may stand for another.
+    pub identity_grace: Duration,
     /// Log format.
     pub log_format: LogFormat,
     /// Log filter.
@@ -65,6 +67,8 @@ pub struct Config {
 
 /// Pauses between two looks for dead sandboxes that make sense, in seconds: up to a day.
 const GC_INTERVALS: RangeInclusive<u64> = 1..=86_400;
+/// Graces of identities' numbers that make sense, in seconds: more than any event is late, and up to a day.
+const IDENTITY_GRACES: RangeInclusive<u64> = 1..=86_400;
 
 /// What is wrong with the flags.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +97,9 @@ pub enum ConfigError {
     /// A pause that is none, or longer than a day.
     #[error("--gc-interval {0}: want seconds from {least} to {most}", least = GC_INTERVALS.start(), most = GC_INTERVALS.end())]
     GcInterval(u64),
+    /// A grace that is none, or longer than a day.
+    #[error("--identity-grace {0}: want seconds from {least} to {most}", least = IDENTITY_GRACES.start(), most = IDENTITY_GRACES.end())]
+    IdentityGrace(u64),
     /// A path that is not absolute.
     #[error("{flag} {path}: want an absolute path")]
     Relative {
@@ -122,6 +129,7 @@ impl TryFrom<&RunArgs> for Config {
             flow_records,
             active_interval,
             gc_interval,
+            identity_grace,
             log_format,
             log,
         } = args;
@@ -149,6 +157,9 @@ impl TryFrom<&RunArgs> for Config {
         if !GC_INTERVALS.contains(gc_interval) {
             return Err(ConfigError::GcInterval(*gc_interval));
         }
+        if !IDENTITY_GRACES.contains(identity_grace) {
+            return Err(ConfigError::IdentityGrace(*identity_grace));
+        }
         let identity = match excluded_labels {
             Some(keys) => policy::identity::Config { excluded_labels: keys.iter().cloned().collect() },
             None => policy::identity::Config::default(),
@@ -173,6 +184,7 @@ impl TryFrom<&RunArgs> for Config {
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
+            identity_grace: Duration::from_secs(*identity_grace),
             log_format: *log_format,
             log: log.clone(),
         })
@@ -228,6 +240,15 @@ mod tests {
         for seconds in ["0", "86401", "18446744073709551615"] {
             let error = config(&[&format!("--gc-interval={seconds}")]).unwrap_err();
             assert_eq!(error.to_string(), format!("--gc-interval {seconds}: want seconds from 1 to 86400"));
+        }
+    }
+
+    #[test]
+    fn the_grace_of_an_identitys_number_is_a_day_at_most() {
+        assert_eq!(config(&["--identity-grace=7"]).unwrap().identity_grace, Duration::from_secs(7));
+        for seconds in ["0", "86401"] {
+            let error = config(&[&format!("--identity-grace={seconds}")]).unwrap_err();
+            assert_eq!(error.to_string(), format!("--identity-grace {seconds}: want seconds from 1 to 86400"));
         }
     }
 }

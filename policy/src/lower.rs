@@ -12,6 +12,7 @@
 //! PEERS and REGIONS are two answers of which the kernel takes the one with the greater
 //! precedence, PEERS' if both are equal. If that answer is Pass, it asks the rule set's second stage.
 
+mod delta;
 mod error;
 mod peers;
 mod ports;
@@ -25,7 +26,7 @@ use std::num::NonZeroU32;
 
 use datapath_abi::addr::Addr;
 use datapath_abi::endpoint::RulesPtr;
-use datapath_abi::identity::CLASS_ANY;
+use datapath_abi::identity::{CLASS_ANY, MAX};
 use datapath_abi::policy::Decision;
 
 use crate::compile::{RuleRef, RuleTable};
@@ -33,6 +34,7 @@ use crate::compile::{RuleRef, RuleTable};
 use ports::Flatten;
 use stages::Stages;
 
+pub use delta::{Delta, delta};
 pub use error::{LowerError, What};
 pub use ports::{Peer, PortPrefix, PortSet, prefixes};
 pub use regions::region_key;
@@ -64,7 +66,7 @@ pub struct Stage {
 impl Stage {
     fn flags(&self) -> u8 {
         let mut flags = 0;
-        if peers::identities(&self.peers) > 0 {
+        if self.peers.range(..=MAX).next().is_some() {
             flags |= RulesPtr::HAS_PEERS;
         }
         if self.peers.range(CLASS_ANY..).next().is_some() {
@@ -83,6 +85,12 @@ impl RuleSet {
         let flags = isolated | first.flags() | second.as_ref().map_or(0, Stage::flags);
         let Stage { peers, regions } = first;
         Self { flags, peers, regions, second }
+    }
+
+    /// Says again which kinds of entries there are.
+    fn reflag(&mut self) {
+        let first = Stage { peers: std::mem::take(&mut self.peers), regions: std::mem::take(&mut self.regions) };
+        *self = Self::new(self.flags & RulesPtr::ISOLATED != 0, first, self.second.take());
     }
 
     /// Number of entries in PEERS and REGIONS.
@@ -134,13 +142,15 @@ pub struct Limits {
     pub regions: usize,
     /// Entries in PORTS of one port set.
     pub ports: usize,
+    /// Entries in PORTS of all port sets of one stage of a rule set.
+    pub port_sets: usize,
 }
 
 impl Default for Limits {
     /// A quarter of the maps' default capacities (`datapath_abi::maps::ALL`) for one rule set,
     /// and 4096 port prefixes for one port set.
     fn default() -> Self {
-        Self { peers: 32_768, regions: 16_384, ports: 4_096 }
+        Self { peers: 32_768, regions: 16_384, ports: 4_096, port_sets: 16_384 }
     }
 }
 
@@ -171,7 +181,7 @@ pub fn lower_within(
     let stages = Stages::of(table);
     let decisions = stages.decisions(cookies);
     let stage = |table: &RuleTable, decisions: &[Decision]| -> Result<Stage, LowerError> {
-        let mut flatten = Flatten::new(table, decisions.to_vec(), limits.ports);
+        let mut flatten = Flatten::new(table, decisions.to_vec(), limits);
         let (peers, split) = peers::peers(table, universe, &mut flatten, limits.peers)?;
         let regions = regions::regions(table, universe, split, &mut flatten, limits.regions)?;
         Ok(Stage { peers, regions })
@@ -181,56 +191,5 @@ pub fn lower_within(
         Some(second) => Some(stage(second, &decisions[decisions.len() - second.rules.len()..])?),
         None => None,
     };
-    Ok(RuleSet::new(table.is_isolated(), first, second))
-}
-
-/// What [`lower_within`] gives now, made from what it gave before and the numbers of the identities that
-/// came, went, or changed their pods in between. Costs as much as these identities, not as all.
-/// If nodes have changed, only [`lower_within`] will do.
-///
-/// # Errors
-///
-/// As [`lower_within`]. `old` is the caller's to keep then.
-pub fn lower_again(
-    old: &RuleSet,
-    table: &RuleTable,
-    universe: &Universe,
-    changed: impl IntoIterator<Item = u32>,
-    cookies: &mut impl Cookies,
-    limits: &Limits,
-) -> Result<RuleSet, LowerError> {
-    // A name may mean other addresses for whoever changed, and those may lie in any block.
-    if table.is_open() || table.rules.iter().any(|rule| rule.ports.has_names()) {
-        return lower_within(table, universe, cookies, limits);
-    }
-    let stages = Stages::of(table);
-    let decisions = stages.decisions(cookies);
-    let RuleSet { flags: _, peers, regions, second } = old.clone();
-    let mut first = Stage { peers, regions };
-    let changed: Vec<u32> = changed.into_iter().collect();
-    let again = |stage: &mut Stage, table: &RuleTable, decisions: &[Decision]| -> Result<bool, LowerError> {
-        let mut flatten = Flatten::new(table, decisions.to_vec(), limits.ports);
-        for &number in &changed {
-            match peers::peer(table, universe, number, &mut flatten)? {
-                Some(peer) => stage.peers.insert(number, peer),
-                None => stage.peers.remove(&number),
-            };
-        }
-        Ok(peers::identities(&stage.peers) <= limits.peers)
-    };
-    let mut fits = again(&mut first, &stages.first, &decisions)?;
-    let second = match (&stages.second, second) {
-        (Some(table), Some(mut stage)) => {
-            fits &= again(&mut stage, table, &decisions[decisions.len() - table.rules.len()..])?;
-            Some(stage)
-        }
-        (None, None) => None,
-        // Not what this table was lowered to.
-        _ => return lower_within(table, universe, cookies, limits),
-    };
-    if !fits {
-        // Lowering all of it fails with an error that says who takes how much.
-        return lower_within(table, universe, cookies, limits);
-    }
     Ok(RuleSet::new(table.is_isolated(), first, second))
 }

@@ -238,6 +238,8 @@ proptest! {
                 let old = lower(&table, world.universe(), &mut cookies).unwrap();
                 let new = lower(&table, &more, &mut cookies).unwrap();
                 prop_assert!(table.concerns(&key) || old == new, "{}\n{}", table, key);
+                let concerned = more.iter().filter(|(_, it)| table.concerns(it.key())).map(|(number, _)| number);
+                prop_assert_eq!(table.concerned(&more), concerned.collect());
             }
         }
     }

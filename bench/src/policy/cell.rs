@@ -11,8 +11,17 @@ use std::{
 };
 
 use anyhow::Context as _;
-use daemon::reconcile::{Capacity, EndpointKey, Identities, LocalEndpoint, Mirror, Planner};
-use datapath_abi::policy::{PeerEntry, PeerKey, PortKey, RegionKey};
+use daemon::{
+    datapath::{
+        load::{self, Capacities, program},
+        maps::Tables,
+    },
+    reconcile::{Capacity, Change, EndpointKey, Identities, LocalEndpoint, Mirror, Planner},
+};
+use datapath_abi::{
+    maps,
+    policy::{PeerEntry, PeerKey, PortKey, RegionKey},
+};
 use policy::{
     Direction, Index, RuleTable, Universe,
     compile::Compiler,
@@ -47,8 +56,18 @@ pub(super) struct Event {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
     pub(super) max_ms: f64,
+    /// From the object to the last write into the kernel's maps, if there are any.
+    pub(super) written: Option<Written>,
     /// Writes to maps, the median.
     pub(super) writes: usize,
+}
+
+/// Until the last write, milliseconds, nearest rank.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Written {
+    pub(super) p50_ms: f64,
+    pub(super) p99_ms: f64,
+    pub(super) max_ms: f64,
 }
 
 /// What was found of a world.
@@ -79,7 +98,7 @@ pub(super) struct Found {
     pub(super) events: Vec<Event>,
 }
 
-pub(super) fn measure(world: World, rounds: usize) -> anyhow::Result<Found> {
+pub(super) fn measure(world: World, rounds: usize, kernel: bool) -> anyhow::Result<Found> {
     let objects = world.objects();
     let before = resident()?;
     let (index, index_step) = timed(|| {
@@ -119,14 +138,16 @@ pub(super) fn measure(world: World, rounds: usize) -> anyhow::Result<Found> {
         [size_of::<PeerKey>() + size_of::<PeerEntry>(), 4 + size_of::<RegionKey>() + size_of::<PeerEntry>(), 16];
     debug_assert_eq!(sizes[2], size_of::<PortKey>() + size_of::<datapath_abi::policy::Decision>());
 
-    let mut node = Node::new(world);
-    let (writes, node_step) = timed(|| {
+    let mut node = Node::new(world, kernel)?;
+    let (plan, node_step) = timed(|| {
         for object in &objects {
             node.planner.apply(object.clone());
         }
-        node.plan()
+        node.planner.plan(&node.mirror)
     });
-    let node_writes = writes?;
+    let plan = plan?;
+    node.carry_out(&plan.changes)?;
+    let node_writes = plan.changes.len();
     let events = node.events(rounds)?;
     Ok(Found {
         total_ms: index_step.ms + compile_step.ms + lower_step.ms,
@@ -162,7 +183,7 @@ fn universe(index: &Index) -> Universe {
 struct Lowered {
     refused: usize,
     entries: [usize; 3],
-    port_sets: HashSet<PortSet>,
+    port_sets: HashSet<Arc<PortSet>>,
 }
 
 impl Lowered {
@@ -182,37 +203,50 @@ impl Lowered {
     }
 }
 
-/// A node's planner, and a mirror in the kernel's place.
+/// A node's planner, and a mirror of what the kernel holds, or would.
 struct Node {
     world: World,
     planner: Planner,
     mirror: Mirror,
+    kernel: Option<Tables>,
+}
+
+/// What one event took, milliseconds.
+struct Took {
+    /// Until the list of writes.
+    planned: f64,
+    /// Until the last of them.
+    written: Option<f64>,
+    writes: usize,
 }
 
 impl Node {
-    fn new(world: World) -> Self {
+    fn new(world: World, kernel: bool) -> anyhow::Result<Self> {
         // As large as needed: what is measured is time, not what is refused.
         let capacity = Capacity::from_fn(|_| 1 << 22);
+        let kernel = if kernel { Some(tables()?) } else { None };
         let pools = vec!["10.0.0.0/8".parse().expect("a network")];
         let mut planner = Planner::new(Config::default(), pools, Identities::default(), capacity);
         let step = (world.pods / LOCAL_PODS).max(1);
         for (slot, pod) in (0..world.pods).step_by(step).take(LOCAL_PODS).enumerate() {
             planner.add_endpoint(endpoint(world, slot as u32 + 1, pod));
         }
-        Self { world, planner, mirror: Mirror::default() }
+        let mirror = kernel.as_ref().map(Tables::read).transpose()?.unwrap_or_default();
+        Ok(Self { world, planner, mirror, kernel })
     }
 
-    /// Plans and carries out. Returns how many writes it took.
-    fn plan(&mut self) -> anyhow::Result<usize> {
-        let plan = self.planner.plan(&self.mirror)?;
-        for change in &plan.changes {
+    fn carry_out(&mut self, changes: &[Change]) -> anyhow::Result<()> {
+        for change in changes {
+            if let Some(tables) = &mut self.kernel {
+                tables.apply(change).with_context(|| format!("{change:?}"))?;
+            }
             self.mirror.apply(change);
         }
-        Ok(plan.changes.len())
+        Ok(())
     }
 
     /// One event, and what follows from it; the clean-up that comes later is not part of it.
-    fn event(&mut self, apply: Vec<Object>, delete: &[ObjectKey]) -> anyhow::Result<(f64, usize)> {
+    fn event(&mut self, apply: Vec<Object>, delete: &[ObjectKey]) -> anyhow::Result<Took> {
         let began = Instant::now();
         for object in apply {
             self.planner.apply(object);
@@ -220,12 +254,13 @@ impl Node {
         for key in delete {
             self.planner.delete(key);
         }
-        let writes = self.plan()?;
-        let took = began.elapsed();
-        for change in self.planner.garbage(&self.mirror) {
-            self.mirror.apply(&change);
-        }
-        Ok((ms(took), writes))
+        let plan = self.planner.plan(&self.mirror)?;
+        let planned = ms(began.elapsed());
+        self.carry_out(&plan.changes)?;
+        let written = self.kernel.is_some().then(|| ms(began.elapsed()));
+        let garbage = self.planner.garbage(&self.mirror);
+        self.carry_out(&garbage)?;
+        Ok(Took { planned, written, writes: plan.changes.len() })
     }
 
     fn events(&mut self, rounds: usize) -> anyhow::Result<Vec<Event>> {
@@ -302,12 +337,24 @@ impl Node {
 }
 
 impl Event {
-    fn of(what: &str, found: Vec<(f64, usize)>) -> Self {
-        let (took, mut writes): (Vec<f64>, Vec<usize>) = found.into_iter().unzip();
-        let [p50_ms, p99_ms, max_ms] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
+    fn of(what: &str, found: Vec<Took>) -> Self {
+        let quantiles = |took: Vec<f64>| [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
+        let [p50_ms, p99_ms, max_ms] = quantiles(found.iter().map(|took| took.planned).collect());
+        let written: Option<Vec<f64>> = found.iter().map(|took| took.written).collect();
+        let written = written.map(quantiles).map(|[p50_ms, p99_ms, max_ms]| Written { p50_ms, p99_ms, max_ms });
+        let mut writes: Vec<usize> = found.iter().map(|took| took.writes).collect();
         writes.sort_unstable();
-        Self { what: what.to_owned(), p50_ms, p99_ms, max_ms, writes: writes[writes.len() / 2] }
+        Self { what: what.to_owned(), p50_ms, p99_ms, max_ms, written, writes: writes[writes.len() / 2] }
     }
+}
+
+/// Maps of the kernel that nobody else has, with room for any of the worlds.
+fn tables() -> anyhow::Result<Tables> {
+    let mut capacities = Capacities::default();
+    for map in [maps::ADDRESSES, maps::PEERS, maps::REGIONS, maps::PORTS, maps::RULESETS] {
+        capacities.set(map, 1 << 20)?;
+    }
+    Ok(Tables::new(load::load_some(None, &capacities, &[program::SWING])?)?)
 }
 
 fn endpoint(world: World, slot: u32, pod: usize) -> LocalEndpoint {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::model::{Object, ObjectKey};
+use policy::model::{Object, ObjectKey, PodKey};
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -64,6 +64,10 @@ enum Command {
     Add { endpoint: Box<LocalEndpoint>, reply: oneshot::Sender<Result<u32, EngineError>> },
     /// A pod's interface is gone, or about to go.
     Remove { key: EndpointKey, reply: oneshot::Sender<Result<(), EngineError>> },
+    /// Which numbers of identities nobody has had for so long, by a clock that never goes back?
+    IdleIdentities { now: Duration, grace: Duration, reply: oneshot::Sender<BTreeSet<u32>> },
+    /// No connection has these either: they may stand for somebody else.
+    ReleaseIdentities { numbers: BTreeSet<u32>, now: Duration, grace: Duration },
     /// Somebody wants to look.
     Ask(Question),
     /// The end.
@@ -131,6 +135,7 @@ impl Engine {
             waiting: Vec::new(),
             held: VecDeque::new(),
             garbage_at: None,
+            touched: BTreeSet::new(),
             retry_at: None,
             identities: 0,
         };
@@ -172,6 +177,24 @@ impl Engine {
         answer.await.map_err(|_| EngineError::Stopped)?
     }
 
+    /// The numbers of identities that no pod and no entry has had for as long as `grace`. `now` is of a clock that
+    /// never goes back.
+    pub async fn idle_identities(&self, now: Duration, grace: Duration) -> Result<BTreeSet<u32>, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::IdleIdentities { now, grace, reply })?;
+        answer.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Gives numbers of identities back that no connection has either, if that is still so.
+    pub fn release_identities(
+        &self,
+        numbers: BTreeSet<u32>,
+        now: Duration,
+        grace: Duration,
+    ) -> Result<(), EngineError> {
+        self.send(Command::ReleaseIdentities { numbers, now, grace })
+    }
+
     /// Looks at the state and brings back what `look` makes of it.
     pub async fn ask<T: Send + 'static>(
         &self,
@@ -209,10 +232,13 @@ struct Worker {
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
     held: VecDeque<HeldAdd>,
-    garbage_at: Option<Instant>,
+    /// When what is left over may be removed, and the round of the last plan whose swing is long enough ago then.
+    garbage_at: Option<(Instant, u64)>,
+    /// Pods about which something was said since what is known of them was brought up to date.
+    touched: BTreeSet<PodKey>,
     retry_at: Option<Instant>,
-    /// How many identities were written down.
-    identities: usize,
+    /// Which revision of the identities was written down.
+    identities: u64,
 }
 
 impl Worker {
@@ -235,14 +261,14 @@ impl Worker {
             if changed && self.state.synced {
                 self.reconcile(began);
             }
-            if self.garbage_at.is_some_and(|at| at <= Instant::now()) {
-                self.collect();
+            if let Some((_, round)) = self.garbage_at.filter(|(at, _)| *at <= Instant::now()) {
+                self.collect(round);
             }
         }
     }
 
     fn next(&self, inbox: &Receiver<Command>) -> Result<Command, RecvTimeoutError> {
-        match [self.garbage_at, self.retry_at].into_iter().flatten().min() {
+        match [self.garbage_at.map(|(at, _)| at), self.retry_at].into_iter().flatten().min() {
             Some(at) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
@@ -297,6 +323,25 @@ impl Worker {
                     }
                 }
             }
+            Command::IdleIdentities { now, grace, reply } => {
+                let State { planner, mirror, synced, .. } = &mut self.state;
+                // Before the source has told of them, everybody's pods are missing.
+                let idle = if *synced { planner.idle_identities(mirror, now, grace) } else { BTreeSet::new() };
+                let _ = reply.send(idle);
+                false
+            }
+            Command::ReleaseIdentities { numbers, now, grace } => {
+                let State { planner, mirror, .. } = &mut self.state;
+                let released = planner.release_identities(mirror, &numbers, now, grace);
+                if !released.is_empty() {
+                    info!(numbers = released.len(), "Identities given back that nobody has any more");
+                }
+                if let Err(problem) = self.keep_identities() {
+                    // They are written down with the next change, and free until a restart at least.
+                    warn!(error = %problem, "Identities that were given back are still written down");
+                }
+                false
+            }
             Command::Ask(_) | Command::Stop => false,
         }
     }
@@ -321,7 +366,7 @@ impl Worker {
     /// pointers are swung last, so that everybody stays under complete rules.
     fn reconcile(&mut self, began: Instant) {
         self.retry_at = None;
-        let touched = self.state.planner.touched();
+        self.touched.append(&mut self.state.planner.touched());
         let plan = match self.state.planner.plan(&self.state.mirror) {
             Ok(plan) => plan,
             Err(exhausted) => return self.fail(EngineError::Identities(exhausted.to_string())),
@@ -339,6 +384,7 @@ impl Worker {
         self.state.plans += 1;
         self.state.last_plan = began.elapsed();
         // Before anybody is answered: the first packet's record is to have names.
+        let touched = std::mem::take(&mut self.touched);
         self.knowledge.update(&self.state.planner, &self.state.mirror, &touched);
         for waiting in self.waiting.drain(..) {
             match waiting {
@@ -358,16 +404,16 @@ impl Worker {
             self.retry_at = Some(Instant::now() + RETRY);
         }
         if changes > 0 {
-            self.garbage_at = Some(Instant::now() + GRACE);
+            self.await_garbage();
             info!(changes, took_us = self.state.last_plan.as_micros() as u64, "Rules brought up to date");
         }
     }
 
     fn keep_identities(&mut self) -> Result<(), String> {
-        let known = self.state.planner.identities().iter().count();
-        if known != self.identities {
+        let revision = self.state.planner.identities().revision();
+        if revision != self.identities {
             (self.keep)(&self.state.planner)?;
-            self.identities = known;
+            self.identities = revision;
         }
         Ok(())
     }
@@ -412,15 +458,24 @@ impl Worker {
         self.state.refusals = refusals;
     }
 
+    /// Waits for packets under way, unless it does already: plans that follow each other closely do not put it off.
+    fn await_garbage(&mut self) {
+        self.garbage_at.get_or_insert((Instant::now() + GRACE, self.state.planner.round()));
+    }
+
     /// Removes what nobody refers to any more. Space that this makes may admit what was refused.
-    fn collect(&mut self) {
+    fn collect(&mut self, round: u64) {
         self.garbage_at = None;
-        let changes = self.state.planner.garbage(&self.state.mirror);
+        let changes = self.state.planner.garbage_until(&self.state.mirror, round);
         let freed = !changes.is_empty();
         for change in &changes {
             if let Err(problem) = self.carry_out(change) {
                 return self.fail(EngineError::Kernel(problem.to_string()));
             }
+        }
+        if self.state.planner.has_garbage(&self.state.mirror) {
+            // Left over by plans that were made meanwhile.
+            self.await_garbage();
         }
         if freed && !self.state.refusals.is_empty() {
             self.reconcile(Instant::now());

@@ -65,15 +65,15 @@ impl Knowledge {
                 }
             }
         }
-        for (number, identity) in planner.universe().iter() {
-            inner.identities.entry(number).or_insert_with(|| {
-                let key = identity.key();
-                Arc::new(IdentityInfo {
-                    namespace: key.namespace.clone(),
-                    labels: plain(&key.labels),
-                    service_account: key.service_account.clone(),
-                })
-            });
+        for number in touched.iter().filter_map(|key| planner.identity_number(key)).collect::<BTreeSet<u32>>() {
+            let Some(key) = planner.universe().get(number).map(|identity| identity.key()) else { continue };
+            // A number that was given back may stand for somebody else.
+            let info = IdentityInfo {
+                namespace: key.namespace.clone(),
+                labels: plain(&key.labels),
+                service_account: key.service_account.clone(),
+            };
+            inner.identities.insert(number, Arc::new(info));
         }
         for (cookie, rule) in planner.cookies().iter() {
             if !inner.rules.contains_key(&cookie) {

@@ -63,6 +63,9 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks for tombstones.
 const TOMBSTONES: Duration = Duration::from_secs(2);
+/// Pauses between two looks for identities that nobody has any more: a quarter of the grace, within these.
+const LEAST_IDENTITY_PAUSE: Duration = Duration::from_millis(250);
+const MOST_IDENTITY_PAUSE: Duration = Duration::from_secs(60);
 /// Pause before a subscription that has ended is tried again.
 const RESUBSCRIBE: Duration = Duration::from_millis(100);
 /// How long clients may take to finish when the agent stops.
@@ -134,7 +137,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     // Pure state, and the thread that owns it.
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));
     let known = opened.identities.identities.iter().map(identity_of);
-    let identities = Identities::restore(known, mirror.highest_identity());
+    let identities = Identities::restore(known, mirror.highest_identity()).resume(opened.identities.next);
     let mut planner = Planner::new(config.identity.clone(), config.ranges.clone(), identities, capacity.clone());
     let own = changes::watch_own_addresses(&node).await?;
     planner.set_host_addresses(own.borrow().clone());
@@ -181,6 +184,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let attachments =
         Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
     let conntrack = Arc::new(Mutex::new(None));
+    let connections = read_connections(connections, &config.capacities);
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {
         facts: facts(&config, mode, mtu, started),
@@ -188,7 +192,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         source: source.status_receiver(),
         counts: counts.clone(),
         sweep: conntrack.clone(),
-        connections: Some(read_connections(connections, &config.capacities)),
+        connections: Some(connections.clone()),
         uplink: way_out,
         pools: pool_usage(attachments.clone()),
         pipeline: pipeline.clone(),
@@ -202,6 +206,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
     tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
+    tasks.spawn(release_identities(engine.clone(), connections, config.identity_grace, stop.clone()));
     let metrics = match config.metrics {
         Some(address) => {
             let server = telemetry::http::serve(address, Arc::new(admin.clone()), cni_metrics.clone()).await;
@@ -349,7 +354,7 @@ fn records_of(planner: &Planner) -> state::Identities {
         labels: text(&key.labels),
         service_account: key.service_account.clone(),
     });
-    state::Identities { identities: identities.collect() }
+    state::Identities { identities: identities.collect(), next: planner.identities().next() }
 }
 
 fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts {
@@ -483,6 +488,54 @@ async fn sweep(
             Err(error) => error!(%error, "Conntrack could not be swept"),
         });
         let _ = swept.await;
+    }
+}
+
+/// Gives back numbers of identities that nobody has had for long: no pod, no entry of a map, no connection.
+async fn release_identities(
+    engine: Engine,
+    connections: Arc<super::admin::Connections>,
+    grace: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
+    let pause = (grace / 4).clamp(LEAST_IDENTITY_PAUSE, MOST_IDENTITY_PAUSE);
+    let mut clock = tokio::time::interval(pause);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let began = std::time::Instant::now();
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = stopped(&mut stop) => return,
+        }
+        let Ok(mut idle) = engine.idle_identities(began.elapsed(), grace).await else { return };
+        if idle.is_empty() {
+            continue;
+        }
+        let connections = connections.clone();
+        // The tables may be large: not on a thread that serves others.
+        let named = tokio::task::spawn_blocking(move || {
+            [Table::Conntrack, Table::Pending].into_iter().map(|table| connections(table, usize::MAX)).collect()
+        });
+        let found: Result<Vec<_>, String> = match named.await {
+            Ok(found) => found,
+            Err(error) => Err(error.to_string()),
+        };
+        match found {
+            // A table that changes faster than it can be read may hold more: another time.
+            Ok(found) if found.iter().any(|found| found.cut.is_some()) => continue,
+            Ok(found) => {
+                let entries = found.iter().flat_map(|found| &found.entries);
+                let connected: BTreeSet<u32> = entries.flat_map(|(_, entry)| entry.ends.identity).collect();
+                idle.retain(|number| !connected.contains(number));
+            }
+            Err(error) => {
+                warn!(%error, "Connections could not be read: no identity is given back");
+                continue;
+            }
+        }
+        if engine.release_identities(idle, began.elapsed(), grace).is_err() {
+            return;
+        }
     }
 }
 

@@ -126,17 +126,17 @@ impl Tables {
         }
         for entry in self.peers.iter() {
             let (key, value) = entry.map_err(failed(maps::PEERS, "read"))?;
-            mirror.peers.insert(key, value);
+            mirror.apply(&Change::PutPeer(key, value));
         }
         for entry in self.regions.iter() {
             let (key, value) = entry.map_err(failed(maps::REGIONS, "read"))?;
             let RegionKey { ruleset, addr } = key.data();
             let length = key.prefix_len().saturating_sub(REGION_RULESET_BITS) as u8;
-            mirror.regions.insert((u32::from_be_bytes(ruleset), Addr::from_octets(addr), length), value);
+            mirror.apply(&Change::PutRegion(u32::from_be_bytes(ruleset), Addr::from_octets(addr), length, value));
         }
         for entry in self.ports.iter() {
             let (key, value) = entry.map_err(failed(maps::PORTS, "read"))?;
-            mirror.ports.insert(key, value);
+            mirror.apply(&Change::PutPort(key, value));
         }
         for entry in self.rulesets.iter() {
             let (key, value) = entry.map_err(failed(maps::RULESETS, "read"))?;

@@ -1,7 +1,7 @@
 //! What the kernel holds, as far as the daemon writes it: read once, kept by applying each
 //! change that was carried out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datapath_abi::{
     addr::{Addr, AddrEntry},
@@ -75,6 +75,43 @@ pub struct Mirror {
     pub rulesets: BTreeMap<u32, RulesetInfo>,
     /// GENERATION.
     pub generation: u64,
+    uses: PortUses,
+}
+
+/// Who refers to which port set.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct PortUses {
+    /// Entries of PEERS and REGIONS, by port set.
+    counts: BTreeMap<u32, usize>,
+    /// Port sets that have entries in PORTS, and nobody who refers to them.
+    idle: BTreeSet<u32>,
+}
+
+impl PortUses {
+    /// An entry that referred to one port set refers to another, if to any.
+    fn swap(&mut self, before: Option<&PeerEntry>, after: Option<&PeerEntry>) {
+        let number = |entry: Option<&PeerEntry>| entry.map(|entry| entry.portset).filter(|number| *number != 0);
+        if let Some(number) = number(after) {
+            *self.counts.entry(number).or_insert(0) += 1;
+            self.idle.remove(&number);
+        }
+        if let Some(number) = number(before)
+            && let Some(count) = self.counts.get_mut(&number)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&number);
+                self.idle.insert(number);
+            }
+        }
+    }
+
+    /// A port set has an entry in PORTS.
+    fn put(&mut self, number: u32) {
+        if !self.counts.contains_key(&number) {
+            self.idle.insert(number);
+        }
+    }
 }
 
 impl Mirror {
@@ -83,12 +120,15 @@ impl Mirror {
         match *change {
             Change::PutPort(key, value) => {
                 self.ports.insert(key, value);
+                self.uses.put(key.portset);
             }
             Change::PutPeer(key, value) => {
-                self.peers.insert(key, value);
+                let before = self.peers.insert(key, value);
+                self.uses.swap(before.as_ref(), Some(&value));
             }
             Change::PutRegion(ruleset, addr, length, value) => {
-                self.regions.insert((ruleset, addr, length), value);
+                let before = self.regions.insert((ruleset, addr, length), value);
+                self.uses.swap(before.as_ref(), Some(&value));
             }
             Change::PutRuleset(ruleset, value) => {
                 self.rulesets.insert(ruleset, value);
@@ -133,13 +173,18 @@ impl Mirror {
                 self.cidrs.remove(&(addr, length));
             }
             Change::DropPeer(key) => {
-                self.peers.remove(&key);
+                let before = self.peers.remove(&key);
+                self.uses.swap(before.as_ref(), None);
             }
             Change::DropRegion(ruleset, addr, length) => {
-                self.regions.remove(&(ruleset, addr, length));
+                let before = self.regions.remove(&(ruleset, addr, length));
+                self.uses.swap(before.as_ref(), None);
             }
             Change::DropPort(key) => {
                 self.ports.remove(&key);
+                if self.ports_of(key.portset).next().is_none() {
+                    self.uses.idle.remove(&key.portset);
+                }
             }
             Change::DropRuleset(ruleset) => {
                 self.rulesets.remove(&ruleset);
@@ -159,6 +204,29 @@ impl Mirror {
             .range((ruleset, Addr::ZERO, 0)..)
             .take_while(move |((of, ..), _)| *of == ruleset)
             .map(|(&(_, addr, length), entry)| ((addr, length), entry))
+    }
+
+    /// Entries of PORTS that belong to a port set.
+    pub fn ports_of(&self, portset: u32) -> impl Iterator<Item = PortKey> {
+        let first = PortKey { portset, ..PortKey::default() };
+        let last = PortKey { portset, port: u16::MAX, proto: u8::MAX, length: u8::MAX };
+        self.ports.range(first..=last).map(|(key, _)| *key)
+    }
+
+    /// Port sets to which nobody would refer if these entries of PEERS and REGIONS were not there.
+    pub fn idle_without<'a>(&self, gone: impl Iterator<Item = &'a PeerEntry>) -> BTreeSet<u32> {
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for entry in gone {
+            *counts.entry(entry.portset).or_insert(0) += 1;
+        }
+        let last = counts.into_iter().filter(|(number, count)| self.uses.counts.get(number) == Some(count));
+        last.map(|(number, _)| number).chain(self.uses.idle.iter().copied()).collect()
+    }
+
+    /// Identities that a packet may bear now: those of addresses, and of endpoints.
+    pub fn carried(&self) -> BTreeSet<u32> {
+        let addresses = self.addresses.values().map(|entry| entry.identity);
+        addresses.chain(self.endpoints.values().map(|endpoint| endpoint.identity)).collect()
     }
 
     /// Greatest identity number that any map mentions.

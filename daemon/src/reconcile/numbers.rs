@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     num::NonZeroU32,
+    time::Duration,
 };
 
 use datapath_abi::identity;
@@ -55,7 +56,11 @@ fn fnv1a(text: &str) -> u32 {
 pub struct Identities {
     by_key: BTreeMap<IdentityKey, u32>,
     by_number: BTreeMap<u32, IdentityKey>,
+    /// Numbers that were seen without anybody who has them, and when first; nobody has asked for them since.
+    idle: BTreeMap<u32, Duration>,
     next: u32,
+    /// Counts changes.
+    revision: u64,
     /// The greatest that is given out; tests have fewer.
     last: u32,
 }
@@ -67,7 +72,14 @@ pub struct Exhausted;
 
 impl Default for Identities {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), by_number: BTreeMap::new(), next: identity::FIRST_POD, last: identity::MAX }
+        Self {
+            by_key: BTreeMap::new(),
+            by_number: BTreeMap::new(),
+            idle: BTreeMap::new(),
+            next: identity::FIRST_POD,
+            revision: 0,
+            last: identity::MAX,
+        }
     }
 }
 
@@ -90,9 +102,29 @@ impl Identities {
         identities
     }
 
+    /// Goes on with the turn where it was when this was written down: it may have been beyond all that are known.
+    #[must_use]
+    pub fn resume(mut self, next: u32) -> Self {
+        if (self.next..=self.last).contains(&next) {
+            self.next = next;
+        }
+        self
+    }
+
+    /// Whose turn it is, if it is free.
+    pub const fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Another number after each change.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The number of a key, a new one if it has none.
     pub fn number(&mut self, key: &IdentityKey) -> Result<u32, Exhausted> {
         if let Some(&number) = self.by_key.get(key) {
+            self.idle.remove(&number);
             return Ok(number);
         }
         let start = self.next;
@@ -104,6 +136,7 @@ impl Identities {
             }
         }
         self.next = self.after(number);
+        self.revision += 1;
         self.by_key.insert(key.clone(), number);
         self.by_number.insert(number, key.clone());
         Ok(number)
@@ -113,7 +146,26 @@ impl Identities {
     pub fn release(&mut self, number: u32) {
         if let Some(key) = self.by_number.remove(&number) {
             self.by_key.remove(&key);
+            self.idle.remove(&number);
+            self.revision += 1;
         }
+    }
+
+    /// The numbers that nobody has had, and nobody has asked for, for as long as `grace`, as far as anybody has
+    /// looked. `now` is of a clock that never goes back.
+    pub fn idle(&mut self, has: impl Fn(u32) -> bool, now: Duration, grace: Duration) -> Vec<u32> {
+        self.idle.retain(|number, _| !has(*number));
+        for &number in self.by_number.keys().filter(|number| !has(**number)) {
+            self.idle.entry(number).or_insert(now);
+        }
+        let long = self.idle.iter().filter(|(_, since)| now.saturating_sub(**since) >= grace);
+        long.map(|(number, _)| *number).collect()
+    }
+
+    /// With few numbers, so that they come again soon.
+    #[cfg(test)]
+    pub(super) fn of(count: u32) -> Self {
+        Self { last: identity::FIRST_POD + count - 1, ..Self::default() }
     }
 
     const fn after(&self, number: u32) -> u32 {

@@ -6,6 +6,8 @@ mod garbage;
 mod install;
 mod point;
 mod port_sets;
+mod release;
+mod stirred;
 mod view;
 
 use std::{
@@ -14,17 +16,20 @@ use std::{
     sync::Arc,
 };
 
-use datapath_abi::{endpoint::NO_SLOT, policy::Direction};
+use datapath_abi::{
+    endpoint::NO_SLOT,
+    policy::{Direction, PeerKey},
+};
 use ipnetwork::IpNetwork;
 use policy::{
-    IdentityKey, Index, RuleTable, Touched, Universe,
+    Index, RuleTable, Touched, Universe,
     compile::Compiler,
     lower::PodAddress,
     model::{Object, ObjectKey, Pod, PodKey},
 };
 
 pub use self::view::{DirectionView, EndpointView};
-use self::{addresses::Addresses, draft::Draft, install::Set, port_sets::PortSets};
+use self::{addresses::Addresses, draft::Draft, install::Set, port_sets::PortSets, stirred::Stirred};
 use super::{
     change::Plan,
     claims::Claims,
@@ -58,32 +63,23 @@ pub struct Planner {
     /// What they would be with the staged policies, where those have a say.
     staged: Tables,
     sets: BTreeMap<[u8; 16], Set>,
-    port_sets: PortSets,
-    /// Entries that a restart has left, whose numbers have not been taken over yet.
-    seeded: bool,
+    /// `None`: what the kernel holds has not been taken over yet.
+    port_sets: Option<PortSets>,
+    /// Until a plan was made of what the kernel was found to hold: whose identities packets may bear.
+    carried: Option<BTreeSet<u32>>,
+    /// How many plans were made.
+    round: u64,
+    /// Rule sets that endpoints pointed at, and the last plan that found them so. Packets may still be under them.
+    lately: BTreeMap<u32, u64>,
+    /// Entries of rule sets in force for identities that are gone, and the plan that found them so.
+    gone: BTreeMap<PeerKey, u64>,
+    /// Whether nothing is left of a predecessor that nobody knows.
+    swept: bool,
     capacity: Capacity,
     dirty: Touched,
     stirred: Stirred,
-    /// Identity numbers that came since the last plan.
-    born: BTreeSet<u32>,
     /// Who is behind which address.
     addresses: Addresses,
-}
-
-/// What has changed since the last plan about those whom rules may speak of.
-#[derive(Debug, Default)]
-struct Stirred {
-    /// Identities that came, went, or whose pods changed.
-    identities: BTreeSet<IdentityKey>,
-    /// Whether labels or addresses of nodes did.
-    nodes: bool,
-}
-
-impl Stirred {
-    /// Whether rules may mean something else now.
-    fn concerns(&self, table: &RuleTable) -> bool {
-        self.nodes && table.names_nodes() || self.identities.iter().any(|identity| table.concerns(identity))
-    }
 }
 
 impl Planner {
@@ -107,12 +103,15 @@ impl Planner {
             tables: Tables::new(),
             staged: Tables::new(),
             sets: BTreeMap::new(),
-            port_sets: PortSets::default(),
-            seeded: false,
+            port_sets: None,
+            carried: None,
+            round: 0,
+            lately: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            swept: false,
             capacity,
             dirty: Touched::default(),
             stirred: Stirred::default(),
-            born: BTreeSet::new(),
             addresses: Addresses::default(),
         }
     }
@@ -291,7 +290,9 @@ impl Planner {
             set.installed = None;
         }
         self.addresses.forget();
-        self.seeded = false;
+        self.port_sets = None;
+        self.gone.clear();
+        self.swept = false;
     }
 
     /// Works out what to change. `mirror` is what the kernel holds.
@@ -299,7 +300,12 @@ impl Planner {
     /// # Errors
     /// Every identity number is taken.
     pub fn plan(&mut self, mirror: &Mirror) -> Result<Plan, Exhausted> {
-        self.seed(mirror);
+        self.round += 1;
+        if self.port_sets.is_none() {
+            self.port_sets = Some(PortSets::found(mirror));
+            self.carried = Some(mirror.carried());
+        }
+        self.lately.extend(mirror.rulesets_in_use().map(|number| (number, self.round)));
         if self.dirty.nodes {
             self.stirred.nodes |= self.universe.set_nodes(self.index.nodes());
         }
@@ -311,17 +317,8 @@ impl Planner {
         let refusals = self.point(mirror, &mut draft, &changed, &moved);
         self.dirty = Touched::default();
         self.stirred = Stirred::default();
-        self.born.clear();
+        self.carried = None;
         Ok(Plan { changes: draft.finish(), refusals })
-    }
-
-    /// Takes over the numbers of what a predecessor has left in the kernel.
-    fn seed(&mut self, mirror: &Mirror) {
-        if self.seeded {
-            return;
-        }
-        self.seeded = true;
-        self.port_sets = PortSets::found(mirror);
     }
 
     /// Gives numbers to identities, and says who is behind each.
@@ -346,9 +343,7 @@ impl Planner {
             };
             let ips_before = ips_of(&self.universe, before).unwrap_or_default();
             if let Some(number) = before.filter(|_| before != after) {
-                if let Some(identity) = self.universe.get(number) {
-                    self.stirred.identities.insert(identity.key().clone());
-                }
+                self.stirred.note(number, &self.universe, None);
                 self.universe.remove_pod(number, &key);
                 if self.universe.get(number).is_some_and(|identity| identity.pods().is_empty()) {
                     self.universe.remove(number);
@@ -356,16 +351,13 @@ impl Planner {
                 self.numbered.remove(&key);
             }
             if let (Some(number), Some(identity)) = (after, wanted) {
-                if self.universe.get(number).is_none() {
-                    self.universe.insert(number, identity.clone()).expect("Identities gives numbers of pods only");
-                    self.born.insert(number);
-                }
                 let pod = self.index.pod(&key).expect("only a pod in the index has an identity key");
                 let address = PodAddress { ips: pod.ips.clone(), ports: pod.ports.clone() };
                 let same = self.universe.get(number).and_then(|it| it.pods().get(&key)) == Some(&address);
                 if !same {
+                    self.stirred.note(number, &self.universe, Some(&identity));
+                    self.universe.insert(number, identity).expect("Identities gives numbers of pods only");
                     self.universe.put_pod(number, key.clone(), address);
-                    self.stirred.identities.insert(identity);
                 }
                 self.numbered.insert(key.clone(), number);
             }

@@ -93,6 +93,9 @@ pub struct IdentityRecord {
 pub struct Identities {
     /// By number.
     pub identities: Vec<IdentityRecord>,
+    /// The number after the one given out last, so that those given back do not come again before all others.
+    #[serde(default)]
+    pub next: u32,
 }
 
 /// What is around every content.

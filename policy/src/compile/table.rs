@@ -1,11 +1,13 @@
 //! The rules of one pod and direction, in the API's terms.
 
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use datapath_abi::policy::Direction;
 
 use crate::identity::IdentityKey;
+use crate::lower::Universe;
 use crate::model::{Action, IpBlock, PolicyRef, PortRange, Precedence, Protocol};
 use crate::selector::Selector;
 
@@ -78,6 +80,31 @@ impl RuleTable {
     pub fn names_nodes(&self) -> bool {
         let named = |rule: &TableRule| matches!(&rule.peers, TablePeers::These { nodes, .. } if !nodes.is_empty());
         self.rules.iter().any(named)
+    }
+
+    /// Which of these identities any rule looks at: those for which [`Self::concerns`] holds.
+    pub fn concerned(&self, identities: &Universe) -> BTreeSet<u32> {
+        let mut found = BTreeSet::new();
+        for rule in &self.rules {
+            let named = rule.ports.has_names();
+            let everybody = match &rule.peers {
+                TablePeers::Anyone => named,
+                TablePeers::These { pods, blocks, nodes: _ } => {
+                    let looking = pods.iter().filter(|pods| named || !pods.is_every_pod());
+                    looking.for_each(|pods| found.extend(identities.matching(pods)));
+                    named && !blocks.is_empty()
+                }
+            };
+            if everybody {
+                return identities.iter().map(|(number, _)| number).collect();
+            }
+        }
+        found
+    }
+
+    /// Whether the meaning of any rule depends on what ports are called on its destination.
+    pub fn has_names(&self) -> bool {
+        self.rules.iter().any(|rule| rule.ports.has_names())
     }
 
     /// Whether any rule looks at this identity: with a selector that matches it, or with an

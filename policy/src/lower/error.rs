@@ -33,6 +33,8 @@ pub enum What {
     Regions,
     /// Port prefixes of one peer.
     Ports,
+    /// Port prefixes of all peers, those that are the same for several of them once.
+    PortSets,
     /// Rules of one tier of ClusterNetworkPolicy, which need a place each.
     Ranks,
 }
@@ -43,6 +45,7 @@ impl What {
             Self::Peers => "select fewer pods, or all of them with an empty namespaceSelector",
             Self::Regions => "use fewer or wider ipBlocks and exceptions",
             Self::Ports => "use fewer or wider port ranges",
+            Self::PortSets => "use fewer port ranges, or the same for more peers",
             Self::Ranks => "let fewer ClusterNetworkPolicies of one tier select the same pods",
         }
     }
@@ -54,6 +57,7 @@ impl fmt::Display for What {
             Self::Peers => "entries for identities",
             Self::Regions => "entries for address prefixes",
             Self::Ports => "port prefixes for one peer",
+            Self::PortSets => "port prefixes for all peers",
             Self::Ranks => "rules of one tier",
         })
     }

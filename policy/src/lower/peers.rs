@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER, MAX};
+use datapath_abi::identity::{CLASS_ANY, CLASS_CLUSTER};
 
 use super::error::{Budget, LowerError, What};
 use super::ports::{Flatten, Peer, Resolved, Voice};
@@ -45,27 +45,43 @@ pub(super) fn peers(
     Ok((entries, split))
 }
 
-/// The entry of one identity; none if it needs none, or is not there. Only for tables without
-/// port names.
-pub(super) fn peer(
-    table: &RuleTable,
-    universe: &Universe,
-    number: u32,
-    flatten: &mut Flatten<'_>,
-) -> Result<Option<Peer>, LowerError> {
-    let Some(identity) = universe.get(number) else { return Ok(None) };
-    let cluster = flatten.peer(plain(&places(table, speaks_to_every_pod)))?;
-    let rules = places(table, |peers| match peers {
-        TablePeers::Anyone => true,
-        TablePeers::These { pods, .. } => pods.iter().any(|pods| pods.matches(identity.key())),
-    });
-    let peer = flatten.peer(plain(&rules))?;
-    Ok(Some(peer).filter(|peer| *peer != cluster))
+/// The entries of single identities, one by one. Only for tables in which nothing is said by address that
+/// depends on who is there.
+#[derive(Debug)]
+pub(super) struct OneByOne<'a> {
+    table: &'a RuleTable,
+    every_pod: BTreeSet<usize>,
+    cluster: Peer,
+}
+
+impl<'a> OneByOne<'a> {
+    pub(super) fn new(table: &'a RuleTable, flatten: &mut Flatten<'_>) -> Result<Self, LowerError> {
+        let every_pod = places(table, speaks_to_every_pod);
+        let cluster = flatten.peer(plain(&every_pod))?;
+        Ok(Self { table, every_pod, cluster })
+    }
+
+    /// The entry of an identity, or that it needs none. What its pods understand differently goes to `split`.
+    pub(super) fn entry(
+        &self,
+        identity: &Identity,
+        flatten: &mut Flatten<'_>,
+        split: &mut Split,
+    ) -> Result<Option<Peer>, LowerError> {
+        let mut rules = places(self.table, |peers| match peers {
+            TablePeers::Anyone => false,
+            TablePeers::These { pods, .. } => pods.iter().any(|pods| pods.matches(identity.key())),
+        });
+        rules.extend(&self.every_pod);
+        let peer = flatten.peer(voices(self.table, identity, &rules, split))?;
+        Ok(Some(peer).filter(|peer| *peer != self.cluster))
+    }
 }
 
 /// How many of the entries are of single identities.
 pub(super) fn identities(entries: &BTreeMap<u32, Peer>) -> usize {
-    entries.range(..=MAX).count()
+    // Classes are few.
+    entries.len() - entries.range(CLASS_ANY..).count()
 }
 
 /// The places of the rules that speak to somebody.

@@ -5,9 +5,11 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use datapath_abi::policy::Decision;
 
+use super::Limits;
 use super::error::{Budget, LowerError, What};
 use crate::compile::{RuleTable, TablePorts};
 use crate::model::{PortRange, Protocol};
@@ -18,8 +20,8 @@ const PORT_BITS: u8 = 16;
 /// What applies to one peer, by port.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Peer {
-    /// By protocol and port.
-    pub ports: PortSet,
+    /// By protocol and port. Shared: many peers have the same.
+    pub ports: Arc<PortSet>,
     /// For what the port set does not mention, of every protocol.
     pub otherwise: Decision,
 }
@@ -130,11 +132,16 @@ pub(super) struct Flatten<'a> {
     decisions: Vec<Decision>,
     limit: usize,
     known: BTreeMap<Vec<Voice>, Peer>,
+    /// Every port set so far.
+    sets: BTreeSet<Arc<PortSet>>,
+    /// Of all of them.
+    total: Budget<'a>,
 }
 
 impl<'a> Flatten<'a> {
-    pub(super) fn new(table: &'a RuleTable, decisions: Vec<Decision>, limit: usize) -> Self {
-        Self { table, decisions, limit, known: BTreeMap::new() }
+    pub(super) fn new(table: &'a RuleTable, decisions: Vec<Decision>, limits: &Limits) -> Self {
+        let total = Budget::new(What::PortSets, limits.port_sets, table);
+        Self { table, decisions, limit: limits.ports, known: BTreeMap::new(), sets: BTreeSet::new(), total }
     }
 
     /// What these rules together say, each of them where the ones before it are silent. `voices`
@@ -144,6 +151,11 @@ impl<'a> Flatten<'a> {
             return Ok(peer.clone());
         }
         let peer = self.flatten(&voices)?;
+        if self.sets.insert(peer.ports.clone()) {
+            for _ in 0..peer.ports.entries.len() {
+                self.total.take(voices.iter().map(|voice| voice.rule))?;
+            }
+        }
         self.known.insert(voices, peer.clone());
         Ok(peer)
     }
@@ -167,7 +179,7 @@ impl<'a> Flatten<'a> {
             }
         }
         Ok(Peer {
-            ports: self.port_set(&first),
+            ports: Arc::new(self.port_set(&first)),
             otherwise: otherwise.map_or(Decision::default(), |rule| self.decisions[rule]),
         })
     }

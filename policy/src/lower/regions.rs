@@ -4,7 +4,7 @@
 //! Prefixes nest, so walking them in order with a stack of those around the present one tells
 //! which blocks hold it. A prefix that would say what the one around it says is left out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 
 use datapath_abi::addr::{Addr, V4_PREFIX_BITS};
@@ -14,7 +14,7 @@ use super::error::{Budget, LowerError, What};
 use super::peers::{Split, named_in_blocks, nodes};
 use super::ports::{Flatten, Peer, Voice};
 use super::universe::Universe;
-use crate::compile::{RuleTable, TablePeers};
+use crate::compile::{RuleTable, TablePeers, TablePorts};
 use crate::model::network_contains;
 
 /// The key of a network in REGIONS: first address, and length in the 128-bit form.
@@ -39,10 +39,62 @@ struct Cut {
 /// A prefix around the present one.
 struct Frame {
     network: IpNetwork,
-    /// Blocks that hold it: number, rule.
-    blocks: BTreeSet<(usize, usize)>,
+    /// Blocks that begin here, and blocks that have a hole here: number, rule.
+    begun: Vec<(usize, usize)>,
+    ended: Vec<(usize, usize)>,
     /// What longest prefix match finds there, itself included.
     peer: Peer,
+}
+
+/// The blocks of one family that hold the present prefix.
+struct Holding<'a> {
+    /// By rule, what ports it means: rules that mean the same share a number.
+    meanings: &'a [usize],
+    blocks: BTreeSet<usize>,
+    /// By meaning, the rules that these belong to, with how many of them.
+    rules: BTreeMap<usize, BTreeMap<usize, usize>>,
+}
+
+impl Holding<'_> {
+    fn begin(&mut self, &(block, rule): &(usize, usize)) {
+        if self.blocks.insert(block) {
+            *self.rules.entry(self.meanings[rule]).or_default().entry(rule).or_insert(0) += 1;
+        }
+    }
+
+    fn end(&mut self, &(block, rule): &(usize, usize)) {
+        let meaning = self.meanings[rule];
+        let Some(rules) = self.rules.get_mut(&meaning).filter(|_| self.blocks.remove(&block)) else { return };
+        if let Some(count) = rules.get_mut(&rule) {
+            *count -= 1;
+            if *count == 0 {
+                rules.remove(&rule);
+            }
+        }
+        if rules.is_empty() {
+            self.rules.remove(&meaning);
+        }
+    }
+
+    /// Of rules that mean the same ports only the first has anything to say.
+    fn voices(&self) -> impl Iterator<Item = Voice> {
+        self.rules.values().filter_map(|rules| rules.keys().next().copied().map(Voice::plain))
+    }
+
+    /// The places of the rules.
+    fn places(&self) -> impl Iterator<Item = usize> {
+        self.rules.values().flat_map(|rules| rules.keys().copied())
+    }
+}
+
+/// Numbers for what ports the rules mean.
+fn meanings(table: &RuleTable) -> Vec<usize> {
+    let mut known: HashMap<&TablePorts, usize> = HashMap::new();
+    let numbers = table.rules.iter().map(|rule| {
+        let next = known.len();
+        *known.entry(&rule.ports).or_insert(next)
+    });
+    numbers.collect()
 }
 
 /// The entries.
@@ -58,27 +110,33 @@ pub(super) fn regions(
     let mut budget = Budget::new(What::Regions, limit, table);
     let mut entries = BTreeMap::new();
     let mut stack: Vec<Frame> = Vec::new();
+    let meanings = meanings(table);
+    // A block of one family holds no address of the other, though the kernel's form of IPv4 lies inside IPv6.
+    let mut families =
+        [(); 2].map(|()| Holding { meanings: &meanings, blocks: BTreeSet::new(), rules: BTreeMap::new() });
     for (network, cut) in cuts(table, split) {
-        while stack.last().is_some_and(|frame| !surrounds(frame.network, network)) {
-            stack.pop();
+        while let Some(frame) = stack.pop_if(|frame| !surrounds(frame.network, network)) {
+            let holding = &mut families[usize::from(frame.network.is_ipv4())];
+            frame.begun.iter().for_each(|block| holding.end(block));
+            frame.ended.iter().for_each(|block| holding.begin(block));
         }
-        let same_family = |frame: &&Frame| frame.network.is_ipv4() == network.is_ipv4();
-        let mut blocks = stack.last().filter(same_family).map(|frame| frame.blocks.clone()).unwrap_or_default();
-        blocks.retain(|block| !cut.except.contains(block));
-        blocks.extend(cut.begin);
-        let rules: BTreeSet<usize> = blocks.iter().map(|(_, rule)| *rule).collect();
-        let mut voices: Vec<Voice> = rules.into_iter().map(Voice::plain).chain(cut.voices).collect();
+        let Cut { begin: begun, except, voices } = cut;
+        let holding = &mut families[usize::from(network.is_ipv4())];
+        let ended: Vec<_> = except.iter().copied().filter(|(block, _)| holding.blocks.contains(block)).collect();
+        ended.iter().for_each(|block| holding.end(block));
+        begun.iter().for_each(|block| holding.begin(block));
+        let mut voices: Vec<Voice> = holding.voices().chain(voices).collect();
         voices.sort_unstable();
         voices.dedup();
-        let holes = cut.except.iter().map(|(_, rule)| *rule);
-        let involved: BTreeSet<usize> = voices.iter().map(|voice| voice.rule).chain(holes).collect();
+        let spoken: Vec<usize> = voices.iter().map(|voice| voice.rule).collect();
         let peer = flatten.peer(voices)?;
         let silent = Peer::default();
         if peer != *stack.last().map_or(&silent, |frame| &frame.peer) {
-            budget.take(involved)?;
+            let holes = except.iter().map(|(_, rule)| *rule);
+            budget.take(holding.places().chain(spoken).chain(holes))?;
             entries.insert(region_key(network), peer.clone());
         }
-        stack.push(Frame { network, blocks, peer });
+        stack.push(Frame { network, begun, ended, peer });
     }
     Ok(entries)
 }

@@ -35,7 +35,10 @@ impl Shelf {
     fn put(&mut self, number: u32, key: &IdentityKey) {
         self.numbers.insert(number);
         self.labelled.put_all(&key.labels, &number);
-        *self.versions.entry(key.namespace_labels.clone()).or_insert(0) += 1;
+        match self.versions.get_mut(&key.namespace_labels) {
+            Some(count) => *count += 1,
+            None => drop(self.versions.insert(key.namespace_labels.clone(), 1)),
+        }
     }
 
     fn take(&mut self, number: u32, key: &IdentityKey) {

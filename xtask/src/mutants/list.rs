@@ -125,8 +125,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "holes-are-filled",
         breaks: "an exception does not end its block",
         file: REGIONS,
-        find: "blocks.retain(|block| !cut.except.contains(block));",
-        replace: "blocks.retain(|block| {m} || !cut.except.contains(block));",
+        find: "        ended.iter().for_each(|block| holding.end(block));",
+        replace: "        ended.iter().filter(|_| !{m}).for_each(|block| holding.end(block));",
     },
     Mutant {
         name: "ipv4-inside-ipv6",
@@ -270,8 +270,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "labels-change-silently",
         breaks: "connections are not decided again when an address gets another identity",
         file: PLANNER,
-        find: "moved.iter().any(|&(before, after)| effective(then, before) != effective(now, after))",
-        replace: "!{m} && moved.iter().any(|&(before, after)| effective(then, before) != effective(now, after))",
+        find: "set.installed.as_ref().is_some_and(|now| moves.matter(now, back))",
+        replace: "!{m} && set.installed.as_ref().is_some_and(|now| moves.matter(now, back))",
     },
     Mutant {
         name: "priorities-backwards",
@@ -362,8 +362,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "gone-while-away",
         breaks: "connections of pods that were relabelled while the daemon was away are not decided again",
         file: INSTALL,
-        find: "(written || has_more(mirror, number, &lowered))",
-        replace: "(written || !{m} && has_more(mirror, number, &lowered))",
+        find: "written || has_more(mirror, place, &lowered) {",
+        replace: "written || !{m} && has_more(mirror, place, &lowered) {",
     },
 ];
 

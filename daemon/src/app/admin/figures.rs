@@ -85,8 +85,19 @@ impl EngineView {
 
 /// How many entries each map has that the daemon writes. Slots, not capacity, for ENDPOINTS.
 fn entries(mirror: &Mirror) -> BTreeMap<&'static str, u64> {
-    let Mirror { endpoints, staged: _, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation: _ } =
-        mirror;
+    let Mirror {
+        endpoints,
+        staged: _,
+        interfaces,
+        addresses,
+        cidrs,
+        peers,
+        regions,
+        ports,
+        rulesets,
+        generation: _,
+        ..
+    } = mirror;
     let counts = [
         (maps::ENDPOINTS, endpoints.len()),
         (maps::INTERFACES, interfaces.len()),

@@ -5,6 +5,7 @@ mod warnings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use datapath_abi::endpoint::RulesPtr;
 use policy::{
     Index,
     compile::RuleRef,
@@ -117,6 +118,14 @@ fn entries(state: &State, mirror: &Mirror) -> BTreeMap<PolicyRef, u64> {
                 // What is asked after a pass goes by the next number.
                 sets.entry(policy).or_default().extend([number, number | 1]);
             }
+        }
+    }
+    // What the staged ones would say is written too, because of them alone.
+    let index = state.planner.index();
+    for number in mirror.staged.values().flatten().map(|word| RulesPtr(*word).ruleset()).filter(|number| *number != 0) {
+        let policies = state.planner.rule_table(number).map(|table| table.policies()).unwrap_or_default();
+        for policy in policies.into_iter().filter(|policy| index.is_staged(policy) == Some(true)) {
+            sets.entry(policy).or_default().extend([number, number | 1]);
         }
     }
     let mut ports: BTreeMap<u32, u64> = BTreeMap::new();

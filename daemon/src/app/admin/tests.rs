@@ -162,6 +162,18 @@ impl Node {
         AdminService::new(self.parts.clone())
     }
 
+    /// Removes what nobody refers to any more.
+    pub(super) fn collect(&self) {
+        let State { planner, mirror, .. } = &mut *self.state();
+        planner.garbage(mirror).iter().for_each(|change| mirror.apply(change));
+    }
+
+    /// How many entries of rules the maps hold.
+    pub(super) fn entries(&self) -> u64 {
+        let State { mirror, .. } = &*self.state();
+        (mirror.peers.len() + mirror.regions.len() + mirror.ports.len()) as u64
+    }
+
     /// Objects as text; those of workloads get one.
     pub(super) fn apply(&self, objects: &str) {
         for object in text::parse(objects).unwrap() {

@@ -26,7 +26,6 @@ pub(super) struct Draft<'a> {
     rulesets: BTreeSet<u32>,
     /// How many of those are not yet in their map.
     new: New,
-    retired: Vec<Change>,
     made: Vec<Change>,
     addresses: Vec<Change>,
     interfaces: Vec<Change>,
@@ -62,7 +61,6 @@ impl<'a> Draft<'a> {
             ports: BTreeMap::new(),
             rulesets: BTreeSet::new(),
             new: New::default(),
-            retired: Vec::new(),
             made: Vec::new(),
             addresses: Vec::new(),
             interfaces: Vec::new(),
@@ -141,15 +139,6 @@ impl<'a> Draft<'a> {
         self.dropped.push(change);
     }
 
-    /// Before the swing: what a live rule set no longer says.
-    pub(super) fn retire(&mut self, change: Change) {
-        self.retired.push(change);
-    }
-
-    pub(super) fn retired(&self) -> usize {
-        self.retired.len()
-    }
-
     pub(super) fn put_endpoint(&mut self, endpoint: &LocalEndpoint, entry: Endpoint) {
         if let Some(found) = self.mirror.endpoints.get(&endpoint.slot) {
             // Somebody else's, left over: nothing must lead to it while it changes.
@@ -218,7 +207,6 @@ impl<'a> Draft<'a> {
         changes.extend(self.made);
         changes.extend(self.addresses);
         changes.extend(self.interfaces);
-        changes.extend(self.retired);
         if !self.swings.is_empty() {
             changes.push(Change::Swing(self.swings));
         }

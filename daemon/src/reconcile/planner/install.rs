@@ -1,4 +1,10 @@
 //! Rule sets: which are wanted, under which numbers, and what has to be written for them.
+//!
+//! What is written into a rule set in force concerns nobody whom a packet may stand for: entries of identities
+//! that are about to come. Those of identities that have gone go later. Whatever else changes is written
+//! completely under a new number, to which the pointers then swing.
+
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,15 +15,16 @@ use datapath_abi::{
     addr::Addr,
     endpoint::RulesPtr,
     identity,
-    policy::{PeerEntry, PeerKey, PortKey, RulesetInfo},
+    policy::{PeerKey, RulesetInfo},
 };
 use policy::{
-    RuleSet, RuleTable, Universe,
-    lower::{Limits, LowerError, Peer, What, lower_within},
+    RuleSet, RuleTable,
+    lower::{Delta, Limits, LowerError, Peer, What, delta, lower_within},
 };
 
-use super::{Planner, Tables, draft::Draft, port_sets::PortSets};
-use crate::reconcile::{change::Change, mirror::Mirror};
+use self::write::Refused;
+use super::{Planner, Tables, draft::Draft};
+use crate::reconcile::mirror::Mirror;
 
 /// A rule set that some endpoint wants.
 #[derive(Clone, Debug)]
@@ -27,7 +34,7 @@ pub(super) struct Set {
     /// What was put into the maps, once it was; after a restart not known until lowered.
     pub(super) installed: Option<RuleSet>,
     /// Why the last attempt to put it there failed.
-    pub(super) refused: Option<(String, String)>,
+    pub(super) refused: Option<Refused>,
     /// Nobody wanted it when somebody came, went or changed whom it speaks of: what was put into the
     /// maps is not what it says now.
     stale: bool,
@@ -39,8 +46,8 @@ pub(super) struct Changed {
     /// Those that say something else about somebody who was there before: what was decided under
     /// them is to be asked again.
     pub(super) bumped: BTreeSet<u32>,
-    /// What those that were lowered again said before.
-    pub(super) before: BTreeMap<u32, RuleSet>,
+    /// What leads those that have changed back to what they said before.
+    pub(super) back: BTreeMap<u32, Delta>,
 }
 
 /// Which numbers of rule sets are free. Even ones: the odd one after each is that of its second stage.
@@ -56,16 +63,21 @@ impl Numbers {
     fn new<'a>(sets: impl Iterator<Item = &'a Set>, mirror: &Mirror) -> Self {
         let mut taken: BTreeSet<u32> = sets.map(|set| set.number).collect();
         let unknown = mirror.rulesets.iter().filter(|(number, _)| !taken.contains(number) && *number % 2 == 0);
-        let found = unknown.map(|(number, info)| (info.digest, *number)).collect();
+        let mut unknown: Vec<([u8; 16], u32)> = unknown.map(|(number, info)| (info.digest, *number)).collect();
+        // Of two with one digest the one that is in force.
+        let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
+        unknown.sort_by_key(|(_, number)| in_use.contains(number));
         taken.extend(mirror.rulesets.keys());
-        Self { taken, found, next: 2 }
+        Self { taken, found: unknown.into_iter().collect(), next: 2 }
     }
 
-    /// A number for a rule set: the one it has in the kernel, or a free one.
-    fn take(&mut self, digest: &[u8; 16], mirror: &Mirror) -> u32 {
-        if let Some(number) = self.found.remove(digest) {
-            return number;
-        }
+    /// The number that a rule set has in the kernel.
+    fn found(&mut self, digest: &[u8; 16]) -> Option<u32> {
+        self.found.remove(digest)
+    }
+
+    /// A number under which nothing lies.
+    fn free(&mut self, mirror: &Mirror) -> u32 {
         let empty = |number: u32| {
             let entries =
                 |number| mirror.peers_of(number).next().is_some() || mirror.regions_of(number).next().is_some();
@@ -83,7 +95,7 @@ impl Numbers {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stage<'a> {
     pub(super) peers: &'a BTreeMap<u32, Peer>,
-    regions: &'a BTreeMap<(Addr, u8), Peer>,
+    pub(super) regions: &'a BTreeMap<(Addr, u8), Peer>,
 }
 
 /// The number under which the second stage of a rule set lies.
@@ -113,125 +125,240 @@ impl Planner {
         let is_wanted = |digest: &[u8; 16]| wanted.contains_key(digest) || only_staged.contains_key(digest);
         self.sets.retain(|digest, set| is_wanted(digest) || in_use.contains(&set.number));
         // One that is on its way out may be wanted again before it is gone.
-        for (_, set) in self.sets.iter_mut().filter(|(digest, _)| !is_wanted(digest)) {
-            set.stale |= self.stirred.concerns(&set.table);
+        let idle = self.sets.iter().filter(|(digest, set)| !is_wanted(digest) && !set.stale);
+        let stale = idle.filter(|(_, set)| self.nodes_concern(&set.table) || !self.concerned(&set.table).is_empty());
+        for digest in stale.map(|(digest, _)| *digest).collect::<Vec<_>>() {
+            self.sets.entry(digest).and_modify(|set| set.stale = true);
         }
         let mut all = Changed::default();
         let mut numbers = None;
         for (digest, table) in wanted.into_iter().chain(only_staged) {
             let known = self.sets.get(&digest);
             let settled = known.is_some_and(|set| set.installed.is_some() && set.refused.is_none() && !set.stale);
-            if settled && !self.stirred.concerns(&table) {
+            let concerned = if settled { self.concerned(&table) } else { BTreeSet::new() };
+            let whole = !settled || self.nodes_concern(&table);
+            if !whole && concerned.is_empty() {
                 continue;
             }
-            let number = match known {
-                Some(set) => set.number,
-                None => numbers.get_or_insert_with(|| Numbers::new(self.sets.values(), mirror)).take(&digest, mirror),
-            };
-            let limits =
-                Limits { peers: self.capacity.peers, regions: self.capacity.regions, ports: self.capacity.ports };
-            let result = lower_within(&table, &self.universe, &mut self.cookies, &limits)
-                .map_err(|error| too_large(&error))
-                .and_then(|lowered| {
-                    self.stage(mirror, draft, number, &digest, &lowered)?;
-                    Ok(lowered)
-                });
-            let old = self.sets.remove(&digest).and_then(|set| set.installed);
-            let (installed, refused) = match result {
-                Ok(lowered) => {
-                    let changed = match &old {
-                        Some(old) => changes_for_anyone(old, &lowered, &self.universe, &self.born),
-                        // Found in the kernel, content not known: what had to be written or
-                        // taken away was not there. Nor do we know who went meanwhile: a
-                        // connection of theirs may have been admitted by an entry that can wait.
-                        None => {
-                            let written = draft.touched(number) || draft.touched(second_of(number));
-                            mirror.rulesets.contains_key(&number) && (written || has_more(mirror, number, &lowered))
-                        }
-                    };
-                    let retired = self.retire_at_once(mirror, draft, number, &lowered);
-                    if changed || retired {
-                        all.bumped.insert(number);
-                    }
-                    if let Some(old) = old {
-                        all.before.insert(number, old);
-                    }
-                    (Some(lowered), None)
-                }
-                Err(refusal) => (old, Some(refusal)),
-            };
-            self.sets.insert(digest, Set { number, table, installed, refused, stale: false });
+            let mut known = self.sets.remove(&digest);
+            if let Some(set) = known.as_mut().filter(|_| !whole)
+                && self.extend(mirror, draft, set, &concerned, &mut all)
+            {
+                self.sets.extend(known.map(|set| (digest, set)));
+                continue;
+            }
+            let set = self.rewrite(mirror, draft, &digest, table, known, &mut numbers, &mut all);
+            self.sets.insert(digest, set);
         }
         all
     }
 
+    fn limits(&self) -> Limits {
+        Limits {
+            peers: self.capacity.peers,
+            regions: self.capacity.regions,
+            ports: self.capacity.ports,
+            port_sets: self.capacity.ports,
+        }
+    }
+
+    /// Brings a rule set in force up to date where it is, for identities that have come or gone. False, and
+    /// nothing has changed, if that would not do.
+    fn extend(
+        &mut self,
+        mirror: &Mirror,
+        draft: &mut Draft<'_>,
+        set: &mut Set,
+        concerned: &BTreeSet<u32>,
+        all: &mut Changed,
+    ) -> bool {
+        let limits = self.limits();
+        let Some(rules) = &mut set.installed else { return false };
+        let found = delta(rules, &set.table, &self.universe, concerned.iter().copied(), &mut self.cookies, &limits);
+        let Ok(Some(delta)) = found else { return false };
+        if delta.identities().any(|who| self.stays_carried(who)) {
+            return false;
+        }
+        let stages = [(set.number, &delta.first), (second_of(set.number), &delta.second)];
+        let entries = stages.map(|(ruleset, entries)| {
+            entries.iter().map(move |(&identity, peer)| (PeerKey { ruleset, identity }, peer.as_ref()))
+        });
+        let entries: Vec<_> = entries.into_iter().flatten().collect();
+        let written = self.write(mirror, draft, |writing| {
+            entries.iter().filter_map(|(key, peer)| peer.map(|peer| (*key, peer))).for_each(|(key, peer)| {
+                writing.peer(key, peer);
+            });
+        });
+        match written {
+            Ok(()) => {
+                self.gone.extend(entries.iter().filter(|(_, peer)| peer.is_none()).map(|(key, _)| (*key, self.round)));
+                all.back.insert(set.number, rules.change(delta));
+            }
+            Err(refused) => set.refused = Some(refused),
+        }
+        true
+    }
+
+    /// Writes a rule set as a whole: where it is if nobody notices, else under a new number.
+    #[expect(clippy::too_many_arguments, reason = "a step of one function, taken out for its length")]
+    fn rewrite(
+        &mut self,
+        mirror: &Mirror,
+        draft: &mut Draft<'_>,
+        digest: &[u8; 16],
+        table: Arc<RuleTable>,
+        known: Option<Set>,
+        numbers: &mut Option<Numbers>,
+        all: &mut Changed,
+    ) -> Set {
+        let numbers = numbers.get_or_insert_with(|| {
+            let others = self.sets.values().chain(&known);
+            Numbers::new(others, mirror)
+        });
+        let (number, old) = match known {
+            Some(set) => (Some(set.number), set.installed),
+            None => (numbers.found(digest), None),
+        };
+        let limits = self.limits();
+        let lowered = match lower_within(&table, &self.universe, &mut self.cookies, &limits) {
+            Ok(lowered) => lowered,
+            Err(error) => {
+                let number = number.unwrap_or_else(|| numbers.free(mirror));
+                return Set { number, table, installed: old, refused: Some(too_large(&error)), stale: false };
+            }
+        };
+        let here = number.filter(|number| self.may_become(mirror, *number, &lowered));
+        let place = here.unwrap_or_else(|| numbers.free(mirror));
+        let mut result = self.write_all(mirror, draft, place, digest, &lowered).map(|()| place);
+        if let (Err(_), None, Some(number)) = (&result, here, number)
+            && self.only_adds(mirror, number, &lowered)
+        {
+            // There is no room for both, but each packet is under the old rules or the new ones all the same.
+            result = self.write_all(mirror, draft, number, digest, &lowered).map(|()| number);
+            if result.is_ok() {
+                all.bumped.insert(number);
+            }
+        }
+        match result {
+            Ok(place) => {
+                self.leave_to_go(mirror, place, &lowered);
+                match &old {
+                    Some(old) if Some(place) == number => drop(all.back.insert(place, way_back(old, &lowered))),
+                    Some(_) => {}
+                    // Found in the kernel, content not known: what had to be written was not there. Nor do we know
+                    // who went meanwhile: a connection of theirs may have been admitted by an entry that can wait.
+                    None if mirror.rulesets.contains_key(&place) => {
+                        let written = draft.touched(place) || draft.touched(second_of(place));
+                        if written || has_more(mirror, place, &lowered) {
+                            all.bumped.insert(place);
+                        }
+                    }
+                    None => {}
+                }
+                Set { number: place, table, installed: Some(lowered), refused: None, stale: false }
+            }
+            Err(refused) => {
+                let number = number.unwrap_or(place);
+                Set { number, table, installed: old, refused: Some(refused), stale: false }
+            }
+        }
+    }
+
     /// Adds a rule set's entries to the draft, or nothing and the reason why.
-    fn stage(
+    fn write_all(
         &mut self,
         mirror: &Mirror,
         draft: &mut Draft<'_>,
         number: u32,
         digest: &[u8; 16],
         lowered: &RuleSet,
-    ) -> Result<(), (String, String)> {
-        let mark = draft.mark();
-        let mut new_port_sets = Vec::new();
-        let mut entry_of = |peer: &Peer, draft: &mut Draft<'_>, port_sets: &mut PortSets| -> PeerEntry {
-            let portset = if peer.ports.is_empty() {
-                0
-            } else if let Some(number) = port_sets.get(&peer.ports) {
-                number
-            } else {
-                new_port_sets.push(peer.ports.clone());
-                port_sets.add(&peer.ports, mirror)
-            };
-            for (prefix, decision) in &peer.ports.entries {
-                let key = PortKey { portset, port: prefix.port, proto: prefix.proto, length: prefix.length };
-                draft.put_port(key, *decision);
+    ) -> Result<(), Refused> {
+        self.write(mirror, draft, |writing| {
+            for (ruleset, Stage { peers, regions }) in stages(number, lowered) {
+                for (&identity, peer) in peers {
+                    writing.peer(PeerKey { ruleset, identity }, peer);
+                }
+                for (&(addr, length), peer) in regions {
+                    writing.region((ruleset, addr, length), peer);
+                }
             }
-            PeerEntry { portset, lengths: peer.ports.lengths(), otherwise: peer.otherwise }
-        };
-        for (ruleset, Stage { peers, regions }) in stages(number, lowered) {
-            for (&who, peer) in peers {
-                let entry = entry_of(peer, draft, &mut self.port_sets);
-                draft.put_peer(PeerKey { ruleset, identity: who }, entry);
-            }
-            for (&(addr, length), peer) in regions {
-                let entry = entry_of(peer, draft, &mut self.port_sets);
-                draft.put_region((ruleset, addr, length), entry);
-            }
-        }
-        draft.put_ruleset(number, RulesetInfo { digest: *digest });
-        if let Some(refusal) = draft.overflow(&self.capacity) {
-            draft.rewind(mark);
-            for set in new_port_sets {
-                self.port_sets.remove(&set);
-            }
-            return Err(refusal);
-        }
-        Ok(())
+            writing.ruleset(number, RulesetInfo { digest: *digest });
+        })
     }
 
-    /// Takes away at once what a live rule set no longer says about somebody who is still there;
-    /// says whether there was anything. Entries of those who are gone can wait.
-    fn retire_at_once(&self, mirror: &Mirror, draft: &mut Draft<'_>, number: u32, lowered: &RuleSet) -> bool {
-        let before = draft.retired();
-        // A digest has a second stage always or, when what it says has changed with the build, never:
-        // entries of one that is not wanted are collected with the rest.
-        for (ruleset, Stage { peers, regions }) in stages(number, lowered) {
-            for (who, _) in mirror.peers_of(ruleset) {
-                let alive = who > identity::MAX || self.universe.get(who).is_some();
-                if alive && !peers.contains_key(&who) {
-                    draft.retire(Change::DropPeer(PeerKey { ruleset, identity: who }));
-                }
+    /// Whether what lies under a number can become this without anybody's noticing.
+    fn may_become(&self, mirror: &Mirror, number: u32, lowered: &RuleSet) -> bool {
+        let empty = (BTreeMap::new(), BTreeMap::new());
+        let empty = Stage { peers: &empty.0, regions: &empty.1 };
+        let used = self.lately.contains_key(&number);
+        let wanted = stages(number, lowered);
+        [number, second_of(number)].into_iter().all(|ruleset| {
+            let Stage { peers, regions } = wanted.iter().find(|(it, _)| *it == ruleset).map_or(empty, |(_, it)| *it);
+            let same = |who: u32, peer: &Peer| {
+                let found = mirror.peers.get(&PeerKey { ruleset, identity: who });
+                found.is_some() && found.copied() == self.entry(peer)
+            };
+            let extra = |who: u32| !peers.contains_key(&who);
+            let extra_region = || mirror.regions_of(ruleset).any(|(at, _)| !regions.contains_key(&at));
+            let regions_differ = || {
+                let mut here = regions.iter();
+                here.any(|(&(addr, length), peer)| {
+                    mirror.regions.get(&(ruleset, addr, length)).copied() != self.entry(peer)
+                })
+            };
+            if used {
+                peers.iter().all(|(&who, peer)| !self.is_carried(who) || same(who, peer))
+                    && !mirror.peers_of(ruleset).any(|(who, _)| extra(who) && self.stays_carried(who))
+                    && !extra_region()
+                    && !regions_differ()
+            } else {
+                !mirror.peers_of(ruleset).any(|(who, _)| extra(who)) && !extra_region()
             }
-            for ((addr, length), _) in mirror.regions_of(ruleset) {
-                if !regions.contains_key(&(addr, length)) {
-                    draft.retire(Change::DropRegion(ruleset, addr, length));
-                }
-            }
+        })
+    }
+
+    /// Whether a rule set in force lacks entries of single identities, each of which is all that a packet of
+    /// theirs would see of the difference.
+    fn only_adds(&self, mirror: &Mirror, number: u32, lowered: &RuleSet) -> bool {
+        let mut present = lowered.peers.iter().filter_map(|(&who, peer)| {
+            let found = mirror.peers.get(&PeerKey { ruleset: number, identity: who })?;
+            Some((found, peer))
+        });
+        let same = present.all(|(found, peer)| Some(*found) == self.entry(peer));
+        let classes =
+            lowered.peers.range(identity::MAX + 1..).map(|(&who, _)| PeerKey { ruleset: number, identity: who });
+        let regions = lowered.regions.iter().map(|(&(addr, length), peer)| ((number, addr, length), self.entry(peer)));
+        lowered.second.is_none()
+            && same
+            && classes.into_iter().all(|key| mirror.peers.contains_key(&key))
+            && regions.into_iter().all(|(key, entry)| mirror.regions.get(&key).copied() == entry)
+            && mirror.regions_of(number).count() == lowered.regions.len()
+            && !mirror.peers_of(number).any(|(who, _)| self.stays_carried(who) && !lowered.peers.contains_key(&who))
+    }
+
+    /// Notes what of a rule set is to be removed when no packet needs it any more.
+    fn leave_to_go(&mut self, mirror: &Mirror, number: u32, lowered: &RuleSet) {
+        let Self { gone, round, .. } = self;
+        for (ruleset, Stage { peers, .. }) in stages(number, lowered) {
+            let extra = mirror.peers_of(ruleset).filter(|(who, _)| !peers.contains_key(who));
+            gone.extend(extra.map(|(identity, _)| (PeerKey { ruleset, identity }, *round)));
         }
-        draft.retired() != before
+    }
+}
+
+/// What leads from a rule set to what it was, as far as single identities are concerned.
+fn way_back(old: &RuleSet, new: &RuleSet) -> Delta {
+    let of_stage = |old: &BTreeMap<u32, Peer>, new: &BTreeMap<u32, Peer>| {
+        let numbers: BTreeSet<u32> = old.keys().chain(new.keys()).copied().collect();
+        let differ = numbers.into_iter().filter(|number| old.get(number) != new.get(number));
+        differ.map(|number| (number, old.get(&number).cloned())).collect()
+    };
+    let none = BTreeMap::new();
+    let second = |rules: &'_ RuleSet| rules.second.as_ref().map(|stage| stage.peers.clone());
+    let (old_second, new_second) = (second(old), second(new));
+    Delta {
+        first: of_stage(&old.peers, &new.peers),
+        second: of_stage(old_second.as_ref().unwrap_or(&none), new_second.as_ref().unwrap_or(&none)),
     }
 }
 
@@ -243,32 +370,16 @@ fn has_more(mirror: &Mirror, number: u32, lowered: &RuleSet) -> bool {
 }
 
 /// Why a table cannot be lowered, and what to do about it.
-fn too_large(error: &LowerError) -> (String, String) {
+fn too_large(error: &LowerError) -> Refused {
     let LowerError { what, needed, limit, policy, share } = error;
     let (map, instead) = match what {
         What::Peers => ("PEERS", "select fewer pods, or all of them with an empty namespaceSelector"),
         What::Regions => ("REGIONS", "use fewer or wider ipBlocks and exceptions"),
         What::Ports => ("PORTS", "use fewer or wider port ranges"),
+        What::PortSets => ("PORTS", "use fewer port ranges, or the same for more peers"),
         // No map is to blame.
         What::Ranks => return (error.to_string(), "let fewer policies of one tier select the same pods".to_owned()),
     };
     let reason = format!("{policy} takes {share} of {needed} {what}, more than the {limit} that one rule set may have");
     (reason, format!("{instead}, or raise the capacity of {map} (--map-capacity {map}=N)"))
-}
-
-/// Whether a new version of a rule set says anything else about somebody who was there before.
-fn changes_for_anyone(old: &RuleSet, new: &RuleSet, universe: &Universe, born: &BTreeSet<u32>) -> bool {
-    let (old, new) = (stages(0, old), stages(0, new));
-    old.len() != new.len() || old.iter().zip(&new).any(|((_, old), (_, new))| changes_stage(old, new, universe, born))
-}
-
-fn changes_stage(old: &Stage<'_>, new: &Stage<'_>, universe: &Universe, born: &BTreeSet<u32>) -> bool {
-    if old.regions != new.regions {
-        return true;
-    }
-    let lost = old.peers.iter().any(|(&who, peer)| match new.peers.get(&who) {
-        Some(other) => other != peer,
-        None => who > identity::MAX || universe.get(who).is_some(),
-    });
-    lost || new.peers.keys().any(|who| !old.peers.contains_key(who) && !born.contains(who))
 }

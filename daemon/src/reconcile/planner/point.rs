@@ -1,6 +1,9 @@
 //! Endpoints, and the pointers to their rules.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use datapath_abi::{
     addr::Addr,
@@ -8,13 +11,12 @@ use datapath_abi::{
     identity,
     policy::Direction,
 };
-use policy::{RuleSet, lower::Peer};
-
-use super::{
-    DIRECTIONS, Planner,
-    draft::Draft,
-    install::{Changed, stages},
+use policy::{
+    RuleSet,
+    lower::{Delta, Peer},
 };
+
+use super::{DIRECTIONS, Planner, draft::Draft, install::Changed};
 use crate::reconcile::{
     change::{Change, Refusal, Remains},
     endpoint::LocalEndpoint,
@@ -33,13 +35,13 @@ impl Planner {
         changed: &Changed,
         moved: &[(u32, u32)],
     ) -> Vec<Refusal> {
+        let moves = Moves::new(moved);
+        let in_use: BTreeSet<u32> = mirror.rulesets_in_use().collect();
         let mut asked_again: BTreeMap<u32, bool> = BTreeMap::new();
-        for set in self.sets.values() {
+        for set in self.sets.values().filter(|set| in_use.contains(&set.number)) {
+            let back = changed.back.get(&set.number);
             let again = changed.bumped.contains(&set.number)
-                || set.installed.as_ref().is_some_and(|now| {
-                    let then = changed.before.get(&set.number).unwrap_or(now);
-                    moved.iter().any(|&(before, after)| effective(then, before) != effective(now, after))
-                });
+                || set.installed.as_ref().is_some_and(|now| moves.matter(now, back));
             asked_again.insert(set.number, again);
         }
         let mut next = mirror.generation.max(1);
@@ -177,11 +179,52 @@ impl Planner {
     }
 }
 
-/// What each stage of a rule set says about an identity: its own entry, its class's, anybody's.
-fn effective(rules: &RuleSet, number: u32) -> Vec<Option<&Peer>> {
-    let said = stages(0, rules).into_iter().map(|(_, stage)| {
-        let peers = stage.peers;
-        peers.get(&number).or_else(|| peers.get(&identity::class(number))).or_else(|| peers.get(&identity::CLASS_ANY))
-    });
-    said.collect()
+/// Addresses that another identity is behind now: which before, which after.
+struct Moves<'a> {
+    all: &'a [(u32, u32)],
+    /// Those from one class to another.
+    between_classes: Vec<(u32, u32)>,
+    /// The others by either number.
+    by_number: BTreeMap<u32, Vec<(u32, u32)>>,
+}
+
+impl<'a> Moves<'a> {
+    fn new(all: &'a [(u32, u32)]) -> Self {
+        let within = |(before, after): &(u32, u32)| identity::class(*before) == identity::class(*after);
+        let (within, between_classes): (Vec<_>, Vec<_>) = all.iter().copied().partition(within);
+        let mut by_number: BTreeMap<u32, Vec<(u32, u32)>> = BTreeMap::new();
+        for it in within {
+            by_number.entry(it.0).or_default().push(it);
+            by_number.entry(it.1).or_default().push(it);
+        }
+        Self { all, between_classes, by_number }
+    }
+
+    /// Whether a rule set says something else about one of these now; `back` leads to what it said before.
+    fn matter(&self, now: &RuleSet, back: Option<&Delta>) -> bool {
+        let differ = |&(before, after): &(u32, u32)| said(now, back, before) != said(now, None, after);
+        // Two of one class are told apart by entries of their own alone: look through whichever are fewer.
+        let own = now.peers.len() + now.second.as_ref().map_or(0, |stage| stage.peers.len());
+        if own >= self.all.len() {
+            return self.all.iter().any(differ);
+        }
+        let second = now.second.iter().flat_map(|stage| stage.peers.keys());
+        let own = now.peers.keys().chain(second).copied().chain(back.iter().flat_map(|back| back.identities()));
+        let touched = own.filter_map(|number| self.by_number.get(&number)).flatten();
+        self.between_classes.iter().chain(touched).any(differ)
+    }
+}
+
+/// What each stage of a rule set says about an identity, or what it said before: its own entry, its class's, anybody's.
+fn said<'a>(rules: &'a RuleSet, back: Option<&'a Delta>, number: u32) -> [Option<&'a Peer>; 2] {
+    let of_stage = |peers: &'a BTreeMap<u32, Peer>, back: Option<&'a BTreeMap<u32, Option<Peer>>>| {
+        let own = |number: u32| match back.and_then(|back| back.get(&number)) {
+            Some(before) => before.as_ref(),
+            None => peers.get(&number),
+        };
+        own(number).or_else(|| own(identity::class(number))).or_else(|| own(identity::CLASS_ANY))
+    };
+    let first = of_stage(&rules.peers, back.map(|back| &back.first));
+    let second = rules.second.as_ref().and_then(|stage| of_stage(&stage.peers, back.map(|back| &back.second)));
+    [first, second]
 }

@@ -1,8 +1,7 @@
 //! Numbers of port sets, by content.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
-use datapath_abi::policy::PortKey;
 use policy::lower::{PortPrefix, PortSet};
 
 use crate::reconcile::mirror::Mirror;
@@ -10,8 +9,8 @@ use crate::reconcile::mirror::Mirror;
 /// The port sets that are in the maps, or in a plan.
 #[derive(Debug, Default)]
 pub(super) struct PortSets {
-    numbers: BTreeMap<PortSet, u32>,
-    taken: BTreeSet<u32>,
+    numbers: BTreeMap<Arc<PortSet>, u32>,
+    contents: BTreeMap<u32, Arc<PortSet>>,
     /// Where to look for a free number.
     next: u32,
 }
@@ -26,8 +25,9 @@ impl PortSets {
         }
         let mut sets = Self::default();
         for (number, content) in contents {
-            sets.numbers.entry(content).or_insert(number);
-            sets.taken.insert(number);
+            let content = Arc::new(content);
+            sets.numbers.entry(content.clone()).or_insert(number);
+            sets.contents.insert(number, content);
         }
         sets
     }
@@ -38,30 +38,24 @@ impl PortSets {
     }
 
     /// Gives a set a number that is in no map and no list.
-    pub(super) fn add(&mut self, set: &PortSet, mirror: &Mirror) -> u32 {
+    pub(super) fn add(&mut self, content: &Arc<PortSet>, mirror: &Mirror) -> u32 {
         loop {
             self.next = self.next.checked_add(1).unwrap_or(1);
             let number = self.next;
-            let first = PortKey { portset: number, ..PortKey::default() };
-            let last = PortKey { portset: number, port: u16::MAX, proto: u8::MAX, length: u8::MAX };
-            if !self.taken.contains(&number) && mirror.ports.range(first..=last).next().is_none() {
-                self.numbers.insert(set.clone(), number);
-                self.taken.insert(number);
+            if !self.contents.contains_key(&number) && mirror.ports_of(number).next().is_none() {
+                self.numbers.insert(content.clone(), number);
+                self.contents.insert(number, content.clone());
                 return number;
             }
         }
     }
 
-    /// Takes a set out of the list again.
-    pub(super) fn remove(&mut self, set: &PortSet) {
-        if let Some(number) = self.numbers.remove(set) {
-            self.taken.remove(&number);
+    /// Takes a number out of the list again.
+    pub(super) fn remove(&mut self, number: u32) {
+        if let Some(content) = self.contents.remove(&number)
+            && self.numbers.get(&content) == Some(&number)
+        {
+            self.numbers.remove(&content);
         }
-    }
-
-    /// Keeps those that something refers to.
-    pub(super) fn retain(&mut self, referenced: &BTreeSet<u32>) {
-        self.numbers.retain(|_, number| referenced.contains(number));
-        self.taken.retain(|number| referenced.contains(number));
     }
 }

@@ -61,6 +61,7 @@ fn what_was_written_is_there_after_a_restart() {
             labels: [("app".to_owned(), "web".to_owned())].into(),
             service_account: "default".into(),
         }],
+        next: 301,
     };
     for durability in [Durability::Process, Durability::Machine] {
         let (state, _) = StateDir::open(&root, durability, BOOT).unwrap();

@@ -36,7 +36,7 @@ pub(super) fn of_mirror(name: &str, mirror: &Arc<Mirror>) -> Lines {
         let entries: Vec<(K, V)> = map.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         Box::new(entries.into_iter().map(move |(key, value)| text(key, value)))
     }
-    let Mirror { endpoints, staged, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation } =
+    let Mirror { endpoints, staged, interfaces, addresses, cidrs, peers, regions, ports, rulesets, generation, .. } =
         &**mirror;
     match name {
         maps::STAGED => own(staged, |slot, [egress, ingress]| {

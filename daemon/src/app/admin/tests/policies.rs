@@ -276,3 +276,33 @@ async fn cluster_policies_and_staged_ones_are_told_like_the_others() {
     let error = ask(&node, "shop", "guard", "ClusterNetworkPolicy").await.unwrap_err();
     assert!(error.message().contains("has no namespace"), "{error}");
 }
+
+/// For each of them what the maps hold less of when it is gone: the only one that the pods it selects have.
+#[tokio::test]
+async fn a_policy_costs_what_the_maps_hold_because_of_it() {
+    let policies = [
+        "policy shop/plain {app=db}\n ingress from {app=web} or 192.0.2.0/24 except 192.0.2.7/32 ports TCP/1-1000, UDP/53",
+        "policy shop/everybody {app=db}\n ingress from {} in {} ports TCP/80\n egress to anyone",
+        "policy shop/closed {app=db}\n ingress none",
+        "policy shop/try {app=db} staged\n ingress from {app=web} ports TCP/5432\n ingress from 192.0.2.0/24",
+        "cluster guard admin 7 {app=db} in {}\n ingress pass from {app=web} in {}\n ingress deny from {} in {} ports TCP/22",
+        "cluster floor baseline 7 {app=db} in {}\n egress deny to 192.0.2.0/24\n egress pass to {app=web} in {}",
+        "cluster try baseline 9 {app=db} in {} staged\n ingress accept from {app=web} in {}\n egress deny to 10.0.0.0/8",
+    ];
+    for text in policies {
+        let node = Node::new(Capacity::default(), SHOP);
+        for policy in list(&node, "").await {
+            let name = policy.policy.unwrap();
+            node.delete(&ObjectKey::Policy(PolicyRef::network_policy(&name.namespace, &name.name)));
+        }
+        node.plan();
+        node.collect();
+        assert_eq!(node.entries(), 0, "nothing else is there");
+        node.apply(text);
+        node.plan();
+        let told = list(&node, "").await;
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0].entries, node.entries(), "{text}");
+        assert_eq!(told[0].entries > 0, !text.contains("none"), "{text}");
+    }
+}
