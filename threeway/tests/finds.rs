@@ -1,5 +1,5 @@
-//! Scenarios that have shown a bug once, each with a sentence at its beginning. `cargo xtask differential`
-//! prints new ones in this form.
+//! Scenarios that have shown a bug once, or would show one that random worlds find too rarely, each with a sentence
+//! at its beginning. `cargo xtask differential` prints new ones in this form.
 
 use std::{fs, path::Path};
 

@@ -1,5 +1,5 @@
 //! `cargo xtask mutants`: breaks the code in named ways and expects the three-way check to notice each of
-//! them. A mutant that survives is a hole in the check.
+//! them, in random worlds or in the scenarios that it keeps. A mutant that survives is a hole in the check.
 //!
 //! All of them are written into one copy of the tree, below the target folder, each behind a number that is
 //! chosen when the check starts: so everything is built once, and nothing of it is in the product.
@@ -8,6 +8,7 @@ mod list;
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -45,14 +46,16 @@ pub(crate) struct Options {
 
 /// The variable by which a mutant is chosen; 0 is none.
 const CHOICE: &str = "BULKHEAD_MUTANT";
+/// Scenarios that the check keeps: bugs that it has found, and what random worlds have too rarely.
+const SCENARIOS: &str = "threeway/testdata";
 /// Name of the check that has mutants in it.
 const BIN: &str = "threeway-mutants";
 
 /// How it ended with one of them.
 #[derive(Debug)]
 enum End {
-    /// Noticed: after how many packets, and who stood alone.
-    Caught(u64, String),
+    /// Noticed: after how many packets or in which scenario, and who stood alone.
+    Caught(String, String),
     /// Not noticed.
     Survived,
 }
@@ -72,16 +75,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let root = Privilege::find()?;
     root.keep_alive();
     let check = build()?;
-    let unbroken = play(&check, 0, options, root)?;
-    if let End::Caught(_, who) = unbroken {
+    if let End::Caught(_, who) = notice(&check, 0, options, root)? {
         bail!("without any mutant the sides differ: {who}");
     }
     println!("{:<28} {:<9} {:>9}  {:>6}  who stood alone", "mutant", "in", "packets", "time");
     let mut survivors = Vec::new();
     for (number, mutant) in &chosen {
         let began = Instant::now();
-        let (packets, who) = match play(&check, *number, options, root)? {
-            End::Caught(packets, who) => (packets.to_string(), who),
+        let (packets, who) = match notice(&check, *number, options, root)? {
+            End::Caught(packets, who) => (packets, who),
             End::Survived => {
                 survivors.push(format!("{} ({})", mutant.name, mutant.breaks));
                 ("survived".to_owned(), String::new())
@@ -95,11 +97,29 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs the check with one mutant.
-fn play(check: &Path, number: usize, options: &Options, root: Privilege) -> anyhow::Result<End> {
+/// Runs the check with one mutant: random worlds, then what is too rare in those.
+fn notice(check: &Path, number: usize, options: &Options, root: Privilege) -> anyhow::Result<End> {
+    let worlds = ["--packets", &options.packets.to_string(), "--seed", &options.seed.to_string()].map(OsString::from);
+    if let caught @ End::Caught(..) = play(check, number, &worlds, root)? {
+        return Ok(caught);
+    }
+    let folder = repo::root().join(SCENARIOS);
+    let files = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut files = files.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+    files.sort();
+    for file in files {
+        if let End::Caught(_, who) = play(check, number, &["--file".into(), file.clone().into()], root)? {
+            let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            return Ok(End::Caught("scenario".to_owned(), format!("{who} ({name})")));
+        }
+    }
+    Ok(End::Survived)
+}
+
+/// Runs the check once.
+fn play(check: &Path, number: usize, arguments: &[OsString], root: Privilege) -> anyhow::Result<End> {
     let mut command = root.command("env");
-    command.arg(format!("{CHOICE}={number}")).arg(check);
-    command.args(["--packets", &options.packets.to_string(), "--seed", &options.seed.to_string()]);
+    command.arg(format!("{CHOICE}={number}")).arg(check).args(arguments);
     // Nobody reads the scenario: it need not be small.
     command.args(["--patience", "0"]).stdin(Stdio::null());
     let shown = run::show(&command);
@@ -110,7 +130,7 @@ fn play(check: &Path, number: usize, options: &Options, root: Privilege) -> anyh
         Some(1) => {
             let packets = text.lines().find_map(|line| line.strip_prefix("the sides differ")).and_then(packets);
             let who = text.lines().find_map(who).unwrap_or("nobody knows who").to_owned();
-            Ok(End::Caught(packets.unwrap_or(0), who))
+            Ok(End::Caught(packets.unwrap_or(0).to_string(), who))
         }
         _ => bail!("`{shown}` failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim()),
     }
