@@ -68,9 +68,9 @@ pub(super) fn build_tests(which: Which<'_>) -> anyhow::Result<Built> {
     for message in Message::parse_stream(std::io::BufReader::new(stdout)) {
         let Message::CompilerArtifact(artifact) = message? else { continue };
         let Some(executable) = artifact.executable else { continue };
-        let is_bin = artifact.target.is_bin();
-        // A binary is built as itself, and as its own tests, which are nobody's concern here.
-        if !(is_bin && artifact.profile.test) {
+        let is_program = artifact.target.is_bin() && !artifact.profile.test;
+        // The tests inside of binaries and libraries, which have the same names, are nobody's concern here.
+        if is_program || artifact.target.is_test() {
             built.insert(artifact.target.name, executable.into());
         }
     }
