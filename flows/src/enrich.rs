@@ -30,10 +30,15 @@ pub trait Context {
     /// past owners may ignore the time.
     fn pod_by_addr(&self, addr: IpAddr, time_ns: u64) -> Option<Arc<PodInfo>>;
 
+    /// The pod of this node that had the slot at `time_ns`.
+    fn pod_by_slot(&self, _slot: u32, _time_ns: u64) -> Option<Arc<PodInfo>> {
+        None
+    }
+
     /// The rule behind a cookie.
     fn rule(&self, cookie: u32) -> Option<Arc<RuleInfo>>;
 
-    /// The policies that isolate whoever has these rules. The generation in `rules` is unique on
+    /// The policies that isolate whoever has these rules; if none does, those whose rules they are. The generation in `rules` is unique on
     /// the node, its rule set may be shared by several endpoints.
     fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>>;
 
@@ -157,9 +162,17 @@ pub fn enrich<C: Context + ?Sized>(
     let join = |addr: Addr, side: usize| {
         let ip = ip(addr);
         let known_as = context.identity(identity[side]);
-        // Whose address a forger has taken is not who has sent it, least of all with equal labels.
-        let forged = side == 0 && matches!(drop_reason, Some(DropReason::InvalidSourceIp | DropReason::Martian));
-        let pod = context.pod_by_addr(ip, alive_ns).filter(|_| !forged).filter(|pod| {
+        // Whose address a forger has taken is not who has sent it, least of all with equal labels. Who has sent what is dropped
+        // where it leaves its pod, the interface tells.
+        let forged = side == 0
+            && matches!(
+                drop_reason,
+                Some(DropReason::InvalidSourceIp | DropReason::InvalidSourceMac | DropReason::Martian)
+            );
+        let sent_here = side == 0 && drop_reason.is_some() && hook == Hook::FromPod && slot[side] != NO_SLOT;
+        let by_slot = if sent_here { context.pod_by_slot(slot[side], time_ns) } else { None };
+        let pod = by_slot.or_else(|| if forged { None } else { context.pod_by_addr(ip, alive_ns) });
+        let pod = pod.filter(|pod| {
             // An address that has gone to another namespace names the wrong pod.
             pod.identity == identity[side] || known_as.as_ref().is_some_and(|known| known.namespace == pod.namespace)
         });
@@ -246,8 +259,8 @@ fn ruling<C: Context + ?Sized>(asked: Asked, context: &C) -> Ruling {
         _ if !local => Ruling::NotAsked,
         // A drop may come before this end's policies were asked.
         Some(_) if rules.0 == 0 => Ruling::NotAsked,
+        Some(reason) if needs_rules(reason) && rules.is_ruled() => isolated(),
         _ if !rules.has(RulesPtr::ISOLATED) => Ruling::Open,
-        Some(reason) if needs_isolation(reason) => isolated(),
         Some(_) => Ruling::NotAsked,
         None => Ruling::Exempt,
     }
@@ -273,8 +286,8 @@ fn staged_ruling<C: Context + ?Sized>(
     }))
 }
 
-/// Whether the datapath drops for this reason only if an end is isolated.
-fn needs_isolation(reason: DropReason) -> bool {
+/// Whether the datapath drops for this reason only if an end is under rules, of whatever kind.
+fn needs_rules(reason: DropReason) -> bool {
     match reason {
         DropReason::Fragment
         | DropReason::ExtensionHeader

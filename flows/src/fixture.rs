@@ -61,6 +61,8 @@ pub struct World {
     pub identities: HashMap<u32, Arc<IdentityInfo>>,
     /// By address.
     pub pods: HashMap<IpAddr, Arc<PodInfo>>,
+    /// By slot.
+    pub slots: HashMap<u32, Arc<PodInfo>>,
     /// By cookie.
     pub rules: HashMap<u32, Arc<RuleInfo>>,
     /// By rule set.
@@ -78,6 +80,10 @@ impl Context for World {
 
     fn pod_by_addr(&self, addr: IpAddr, _time_ns: u64) -> Option<Arc<PodInfo>> {
         self.pods.get(&addr).cloned()
+    }
+
+    fn pod_by_slot(&self, slot: u32, _time_ns: u64) -> Option<Arc<PodInfo>> {
+        self.slots.get(&slot).cloned()
     }
 
     fn rule(&self, cookie: u32) -> Option<Arc<RuleInfo>> {
@@ -136,7 +142,7 @@ fn policy(name: &str) -> Arc<PolicyInfo> {
 /// The world at the head of this file.
 pub fn world() -> World {
     let mut world = World::default();
-    for (namespace, name, address, _, identity, kind) in RESIDENTS {
+    for (namespace, name, address, slot, identity, kind) in RESIDENTS {
         let labels: std::collections::BTreeMap<String, String> =
             [("app".to_owned(), name.to_owned()), ("tier".to_owned(), format!("{name}-tier"))].into();
         let service_account = format!("{name}-sa");
@@ -148,18 +154,19 @@ pub fn world() -> World {
                 service_account: service_account.clone(),
             }),
         );
-        world.pods.insert(
-            address.into(),
-            Arc::new(PodInfo {
-                namespace: namespace.to_owned(),
-                name: format!("{name}-0"),
-                uid: format!("uid-{name}-0"),
-                labels,
-                service_account,
-                workload: (!kind.is_empty()).then(|| Workload { kind: kind.to_owned(), name: name.to_owned() }),
-                identity,
-            }),
-        );
+        let pod = Arc::new(PodInfo {
+            namespace: namespace.to_owned(),
+            name: format!("{name}-0"),
+            uid: format!("uid-{name}-0"),
+            labels,
+            service_account,
+            workload: (!kind.is_empty()).then(|| Workload { kind: kind.to_owned(), name: name.to_owned() }),
+            identity,
+        });
+        if slot != 0 {
+            world.slots.insert(slot, pod.clone());
+        }
+        world.pods.insert(address.into(), pod);
     }
     let rule = |name, direction, index, scope| Arc::new(RuleInfo { policy: policy(name), direction, index, scope });
     world.rules.insert(DB_INGRESS_COOKIE, rule("db-clients", Direction::Ingress, 1, RuleScope::PeersAndPorts));

@@ -163,8 +163,8 @@ pub enum Ruling {
     Allowed(RuleRef),
     /// A rule denies it.
     Denied(RuleRef),
-    /// These policies isolate the pod, and no rule of theirs allows it. Empty if they are gone
-    /// for longer than the daemon remembers.
+    /// These policies isolate the pod, and no rule of theirs allows it; or it is what no rule can be asked about, and
+    /// they have rules for the pod. Empty if they are gone for longer than the daemon remembers.
     Isolated(Arc<[Arc<PolicyInfo>]>),
     /// The pod is isolated and it passed without a rule: traffic of its own node.
     Exempt,

@@ -4,12 +4,15 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use datapath_abi::endpoint::HOST_MAC;
 use serde_json::Value;
 use tests::{
+    frame,
     live::Live,
     manifest::{cluster_policy, namespace, pod, policy, staged},
     node::{Node, PATIENCE, eventually},
-    pod::Pod,
+    packet::{Body, Packet},
+    pod::{IFNAME, Pod},
     traffic::{
         Echo, OPEN,
         Protocol::{Tcp, Udp},
@@ -120,6 +123,36 @@ fn a_pass_by_label_goes_before_a_later_deny_by_address() {
         reaches(&web, &db, 80, Reached::Yes)?;
         reaches(&web, &db, 81, Reached::No)?;
         reaches(&web, &api, 80, Reached::No)?;
+        Ok(())
+    });
+}
+
+/// Rules of a ClusterNetworkPolicy isolate nobody; what they cannot be asked about is dropped all the same, and told.
+#[test]
+fn fragments_that_rules_cannot_be_asked_about_name_the_policy() {
+    trial(|| {
+        let guard = cluster_policy(
+            "guard",
+            &format!(
+                "  tier: Admin\n  priority: 10\n  subject: {{pods: {{podSelector: {{matchLabels: {{app: db}}}}}}}}\n  ingress:\n{}",
+                from("Deny", "web")
+            ),
+        );
+        let node = Node::start(&[("shop.yaml", &shop()), ("guard.yaml", &guard)])?;
+        let [db, api] = node.add_all(["shop/db", "shop/api"])?;
+        let later = |family: usize| {
+            let addr = [api.addresses()[family], db.addresses()[family]];
+            Packet::new([api.mac(), HOST_MAC], addr, Body::Udp { port: [1, 53] }).part(9, 3, false).bytes()
+        };
+        frame::send(&api.sandbox, IFNAME, &[later(0), later(1)])?;
+        let dropped = |flow: &Value| detail(flow, "drop_reason") == "fragment";
+        let both = |found: &[Value]| found.iter().filter(|flow| dropped(flow)).count() == 2;
+        let told = node.bulkhead().flows_when(&["--from-pod", "shop/api"], both)?;
+        for flow in told.iter().filter(|flow| dropped(flow)) {
+            let ingress = detail(flow, "ingress");
+            ensure!(ingress["outcome"] == "ISOLATED" && ingress["isolated_by"][0]["name"] == "guard", "{flow}");
+            ensure!(ingress["isolated_by"].as_array().is_some_and(|all| all.len() == 1), "{flow}");
+        }
         Ok(())
     });
 }

@@ -37,6 +37,8 @@ struct Inner {
     identities: HashMap<u32, Arc<IdentityInfo>>,
     /// Newest owner last.
     owners: HashMap<IpAddr, Vec<Owner>>,
+    /// By slot, newest last.
+    slots: HashMap<u32, Vec<Owner>>,
     /// Addresses by pod, to notice which one has gone.
     held: HashMap<PodKey, BTreeSet<IpAddr>>,
     rules: HashMap<u32, Arc<RuleInfo>>,
@@ -82,6 +84,8 @@ impl Knowledge {
             }
         }
         for view in planner.views(mirror) {
+            let pod = pod_info(planner, &view.pod);
+            own(inner.slots.entry(view.endpoint.slot).or_default(), &pod, now_ns);
             for direction in view.directions {
                 let at = (view.endpoint.slot, direction.direction);
                 match &direction.staged {
@@ -95,7 +99,9 @@ impl Knowledge {
                 if generation != 0 && !inner.isolating.contains_key(&generation) {
                     // What is in force may still be what was compiled before.
                     let table = planner.rule_table(direction.rules.ruleset()).cloned().unwrap_or(direction.table);
-                    let policies = table.isolated_by.iter().map(|policy| inner.policy_info(policy)).collect();
+                    // Of a pod that none isolates, those that have rules: what they cannot be asked about is dropped for their sake.
+                    let policies = if table.is_isolated() { table.isolated_by.clone() } else { table.policies() };
+                    let policies = policies.iter().map(|policy| inner.policy_info(policy)).collect();
                     inner.isolating.insert(generation, policies);
                 }
             }
@@ -108,30 +114,9 @@ impl Knowledge {
 
 impl Inner {
     fn learn_pod(&mut self, planner: &Planner, pod: &Pod, now_ns: u64) {
-        let info = Arc::new(PodInfo {
-            namespace: pod.key.namespace.clone(),
-            name: pod.key.name.clone(),
-            uid: pod.uid.clone(),
-            labels: plain(&pod.labels),
-            service_account: pod.service_account.clone(),
-            workload: pod
-                .workload
-                .as_ref()
-                .map(|workload| Workload { kind: workload.kind.clone(), name: workload.name.clone() }),
-            identity: planner.identity_number(&pod.key).unwrap_or(0),
-        });
+        let info = pod_info(planner, pod);
         for ip in &pod.ips {
-            let owners = self.owners.entry(*ip).or_default();
-            match owners.last_mut() {
-                // The same pod, described better: for its earlier events as well.
-                Some(last) if last.pod.namespace == info.namespace && last.pod.name == info.name => {
-                    last.pod = info.clone();
-                }
-                _ => owners.push(Owner { pod: info.clone(), since_ns: now_ns }),
-            }
-            if owners.len() > FORMER_OWNERS {
-                owners.remove(0);
-            }
+            own(self.owners.entry(*ip).or_default(), &info, now_ns);
         }
         self.held.insert(pod.key.clone(), pod.ips.clone());
     }
@@ -165,18 +150,51 @@ impl Inner {
     }
 }
 
+fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
+    Arc::new(PodInfo {
+        namespace: pod.key.namespace.clone(),
+        name: pod.key.name.clone(),
+        uid: pod.uid.clone(),
+        labels: plain(&pod.labels),
+        service_account: pod.service_account.clone(),
+        workload: pod
+            .workload
+            .as_ref()
+            .map(|workload| Workload { kind: workload.kind.clone(), name: workload.name.clone() }),
+        identity: planner.identity_number(&pod.key).unwrap_or(0),
+    })
+}
+
+/// Notes who has an address or a slot from now on.
+fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) {
+    match owners.last_mut() {
+        // The same pod, described better: for its earlier events as well.
+        Some(last) if last.pod.namespace == pod.namespace && last.pod.name == pod.name => last.pod = pod.clone(),
+        _ => owners.push(Owner { pod: pod.clone(), since_ns: now_ns }),
+    }
+    if owners.len() > FORMER_OWNERS {
+        owners.remove(0);
+    }
+}
+
+/// Who had it then.
+fn owner_at(owners: &[Owner], time_ns: u64) -> Option<Arc<PodInfo>> {
+    let then = owners.iter().rev().find(|owner| owner.since_ns <= time_ns);
+    // Before anybody is known to have had it: the events of a pod whose ADD is under way.
+    then.or_else(|| owners.first()).map(|owner| owner.pod.clone())
+}
+
 impl Context for Knowledge {
     fn identity(&self, number: u32) -> Option<Arc<IdentityInfo>> {
         self.read(|inner| inner.identities.get(&number).cloned())
     }
 
     fn pod_by_addr(&self, addr: IpAddr, time_ns: u64) -> Option<Arc<PodInfo>> {
-        self.read(|inner| {
-            let owners = inner.owners.get(&addr)?;
-            let then = owners.iter().rev().find(|owner| owner.since_ns <= time_ns);
-            // Before anybody is known to have had it: the events of a pod whose ADD is under way.
-            then.or_else(|| owners.first()).map(|owner| owner.pod.clone())
-        })
+        self.read(|inner| owner_at(inner.owners.get(&addr)?, time_ns))
+    }
+
+    fn pod_by_slot(&self, slot: u32, time_ns: u64) -> Option<Arc<PodInfo>> {
+        self.read(|inner| owner_at(inner.slots.get(&slot)?, time_ns))
     }
 
     fn rule(&self, cookie: u32) -> Option<Arc<RuleInfo>> {

@@ -104,17 +104,41 @@ fn a_policy_change_without_a_rule_names_the_isolating_policies() {
 }
 
 #[test]
-fn who_sends_in_anothers_name_is_not_called_by_it() {
-    let named = |reason: DropReason| {
-        let event = FlowEvent { reason: reason as u8, direction: DIRECTION_NONE, ..fixture::denied() };
+fn who_sends_in_anothers_name_is_called_by_its_own() {
+    // eve sends with web's address.
+    let [_, to] = fixture::denied().addr;
+    let [web, _] = fixture::opened().addr;
+    let forged = FlowEvent { addr: [web, to], direction: DIRECTION_NONE, ..fixture::denied() };
+    let named = |reason: DropReason, slot: u32| {
+        let event = FlowEvent { reason: reason as u8, slot: [slot, forged.slot[1]], ..forged };
         let record = record(&event);
         assert!(record.source.known_as.is_some() && record.destination.pod.is_some(), "{reason:?}");
-        record.source.pod.is_some()
+        assert_eq!(record.source.ip, fixture::address(fixture::WEB));
+        record.source.pod_name().to_owned()
     };
-    assert!(named(DropReason::DefaultDeny));
-    assert!(named(DropReason::InvalidSourceMac), "the address may be its own");
-    assert!(!named(DropReason::InvalidSourceIp));
-    assert!(!named(DropReason::Martian));
+    for reason in [DropReason::InvalidSourceIp, DropReason::InvalidSourceMac] {
+        assert_eq!(named(reason, forged.slot[0]), "eve-0", "{reason:?}");
+        assert_eq!(named(reason, 77), "", "a slot that nobody is known to have had: {reason:?}");
+        // Somebody else by now, whose labels are others.
+        assert_eq!(named(reason, 2), "", "{reason:?}");
+    }
+    assert_eq!(named(DropReason::Martian, 0), "", "by the node's stack, from nobody knows whom");
+    let own = FlowEvent { reason: DropReason::DefaultDeny as u8, ..fixture::denied() };
+    assert_eq!(record(&own).source.pod_name(), "eve-0");
+}
+
+#[test]
+fn what_no_rule_can_be_asked_about_names_rules_that_isolate_nobody() {
+    // Under a ClusterNetworkPolicy alone: rules, and not isolated.
+    let rules = RulesPtr::new(10, RulesPtr::HAS_CLASSES, fixture::DB_INGRESS_RULES.ruleset());
+    let ruled = FlowEvent { rules: [0, rules.0], direction: DIRECTION_NONE, ..fixture::denied() };
+    let dropped = record(&FlowEvent { reason: DropReason::Fragment as u8, ..ruled });
+    assert_eq!(names(&dropped.ingress), ["db-clients", "default-deny"]);
+    let other = record(&FlowEvent { reason: DropReason::InvalidSourceIp as u8, ..ruled });
+    assert_eq!(other.ingress, Ruling::Open, "not for their sake");
+    let staged = RulesPtr::new(10, RulesPtr::HAS_STAGED, 0);
+    let event = FlowEvent { rules: [staged.0, rules.0], reason: DropReason::Fragment as u8, ..ruled };
+    assert_eq!(record(&event).egress, Ruling::Open, "rules that only would be");
 }
 
 #[test]

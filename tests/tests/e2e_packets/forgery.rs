@@ -83,6 +83,7 @@ fn what_a_pod_forges_is_dropped_counted_and_told() {
                 // Whoever it says it is: by the interface.
                 ensure!(flow["interface"]["index"] == link["ifindex"], "{what}, by whom: {flow}");
                 ensure!(flow["source"]["namespace"] == "shop", "{what}, by whom: {flow}");
+                ensure!(flow["source"]["pod_name"] == "web", "{what}, by whom: {flow}");
             }
         }
         // The same packet, honestly: the trap works.
