@@ -23,6 +23,7 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   bulkhead-daemon run --source directory:/etc/bulkhead/objects
+  bulkhead-daemon run --source kubernetes --node-name node-1
   bulkhead-daemon run --source directory:./objects --pool 10.244.1.0/24 --pool fd00:10:244:1::/64 \\
       --run-dir /tmp/bh/run --state-dir /tmp/bh/state --metrics off
 
@@ -56,14 +57,9 @@ pub struct Places {
     /// Name of the nftables table for masquerade
     #[arg(long, env = "BULKHEAD_NFT_TABLE", default_value = "bulkhead", value_name = "NAME")]
     pub nft_table: String,
-    /// Range that pods get their addresses from; repeat for a second family or more ranges
-    #[arg(
-        long = "pool",
-        env = "BULKHEAD_POOL",
-        value_delimiter = ',',
-        default_values = ["10.244.0.0/24", "fd00:10:244::/64"],
-        value_name = "CIDR"
-    )]
+    /// Range that pods get their addresses from; repeat for a second family or more ranges [default:
+    /// 10.244.0.0/24 and fd00:10:244::/64; in a cluster what the Node object says in spec.podCIDRs]
+    #[arg(long = "pool", env = "BULKHEAD_POOL", value_delimiter = ',', value_name = "CIDR")]
     pub pools: Vec<IpNetwork>,
 }
 
@@ -71,9 +67,14 @@ pub struct Places {
 #[derive(clap::Args, Debug)]
 pub struct RunArgs {
     /// Where objects (Namespace, Pod, NetworkPolicy) come from: `directory:PATH`, a folder of YAML
-    /// and JSON files that is watched
+    /// and JSON files that is watched; `kubernetes`, the API server of the cluster that the agent runs in as a
+    /// pod; or `kubernetes:KUBECONFIG`, that of a file
     #[arg(long, env = "BULKHEAD_SOURCE", value_name = "SOURCE")]
     pub source: String,
+    /// URL at which the API server is reached instead of the one that the source says: in a cluster without
+    /// kube-proxy nobody may be there to lead to the Service `kubernetes`
+    #[arg(long, env = "BULKHEAD_KUBERNETES_SERVER", value_name = "URL")]
+    pub kubernetes_server: Option<String>,
     /// Places on this node
     #[command(flatten)]
     pub places: Places,

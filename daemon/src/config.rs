@@ -19,8 +19,8 @@ use crate::{
 /// Everything `run` needs to know.
 #[derive(Debug)]
 pub struct Config {
-    /// Folder of objects.
-    pub directory: PathBuf,
+    /// Where objects come from.
+    pub objects: Objects,
     /// As given to `--source`.
     pub source: String,
     /// Sockets.
@@ -31,10 +31,8 @@ pub struct Config {
     pub pin_dir: PathBuf,
     /// Masquerade table.
     pub nft_table: String,
-    /// Addresses of pods.
-    pub pools: Pools,
-    /// The same as ranges.
-    pub ranges: Vec<IpNetwork>,
+    /// Ranges of pods' addresses; `None` in a cluster whose Node object says them.
+    pub ranges: Option<Vec<IpNetwork>>,
     /// This node.
     pub node_name: String,
     /// Its cluster.
@@ -65,6 +63,23 @@ pub struct Config {
     pub log: String,
 }
 
+/// Where objects come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Objects {
+    /// A folder of files.
+    Directory(PathBuf),
+    /// An API server.
+    Kubernetes {
+        /// Says where it is and who we are; `None`: what a pod is given.
+        kubeconfig: Option<PathBuf>,
+        /// Reached at this URL instead.
+        server: Option<http::Uri>,
+    },
+}
+
+/// Ranges of pods' addresses outside of a cluster, when none are given.
+pub const DEFAULT_RANGES: [&str; 2] = ["10.244.0.0/24", "fd00:10:244::/64"];
+
 /// Pauses between two looks for dead sandboxes that make sense, in seconds: up to a day.
 const GC_INTERVALS: RangeInclusive<u64> = 1..=86_400;
 /// Graces of identities' numbers that make sense, in seconds: more than any event is late, and up to a day.
@@ -74,8 +89,13 @@ const IDENTITY_GRACES: RangeInclusive<u64> = 1..=86_400;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Unknown source.
-    #[error("--source {0:?}: want directory:PATH, for example directory:/etc/bulkhead/objects")]
+    #[error("--source {0:?}: want directory:PATH, for example directory:/etc/bulkhead/objects, or kubernetes")]
     Source(String),
+    /// A URL that is none, or of no use.
+    #[error(
+        "--kubernetes-server {0:?}: want a URL, for example https://192.0.2.1:6443, together with --source kubernetes"
+    )]
+    Server(String),
     /// A pool that cannot be.
     #[error("--pool: {0}")]
     Pool(#[from] PoolError),
@@ -116,6 +136,7 @@ impl TryFrom<&RunArgs> for Config {
     fn try_from(args: &RunArgs) -> Result<Self, ConfigError> {
         let RunArgs {
             source,
+            kubernetes_server,
             places: Places { run_dir, state_dir, pin_dir, nft_table, pools: ranges },
             node_name,
             cluster_name,
@@ -133,10 +154,16 @@ impl TryFrom<&RunArgs> for Config {
             log_format,
             log,
         } = args;
-        let directory = source
-            .strip_prefix("directory:")
-            .filter(|path| !path.is_empty())
-            .ok_or_else(|| ConfigError::Source(source.clone()))?;
+        let objects = objects(source, kubernetes_server.as_deref())?;
+        let ranges = match (ranges.as_slice(), &objects) {
+            ([], Objects::Kubernetes { .. }) => None,
+            ([], Objects::Directory(_)) => Some(default_ranges()),
+            (given, _) => Some(given.to_vec()),
+        };
+        // What is wrong with them is told before anything is done.
+        if let Some(ranges) = &ranges {
+            Pools::new(ranges)?;
+        }
         let mut capacities = Capacities::default();
         for setting in map_capacity {
             let syntax = || ConfigError::CapacitySyntax(setting.clone());
@@ -165,14 +192,13 @@ impl TryFrom<&RunArgs> for Config {
             None => policy::identity::Config::default(),
         };
         Ok(Self {
-            directory: PathBuf::from(directory),
+            objects,
             source: source.clone(),
             run_dir: run_dir.clone(),
             state_dir: state_dir.clone(),
             pin_dir: pin_dir.clone(),
             nft_table: nft_table.clone(),
-            pools: Pools::new(ranges)?,
-            ranges: ranges.clone(),
+            ranges,
             node_name: node_name.clone().or_else(host_name).ok_or(ConfigError::NodeName)?,
             cluster_name: cluster_name.clone(),
             metrics: metrics.0,
@@ -208,6 +234,34 @@ pub fn cni_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("cni.sock")
 }
 
+/// [`DEFAULT_RANGES`], parsed.
+pub fn default_ranges() -> Vec<IpNetwork> {
+    DEFAULT_RANGES.iter().map(|range| range.parse().expect("a constant is a range")).collect()
+}
+
+fn objects(source: &str, server: Option<&str>) -> Result<Objects, ConfigError> {
+    let wrong = || ConfigError::Source(source.to_owned());
+    let kubeconfig = match source.split_once(':') {
+        None if source == "kubernetes" => None,
+        Some((_, "")) | None => return Err(wrong()),
+        Some(("kubernetes", path)) => Some(PathBuf::from(path)),
+        Some(("directory", path)) if server.is_none() => return Ok(Objects::Directory(PathBuf::from(path))),
+        Some(("directory", _)) => return Err(ConfigError::Server(server.unwrap_or_default().to_owned())),
+        Some(_) => return Err(wrong()),
+    };
+    let server = match server {
+        None => None,
+        Some(text) => {
+            let uri: http::Uri = text.parse().map_err(|_| ConfigError::Server(text.to_owned()))?;
+            if uri.scheme().is_none() || uri.host().is_none() {
+                return Err(ConfigError::Server(text.to_owned()));
+            }
+            Some(uri)
+        }
+    };
+    Ok(Objects::Kubernetes { kubeconfig, server })
+}
+
 fn host_name() -> Option<String> {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     (!name.is_empty()).then_some(name)
@@ -228,6 +282,32 @@ mod tests {
             Command::Run(args) => Config::try_from(&*args),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_source_is_a_folder_or_an_api_server() {
+        let server = Some("https://192.0.2.1:6443");
+        let kubernetes = |path: Option<&str>, server: Option<&str>| Objects::Kubernetes {
+            kubeconfig: path.map(PathBuf::from),
+            server: server.map(|it| it.parse().unwrap()),
+        };
+        assert_eq!(objects("directory:/o", None).unwrap(), Objects::Directory("/o".into()));
+        assert_eq!(objects("kubernetes", None).unwrap(), kubernetes(None, None));
+        assert_eq!(objects("kubernetes:/c", server).unwrap(), kubernetes(Some("/c"), server));
+        for (source, server) in [
+            ("", None),
+            ("directory", None),
+            ("directory:", None),
+            ("kubernetes:", None),
+            ("consul:x", None),
+            ("directory:/o", server),
+            ("kubernetes", Some("192.0.2.1")),
+            ("kubernetes", Some("")),
+        ] {
+            let error = objects(source, server).unwrap_err().to_string();
+            assert!(error.starts_with("--source") || error.starts_with("--kubernetes-server"), "{source}: {error}");
+        }
+        assert_eq!(config(&[]).unwrap().ranges, Some(default_ranges()));
     }
 
     #[test]

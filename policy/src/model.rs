@@ -26,7 +26,7 @@ pub use port::{PortRange, PortRangeError, Protocol};
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A namespace.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Namespace {
     name: String,
     labels: Labels,
@@ -102,7 +102,7 @@ impl fmt::Display for Workload {
 }
 
 /// A pod.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Pod {
     /// Namespace and name.
     pub key: PodKey,
@@ -224,7 +224,7 @@ impl fmt::Display for PolicyRef {
 }
 
 /// Anything the index takes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Object {
     /// A namespace.
     Namespace(Namespace),

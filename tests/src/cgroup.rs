@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 use crate::owner;
 
 /// Where hierarchies are mounted (cgroups(7)): the one of version 2 itself, those of version 1
@@ -30,19 +32,31 @@ impl Cgroup {
     /// There are no hierarchies.
     pub fn fresh() -> anyhow::Result<Self> {
         anyhow::ensure!(!hierarchies().is_empty(), "no control groups at {ROOT}: mount them");
-        for hierarchy in hierarchies() {
-            for name in owner::names_in(&hierarchy, "") {
-                if owner::is_abandoned(&name) {
-                    let _ = remove(&hierarchy.join(name));
-                }
-            }
-        }
+        sweep();
         Ok(Self { name: owner::fresh_name() })
     }
 
     /// As a path in a hierarchy.
     pub fn path(&self) -> String {
         format!("/{}", self.name)
+    }
+
+    /// Makes it in every hierarchy, free to use the processors and memory that its parent uses (cpuset(7):
+    /// a group of version 1 begins without any).
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn make(&self) -> anyhow::Result<()> {
+        for hierarchy in hierarchies() {
+            let group = hierarchy.join(&self.name);
+            fs::create_dir_all(&group).with_context(|| format!("making {}", group.display()))?;
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let (Ok(parents), Ok(_)) = (fs::read(hierarchy.join(file)), fs::metadata(group.join(file))) {
+                    fs::write(group.join(file), parents).with_context(|| format!("{}/{file}", group.display()))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Where it has been made.
@@ -62,6 +76,17 @@ impl Drop for Cgroup {
                     break;
                 }
                 thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// Removes what runs that died have left.
+pub fn sweep() {
+    for hierarchy in hierarchies() {
+        for name in owner::names_in(&hierarchy, "") {
+            if owner::is_abandoned(&name) {
+                let _ = remove(&hierarchy.join(name));
             }
         }
     }

@@ -1,15 +1,19 @@
 //! A container image made here, for there is no registry to ask: an OCI image layout in a tar
-//! archive, with one layer that holds a static busybox.
+//! archive, with one layer that holds a static busybox and programs like it.
 //!
 //! Formats: OCI image specification 1.0, image-layout.md, manifest.md, config.md.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Name under which a runtime knows it.
+/// Name under which a runtime knows the one of [`write()`].
 pub const NAME: &str = "localhost/bulkhead-test:latest";
 
 /// What a container does that is not told what to do: nothing. So it serves as a sandbox, too.
@@ -20,40 +24,77 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// Writes the archive, for `ctr images import`.
+/// What is in an image: a busybox, and programs that need no library.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    /// Name under which a runtime knows it.
+    pub name: &'a str,
+    /// What a container runs.
+    pub entry_point: &'a [&'a str],
+    /// Programs: their place in the image without the first slash, and where they are now.
+    pub programs: &'a [(&'a str, &'a Path)],
+}
+
+/// Writes the archive of an image with nothing but busybox, for `ctr images import`.
 ///
 /// # Errors
 /// There is no static busybox.
 pub fn write(archive: &Path) -> anyhow::Result<()> {
-    let busybox = find_busybox()?;
-    let layer = layer(&busybox).context("writing the image's layer")?;
-    let config = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "config": {"Entrypoint": ENTRY_POINT, "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-    });
-    let config = config.to_string().into_bytes();
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": descriptor(CONFIG, &config),
-        "layers": [descriptor(LAYER, &layer)],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let mut named = descriptor(MANIFEST, &manifest);
-    named["annotations"] = json!({"io.containerd.image.name": NAME});
-    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]});
+    Image { name: NAME, entry_point: &ENTRY_POINT, programs: &[] }.write(archive)
+}
 
-    let mut tar = tar::Builder::new(Vec::new());
-    file(&mut tar, "oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string().as_bytes(), 0o644)?;
-    file(&mut tar, "index.json", index.to_string().as_bytes(), 0o644)?;
-    for blob in [&manifest, &config, &layer] {
-        let digest = digest(blob);
-        let name = digest.strip_prefix("sha256:").unwrap_or(&digest);
-        file(&mut tar, &format!("blobs/sha256/{name}"), blob, 0o644)?;
+impl Image<'_> {
+    /// Writes the archive, for `ctr images import`.
+    ///
+    /// # Errors
+    /// There is no static busybox, or not one of the programs.
+    pub fn write(&self, archive: &Path) -> anyhow::Result<()> {
+        let layer = self.layer().context("the image's layer")?;
+        let config = json!({
+            "architecture": architecture(),
+            "os": "linux",
+            "config": {"Entrypoint": self.entry_point, "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        });
+        let config = config.to_string().into_bytes();
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(CONFIG, &config),
+            "layers": [descriptor(LAYER, &layer)],
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let mut named = descriptor(MANIFEST, &manifest);
+        named["annotations"] = json!({"io.containerd.image.name": self.name});
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named]});
+
+        let mut tar = tar::Builder::new(BufWriter::new(File::create(archive)?));
+        file(&mut tar, "oci-layout", json!({"imageLayoutVersion": "1.0.0"}).to_string().as_bytes(), 0o644)?;
+        file(&mut tar, "index.json", index.to_string().as_bytes(), 0o644)?;
+        for blob in [&manifest, &config, &layer] {
+            let digest = digest(blob);
+            let name = digest.strip_prefix("sha256:").unwrap_or(&digest);
+            file(&mut tar, &format!("blobs/sha256/{name}"), blob, 0o644)?;
+        }
+        tar.into_inner()?.flush().with_context(|| format!("writing {}", archive.display()))
     }
-    fs::write(archive, tar.into_inner()?).with_context(|| format!("writing {}", archive.display()))
+
+    fn layer(&self) -> anyhow::Result<Vec<u8>> {
+        let mut tar = tar::Builder::new(Vec::new());
+        file(&mut tar, "bin/busybox", &find_busybox()?, 0o755)?;
+        for applet in ["cat", "ip", "nc", "nslookup", "ping", "ps", "sh", "sleep", "wget"] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
+        }
+        for (place, program) in self.programs {
+            let content = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+            file(&mut tar, place, &content, 0o755)?;
+        }
+        Ok(tar.into_inner()?)
+    }
 }
 
 /// A busybox that needs no library.
@@ -70,20 +111,7 @@ fn find_busybox() -> anyhow::Result<Vec<u8>> {
     )
 }
 
-fn layer(busybox: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut tar = tar::Builder::new(Vec::new());
-    file(&mut tar, "bin/busybox", busybox, 0o755)?;
-    for applet in ["cat", "ip", "nc", "ps", "sh", "sleep", "wget"] {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox")?;
-    }
-    tar.into_inner()
-}
-
-fn file(tar: &mut tar::Builder<Vec<u8>>, path: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
+fn file(tar: &mut tar::Builder<impl Write>, path: &str, content: &[u8], mode: u32) -> std::io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mode(mode);
     header.set_size(content.len() as u64);

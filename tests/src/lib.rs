@@ -38,12 +38,14 @@
 //! cgroup      a control group for containers
 //! cri         the runtime's interface, as a kubelet uses it
 //! containerd  a machine with a real containerd, and our daemon as its network
+//! cluster     a Kubernetes cluster: real control plane, kubelets, containerds
 //! ```
 
 pub mod agent;
 pub mod ask;
 pub mod bpffs;
 pub mod cgroup;
+pub mod cluster;
 pub mod containerd;
 pub mod count;
 pub mod cri;

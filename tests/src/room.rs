@@ -34,6 +34,7 @@ mount -t tmpfs -o mode=755 tmpfs /var/lib
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 mkdir /run/pids /run/log
+eval "$FURNITURE"
 echo ready
 exec cat > /dev/null
 "#;
@@ -54,7 +55,16 @@ impl Room {
     /// # Errors
     /// We are not root, or iproute2 or util-linux are missing.
     pub fn new(shared: &[(&Path, &str)]) -> anyhow::Result<Self> {
+        Self::furnished(shared, "")
+    }
+
+    /// The same, and before anything else runs there a script has changed it.
+    ///
+    /// # Errors
+    /// As [`Self::new`], or the script has failed.
+    pub fn furnished(shared: &[(&Path, &str)], script: &str) -> anyhow::Result<Self> {
         let mut unshare = Command::new("unshare");
+        unshare.env("FURNITURE", script);
         unshare.args(["--net", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
         unshare.args(["sh", "-c", FURNISH, "room"]);
         for (folder, place) in shared {
@@ -73,6 +83,11 @@ impl Room {
         BufReader::new(output).read_line(&mut line).context("reading from the room")?;
         ensure!(line == "ready\n", "the room could not be furnished; its error output is above");
         Ok(room)
+    }
+
+    /// A process outside whose network namespace is the room's.
+    pub fn holder(&self) -> u32 {
+        self.holder.id()
     }
 
     /// Where we find what has this path in the room. No part of it may be an absolute symbolic

@@ -4,6 +4,7 @@
 mod bench;
 mod check;
 mod cleanup;
+mod cluster;
 mod demo;
 mod differential;
 mod edges;
@@ -82,6 +83,16 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Have a Kubernetes cluster on this machine: `cargo xtask cluster up`, `kubectl get nodes`, `down`
+    ///
+    /// Real API server, kubelets and containerds, built from their Go modules, in namespaces of their own.
+    /// `cargo xtask cluster help` says more.
+    Cluster {
+        /// Passed to it
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        arguments: Vec<OsString>,
+    },
+
     /// Measure: `cargo xtask bench path --json out.json`
     ///
     /// Builds everything optimised and runs `bulkhead-bench` as root; `cargo xtask bench help` lists
@@ -153,6 +164,7 @@ fn main() -> ExitCode {
         Command::Check { part } => check::run(part),
         Command::Test(options) => return test::run(&options),
         Command::Demo { arguments } => demo::run(&arguments),
+        Command::Cluster { arguments } => cluster::run(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Differential { arguments } => differential::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),

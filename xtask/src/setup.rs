@@ -2,6 +2,7 @@
 //! that and nothing else. What is there already, from wherever, is left alone.
 
 mod apt;
+pub(crate) mod go;
 mod need;
 
 use std::{fs, process::Command};
@@ -30,6 +31,8 @@ pub(crate) enum Purpose {
     Bench,
     /// Run tests on other kernels
     Vm,
+    /// Have a Kubernetes cluster
+    Cluster,
 }
 
 /// The oldest kernel that the programs load on, see docs/kernel-policy.md.
@@ -50,7 +53,8 @@ pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
         Err(_) => println!("  missing  {:<28} compiles and links the programs for the kernel", "eBPF toolchain"),
     }
     let components = missing_components(purpose);
-    if packages.is_empty() && found.is_ok() && components.is_empty() {
+    let lacks_go = matches!(purpose, Purpose::Cluster | Purpose::Test) && !go::report();
+    if packages.is_empty() && found.is_ok() && components.is_empty() && !lacks_go {
         println!("Nothing to install.");
         return Ok(());
     }
@@ -64,6 +68,9 @@ pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
             format!("there is no apt-get here: install what these packages of Debian's hold: {}", packages.join(" "))
         })?;
         apt.install(&packages, Privilege::find()?)?;
+    }
+    if lacks_go {
+        go::install()?;
     }
     for component in components {
         println!("Installing rustup's component {component} (style and lints)");

@@ -8,6 +8,7 @@ use proto::bulkhead::cni::v1 as wire;
 use super::{
     attachments::{AttachmentError, Attachments, Wish},
     engine::{Engine, EngineError},
+    source::{Register, UnknownPod},
 };
 use crate::{
     cni::{
@@ -26,13 +27,14 @@ use crate::{
 pub struct CniHandler {
     attachments: Arc<Attachments>,
     engine: Engine,
+    register: Register,
     metrics: CniMetrics,
 }
 
 impl CniHandler {
     /// On these attachments.
-    pub fn new(attachments: Arc<Attachments>, engine: Engine, metrics: CniMetrics) -> Self {
-        Self { attachments, engine, metrics }
+    pub fn new(attachments: Arc<Attachments>, engine: Engine, register: Register, metrics: CniMetrics) -> Self {
+        Self { attachments, engine, register, metrics }
     }
 }
 
@@ -63,6 +65,7 @@ impl Handler for CniHandler {
             network,
             cni_version,
         };
+        self.register.introduce(&wish.pod).await.map_err(unknown)?;
         let record = self.attachments.add(wish).await.map_err(to_wire)?;
         Ok(made(record).into())
     }
@@ -191,6 +194,16 @@ fn to_wire(error: AttachmentError) -> wire::CniError {
         E::Undo { .. } => (code::IO, "what could be removed has been; call DEL again"),
     };
     wire::CniError { code, msg: error.to_string(), details: details.to_owned() }
+}
+
+/// A kubelet calls ADD again after a while.
+fn unknown(problem: UnknownPod) -> wire::CniError {
+    let details = match &problem {
+        UnknownPod::Absent { .. } => "it may have been deleted, or replaced by one with the same name",
+        UnknownPod::Unanswered { .. } => "its rules depend on them; wait for the API server to be back",
+        UnknownPod::Engine(_) => "the daemon is coming back",
+    };
+    wire::CniError { code: code::TRY_AGAIN, msg: problem.to_string(), details: details.to_owned() }
 }
 
 #[cfg(test)]

@@ -7,5 +7,7 @@ pub mod engine;
 pub mod flows;
 pub mod handler;
 pub mod knowledge;
+mod neighbours;
 pub mod run;
+pub mod source;
 mod takeover;

@@ -37,6 +37,8 @@ use super::{
     flows::{drain, unix_ns},
     handler::CniHandler,
     knowledge::Knowledge,
+    neighbours::Neighbours,
+    source::{self, Register, Source},
     takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
 use crate::{
@@ -51,10 +53,9 @@ use crate::{
         probe::{self, AttachMode},
         sweep::Sweeper,
     },
-    ipam::Owner,
+    ipam::{Owner, Pools},
     net::{Node, changes, filter, host, masquerade, presence::Presence, uplink},
     reconcile::{Capacity, Identities, Planner},
-    source::{SourceEvent, directory},
     state::{self, Durability, IdentityRecord, Opened, StateDir},
     telemetry::{self, CniMetrics},
 };
@@ -85,7 +86,15 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let (state_dir, opened) = StateDir::open(&config.state_dir, Durability::default(), &boot_id)?;
     report_opened(&opened);
     // Before anything on the node is changed: a folder that is not there ends this.
-    let (source, batches) = directory::Directory::watch(&config.directory, directory::Options::default())?;
+    let (source, batches) = Source::open(&config.objects).await?;
+    let ranges = match &config.ranges {
+        Some(given) => given.clone(),
+        None => tokio::select! {
+            ranges = source.ranges(&config.node_name, &state_dir) => ranges?,
+            () = stopped(&mut stop) => return Ok(()),
+        },
+    };
+    let pools = Pools::new(&ranges)?;
 
     // What the kernel can do, and what it holds.
     let mode = match config.attach {
@@ -106,26 +115,27 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     // The node's network.
     let node = Node::own().await?;
-    check_pools(&node, &config.pools, &state_dir, &opened.endpoints).await?;
-    note_gateways(&config.pools, &state_dir)?;
-    host::prepare(&node, &config.pools.gateways()).await?;
-    if let Some(keep) = &config.masquerade {
-        let wanted = masquerade::Masquerade {
-            table: config.nft_table.clone(),
-            pools: config.ranges.clone(),
-            keep: keep.clone(),
-        };
-        masquerade::install(&node, &wanted).await?;
+    check_pools(&node, &pools, &state_dir, &opened.endpoints).await?;
+    note_gateways(&pools, &state_dir)?;
+    host::prepare(&node, &pools.gateways()).await?;
+    let masquerade = config.masquerade.as_ref().map(|keep| masquerade::Masquerade {
+        table: config.nft_table.clone(),
+        pools: ranges.clone(),
+        keep: keep.clone(),
+    });
+    // In a cluster not before other nodes are known: connections to their pods would get another address.
+    if let (Some(wanted), Source::Directory(_)) = (&masquerade, &source) {
+        masquerade::install(&node, wanted).await?;
     }
 
     // What a predecessor has left: taken over, or undone if it was half done.
-    let (allocator, conflicts) = crate::ipam::restore(config.pools.clone(), &state_dir)?;
+    let (allocator, conflicts) = crate::ipam::restore(pools.clone(), &state_dir)?;
     for conflict in conflicts {
         warn!(%conflict, "Address of a record outside of the pools");
     }
     let Taken { records, allocator } =
         take_over(&node, &state_dir, &mut attacher, opened.endpoints, allocator, &mirror).await?;
-    tidy_gateways(&node, &config.pools, &state_dir, &records).await?;
+    tidy_gateways(&node, &pools, &state_dir, &records).await?;
     let alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
     attacher.forget_all_but(&alive);
     // Not before every interface has programs of this version.
@@ -138,7 +148,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));
     let known = opened.identities.identities.iter().map(identity_of);
     let identities = Identities::restore(known, mirror.highest_identity()).resume(opened.identities.next);
-    let mut planner = Planner::new(config.identity.clone(), config.ranges.clone(), identities, capacity.clone());
+    let mut planner = Planner::new(config.identity.clone(), ranges, identities, capacity.clone());
     let own = changes::watch_own_addresses(&node).await?;
     planner.set_host_addresses(own.borrow().clone());
     for record in records.values() {
@@ -181,6 +191,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
     let way_out = way_out(node.clone());
     let guarded = node.clone();
+    let neighbours = Neighbours::new(node.clone(), config.node_name.clone(), masquerade);
+    let register = Register::new(engine.clone(), &source);
     let attachments =
         Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
     let conntrack = Arc::new(Mutex::new(None));
@@ -201,7 +213,11 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     let mut tasks = JoinSet::new();
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
-    tasks.spawn(follow_source(batches, engine.clone(), stop.clone()));
+    let (nodes, known_nodes) = watch::channel(None);
+    tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
+    if let Source::Kubernetes(_) = &source {
+        tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
+    }
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
@@ -218,7 +234,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     // The sockets come last: who connects is served.
     let api = listen(&config.api_socket())?;
     let cni = listen(&config.cni_socket())?;
-    let handler = CniHandler::new(attachments.clone(), engine.clone(), cni_metrics);
+    let handler = CniHandler::new(attachments.clone(), engine.clone(), register, cni_metrics);
     let cni_service = wire::cni_server::CniServer::new(Service::new(Arc::new(handler)));
     let cni_router = Server::builder().add_service(cni_service);
     let api_router = Server::builder()
@@ -410,40 +426,6 @@ fn way_out(node: Node) -> Arc<super::admin::UplinkName> {
             found.ok().flatten().map(|uplink| uplink.name)
         })
     })
-}
-
-async fn follow_source(
-    mut batches: tokio::sync::mpsc::Receiver<Vec<SourceEvent>>,
-    engine: Engine,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let batch = tokio::select! {
-            batch = batches.recv() => batch,
-            () = stopped(&mut stop) => return,
-        };
-        let Some(batch) = batch else { return };
-        let (mut apply, mut delete, mut synced) = (Vec::new(), Vec::new(), false);
-        for event in batch {
-            match event {
-                SourceEvent::Apply(object, origin) => {
-                    info!(object = %object.key(), %origin, "Object taken");
-                    apply.push(object);
-                }
-                SourceEvent::Delete(key) => {
-                    info!(object = %key, "Object gone");
-                    delete.push(key);
-                }
-                SourceEvent::Error(problem) => warn!(error = %problem, "Object refused"),
-                SourceEvent::Resolved(problem) => info!(error = %problem, "Resolved"),
-                SourceEvent::Synced => synced = true,
-            }
-        }
-        let told = engine.objects(apply, delete).and_then(|()| if synced { engine.synced() } else { Ok(()) });
-        if told.is_err() {
-            return;
-        }
-    }
 }
 
 async fn follow_addresses(

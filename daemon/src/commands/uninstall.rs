@@ -6,9 +6,9 @@ use anyhow::{Context, bail};
 
 use crate::{
     args::{Places, UninstallArgs},
-    config::cni_socket,
+    config::{cni_socket, default_ranges},
     ipam::Pools,
-    net::{Node, host, link, masquerade},
+    net::{Node, host, link, masquerade, node_route},
     state,
 };
 
@@ -27,6 +27,7 @@ async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
     let node = Node::own().await?;
     let links = link::host_links(&node).await?;
     // Those of other ranges as well that an agent had before.
+    let pools = if pools.is_empty() { &default_ranges() } else { pools };
     let gateways: BTreeSet<IpAddr> =
         Pools::new(pools)?.gateways().into_iter().chain(state::gateways_in(state_dir)).collect();
     let gateways: Vec<IpAddr> = gateways.into_iter().collect();
@@ -39,6 +40,13 @@ async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
     }
     for gateway in &gateways {
         println!("{verb} address {gateway} from lo");
+    }
+    let routes = node_route::list(&node).await?;
+    for route in &routes {
+        println!("{verb} route to {} by way of {}", route.range, route.gateway);
+        if yes {
+            node_route::remove(&node, *route).await?;
+        }
     }
     println!("{verb} nftables table {nft_table}");
     if yes {

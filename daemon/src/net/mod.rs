@@ -29,6 +29,7 @@ pub mod masquerade;
 pub mod netlink;
 pub mod netns;
 pub mod node;
+pub mod node_route;
 pub mod pod;
 pub mod presence;
 pub mod route;

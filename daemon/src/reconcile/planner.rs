@@ -52,8 +52,10 @@ pub struct Planner {
     /// Pods that run here although the source has forgotten them.
     orphans: BTreeSet<PodKey>,
     endpoints: BTreeMap<u32, LocalEndpoint>,
-    /// Where pods' addresses come from: one in there that nobody has is nobody we know.
+    /// Where pods' addresses come from, of this node and others: one in there that nobody has is nobody we know.
     pools: Vec<IpNetwork>,
+    /// Those of this node.
+    own_pools: Vec<IpNetwork>,
     identities: Identities,
     universe: Universe,
     /// Which number each peer has.
@@ -95,6 +97,7 @@ impl Planner {
             sourced: Claims::default(),
             orphans: BTreeSet::new(),
             endpoints: BTreeMap::new(),
+            own_pools: pools.clone(),
             pools,
             identities,
             universe: Universe::default(),
@@ -156,9 +159,23 @@ impl Planner {
                 self.sourced.put(pod);
                 self.settle_pod(&key)
             }
+            Object::Node(node) => {
+                let touched = self.index.apply(node.into());
+                self.settle_pools();
+                touched
+            }
             other => self.index.apply(other),
         };
         self.dirty.merge(touched);
+    }
+
+    /// The nodes' ranges have changed.
+    fn settle_pools(&mut self) {
+        let others = self.index.nodes().flat_map(|node| &node.pod_ranges).copied();
+        let all: BTreeSet<IpNetwork> = others.chain(self.own_pools.iter().copied()).collect();
+        if !all.iter().eq(&self.pools) {
+            self.pools = all.into_iter().collect();
+        }
     }
 
     /// The source has the object no longer.
@@ -174,6 +191,11 @@ impl Planner {
             ObjectKey::Pod(pod) => {
                 self.sourced.remove(pod);
                 self.settle_pod(pod)
+            }
+            ObjectKey::Node(_) => {
+                let touched = self.index.delete(key);
+                self.settle_pools();
+                touched
             }
             other => self.index.delete(other),
         };

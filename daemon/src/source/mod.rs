@@ -6,6 +6,8 @@
 //!  inotify, clock                         +--> SourceStatus: objects in force, standing errors
 //! ```
 //!
+//! In a cluster the API server takes the place of files: [`kubernetes`].
+//!
 //! [`folder`] decides what a change of files means and does no I/O; [`settle`] decides when a file
 //! is complete and reads no clock; [`directory`] and `scan` are the I/O around them.
 
@@ -17,6 +19,7 @@ use policy::model::{Object, ObjectKey};
 
 pub mod directory;
 pub mod folder;
+pub mod kubernetes;
 mod scan;
 pub mod settle;
 mod watching;
@@ -38,12 +41,13 @@ pub enum SourceEvent {
     Synced,
 }
 
-/// Where an object was read. Prints as `FILE, document 2, item 3 (line 40)`.
+/// Where an object was read. Prints as `FILE, document 2, item 3 (line 40)`, or as what is no file and has no
+/// documents: `API server`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Origin {
     /// Path of the file.
     pub file: String,
-    /// Number of the document in it, from 1.
+    /// Number of the document in it, from 1; 0 if it is no file.
     pub document: usize,
     /// Number of the element, from 1, when the document is a list.
     pub item: Option<usize>,
@@ -53,6 +57,9 @@ pub struct Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.document == 0 {
+            return f.write_str(&self.file);
+        }
         write!(f, "{}, document {}", self.file, self.document)?;
         if let Some(item) = self.item {
             write!(f, ", item {item}")?;

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnetwork::IpNetwork;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -25,6 +26,7 @@ const ENDPOINTS: &str = "endpoints";
 const IDENTITIES: &str = "identities.json";
 const CURSORS: &str = "cursors.json";
 const GATEWAYS: &str = "gateways.json";
+const RANGES: &str = "ranges.json";
 const CORRUPT: &str = "corrupt";
 pub(super) const TOMBSTONES: &str = "tombstones";
 
@@ -182,6 +184,22 @@ impl StateDir {
             return Ok(());
         }
         self.write(&self.root.join(GATEWAYS), &gateways)
+    }
+
+    /// The ranges of pods' addresses that the API server has told last; none is fine.
+    pub fn ranges(&self) -> Result<Vec<IpNetwork>, StateError> {
+        match self.read(&self.root.join(RANGES))? {
+            Loaded::Found(Stored { content, .. }) => Ok(content),
+            Loaded::Missing | Loaded::Corrupt(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Remembers them, for a start while the API server is away. Writes only what is new.
+    pub fn put_ranges(&self, ranges: &[IpNetwork]) -> Result<(), StateError> {
+        if self.ranges()? == ranges {
+            return Ok(());
+        }
+        self.write(&self.root.join(RANGES), &ranges)
     }
 
     fn write<T: Serialize>(&self, path: &Path, content: &T) -> Result<(), StateError> {

@@ -8,6 +8,7 @@
 //!     identities.json             number -> what it stands for
 //!     cursors.json                addresses handed out last
 //!     gateways.json               addresses that were put on lo
+//!     ranges.json                 ranges of pods' addresses as the API server has told them
 //!     tombstones/*.del            written by the plugin
 //!     corrupt/                    what could not be read, moved aside
 //! ```

@@ -43,7 +43,7 @@ impl fmt::Display for Tier {
 /// Of two in one tier the one with the lower [`Self::priority`] is asked first; of two with the same
 /// priority the one whose name comes first in byte order. The API leaves that open ("the
 /// implementation can apply any of the matching policies"); ours is the same on every node and in every run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ClusterNetworkPolicy {
     /// Name. It has no namespace.
     pub name: String,
@@ -110,7 +110,7 @@ impl fmt::Display for Subject {
 }
 
 /// One rule of a ClusterNetworkPolicy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ClusterRule {
     /// Name, if its author gave it one. Names nothing twice only if the author saw to it.
     pub name: Option<String>,

@@ -55,7 +55,7 @@ impl Precedence {
 }
 
 /// A network policy.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct NetworkPolicy {
     /// Namespace: it selects pods of this one only.
     pub namespace: String,
@@ -100,7 +100,7 @@ impl NetworkPolicy {
 }
 
 /// One rule of one direction: traffic with one of the peers *and* on one of the ports.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Rule {
     /// `from` or `to`.
     pub peers: Peers,
@@ -109,7 +109,7 @@ pub struct Rule {
 }
 
 /// `from` or `to` of a rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Peers {
     /// Missing or empty: everybody, outside the cluster too.
     Anyone,
@@ -139,7 +139,7 @@ impl From<Vec<Peer>> for Peers {
 }
 
 /// One peer of a rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Peer {
     /// Pods, by their labels and the labels of their namespace. A missing podSelector beside a
     /// namespaceSelector is the empty selector.
@@ -158,7 +158,7 @@ pub enum Peer {
 }
 
 /// Namespaces of a peer.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum NamespaceScope {
     /// No namespaceSelector: the policy's own namespace.
     Own,
@@ -167,7 +167,7 @@ pub enum NamespaceScope {
 }
 
 /// `ports` of a rule.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Ports {
     /// Missing or empty: every port of every protocol, also of those without ports.
     All,

@@ -7,7 +7,7 @@ use super::Purpose;
 use crate::run;
 
 /// Oldest rustc that compiles us: `rust-version` in Cargo.toml.
-pub(super) const RUSTC_FLOOR: (u32, u32) = (1, 88);
+pub(super) const RUSTC_FLOOR: (u32, u32) = (1, 89);
 
 /// One package.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +40,7 @@ impl fmt::Display for Probe {
     }
 }
 
-use Purpose::{Bench, Build, Demo, Fuzz, Test, Vm};
+use Purpose::{Bench, Build, Cluster, Demo, Fuzz, Test, Vm};
 
 /// The kernels of tests/kernels.toml are for this architecture.
 const VM: &[Purpose] = if cfg!(target_arch = "x86_64") { &[Vm, Test] } else { &[] };
@@ -50,7 +50,7 @@ const NEEDS: &[Need] = &[
         package: "build-essential",
         probe: Probe::Program("cc"),
         why: "links what Rust compiles",
-        purposes: &[Build, Demo, Test, Fuzz, Bench, Vm],
+        purposes: &[Build, Demo, Test, Fuzz, Bench, Vm, Cluster],
     },
     Need { package: "g++", probe: Probe::Program("c++"), why: "compiles libFuzzer", purposes: &[Test, Fuzz] },
     Need {
@@ -63,13 +63,13 @@ const NEEDS: &[Need] = &[
         package: "iproute2",
         probe: Probe::Program("ip"),
         why: "makes throwaway network namespaces to test in",
-        purposes: &[Demo, Test, Bench, Vm],
+        purposes: &[Demo, Test, Bench, Vm, Cluster],
     },
     Need {
         package: "nftables",
         probe: Probe::Program("nft"),
         why: "the daemon masquerades with it what pods send to the world",
-        purposes: &[Demo, Test, Bench, Vm],
+        purposes: &[Demo, Test, Bench, Vm, Cluster],
     },
     Need {
         package: "containerd",
@@ -81,19 +81,25 @@ const NEEDS: &[Need] = &[
         package: "runc",
         probe: Probe::Program("runc"),
         why: "starts the containers for containerd",
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Test, Bench, Cluster],
     },
     Need {
         package: "busybox-static",
         probe: Probe::Program("busybox"),
         why: "all the software there is in the test containers' image",
-        purposes: &[Demo, Test, Bench],
+        purposes: &[Demo, Test, Bench, Cluster],
     },
     Need {
         package: "containernetworking-plugins",
         probe: Probe::File("/usr/lib/cni/ptp"),
         why: "containerd calls its loopback plugin; benchmarks compare with the others",
-        purposes: &[Test, Bench],
+        purposes: &[Test, Bench, Cluster],
+    },
+    Need {
+        package: "iptables",
+        probe: Probe::Program("iptables"),
+        why: "kube-proxy and hostPorts of the test cluster",
+        purposes: &[Test, Cluster],
     },
     Need {
         package: "qemu-system-x86",

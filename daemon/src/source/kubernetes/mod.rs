@@ -1,0 +1,384 @@
+//! Watches the API server: one watch for each kind of object. What it tells is decided by [`shelf`]; here
+//! is the I/O around it.
+//!
+//! ```text
+//!  Namespace, Pod, Node, NetworkPolicy, ClusterNetworkPolicy
+//!      | a watch each: list, then changes; listed again when the server has forgotten where we were
+//!      v
+//!  typed object --objects--> model --shelf (per kind)--> [SourceEvent] --channel--> policy index
+//! ```
+//!
+//! Objects are turned into the model one by one as they come, and what policy does not need of them is dropped at
+//! once: no second copy of the cluster is held here. While the server is away what was told last holds.
+
+mod shelf;
+
+use std::{collections::BTreeMap, fmt::Debug, future::Future, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{ApiResource, DynamicObject, GroupVersionKind},
+    runtime::{WatchStreamExt as _, watcher},
+};
+use objects::{ObjectName, Outcome, Problem};
+use policy::model::{self, Object, ObjectKey, PodKey, PolicyRef};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{debug, info};
+
+use self::shelf::{PLACE, Refused, Shelf, Told};
+use super::{SourceError, SourceEvent, SourceProblem, SourceStatus};
+
+/// Batches that wait for the consumer at most.
+const BATCHES: usize = 16;
+/// Things told by watches that wait at most, and are taken together at most.
+const TOLD: usize = 1024;
+/// Pause before a kind that the server does not have is looked for again.
+const NO_SUCH_KIND: Duration = Duration::from_secs(30);
+
+/// What is watched.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Kind {
+    Namespace,
+    Pod,
+    Node,
+    NetworkPolicy,
+    ClusterNetworkPolicy,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Namespace, Self::Pod, Self::Node, Self::NetworkPolicy, Self::ClusterNetworkPolicy];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::Pod => "Pod",
+            Self::Node => "Node",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+        }
+    }
+}
+
+/// Turns an object of the server into one of the model, or says what is wrong with it.
+type Convert<K> = fn(&K) -> Result<Object, Vec<Problem>>;
+
+/// What a watch says of its kind.
+#[derive(Debug)]
+enum Report {
+    Told(Told),
+    /// The server does not answer, or refuses; with its reason.
+    Trouble(String),
+}
+
+/// The API server, watched. Watching ends when this is dropped.
+pub struct Kubernetes {
+    status: watch::Receiver<Arc<SourceStatus>>,
+    client: Client,
+    _watches: JoinSet<()>,
+}
+
+impl Debug for Kubernetes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kubernetes").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Starts to watch. The batch with which all is told that there was at the start ends with
+    /// [`SourceEvent::Synced`].
+    pub fn watch(client: Client) -> (Self, mpsc::Receiver<Vec<SourceEvent>>) {
+        let (reports, desk) = mpsc::channel(TOLD);
+        let (events, receiver) = mpsc::channel(BATCHES);
+        let (status_sender, status) = watch::channel(Arc::default());
+        let mut watches = JoinSet::new();
+        let all = Api::<DynamicObject>::all_with;
+        let resource =
+            |group, version, kind: Kind| ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str()));
+        let network = all(client.clone(), &resource("networking.k8s.io", "v1", Kind::NetworkPolicy));
+        let cluster = resource("policy.networking.k8s.io", "v1alpha2", Kind::ClusterNetworkPolicy);
+        let cluster = all(client.clone(), &cluster);
+        watches.spawn(follow(Kind::Namespace, Api::all(client.clone()), namespace, reports.clone()));
+        watches.spawn(follow(Kind::Pod, Api::all(client.clone()), pod, reports.clone()));
+        watches.spawn(follow(Kind::Node, Api::all(client.clone()), node, reports.clone()));
+        watches.spawn(follow(Kind::NetworkPolicy, network, policy, reports.clone()));
+        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, policy, reports));
+        watches.spawn(Desk::default().run(desk, events, status_sender));
+        (Self { status, client, _watches: watches }, receiver)
+    }
+
+    /// What is in force and what stands wrong, for who wants to be told of changes. Of objects there are the
+    /// policies only: pods are many, and where they were read is no question.
+    pub fn status_receiver(&self) -> watch::Receiver<Arc<SourceStatus>> {
+        self.status.clone()
+    }
+
+    /// The pod of this name as the server knows it now; `None` if there is none.
+    ///
+    /// # Errors
+    /// The server does not answer, or the pod is none that we understand.
+    pub async fn pod(&self, key: &PodKey) -> Result<Option<Found>, AskError> {
+        let what = || format!("Pod {key}");
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let Some(found) = ask(api.get_opt(&key.name).await, what)? else { return Ok(None) };
+        let mirrors = found.annotations().get(MIRROR).cloned();
+        let pod = objects::pod::pod(&found).map_err(|problems| AskError::refused(what(), &problems))?;
+        Ok(Some(Found { pod, mirrors }))
+    }
+
+    /// The node of this name as the server knows it now; `None` if there is none.
+    ///
+    /// # Errors
+    /// The server does not answer, or the node is none that we understand.
+    pub async fn node(&self, name: &str) -> Result<Option<model::Node>, AskError> {
+        let what = || format!("Node {name}");
+        let api: Api<Node> = Api::all(self.client.clone());
+        let Some(found) = ask(api.get_opt(name).await, what)? else { return Ok(None) };
+        objects::cluster_node::node(&found).map(Some).map_err(|problems| AskError::refused(what(), &problems))
+    }
+}
+
+/// Annotation of the object that stands for a static pod, with the pod's own UID (Kubernetes documentation,
+/// "Well-Known Labels, Annotations and Taints").
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A pod that was asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The pod.
+    pub pod: model::Pod,
+    /// The UID of the static pod that it stands for.
+    pub mirrors: Option<String>,
+}
+
+/// What the API server cannot tell.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// It does not answer, or refuses.
+    #[error("asking the API server for {what}: {reason}")]
+    NoAnswer {
+        /// What was asked for.
+        what: String,
+        /// Why there is no answer.
+        reason: String,
+    },
+    /// It has one that we do not understand.
+    #[error("{what}: {reason}")]
+    Refused {
+        /// What was asked for.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl AskError {
+    fn refused(what: String, problems: &[Problem]) -> Self {
+        let reason = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        Self::Refused { what, reason }
+    }
+}
+
+fn ask<T>(answer: kube::Result<T>, what: impl FnOnce() -> String) -> Result<T, AskError> {
+    answer.map_err(|error| AskError::NoAnswer { what: what(), reason: whole(&error) })
+}
+
+/// Watches one kind for ever, and reports.
+fn follow<K>(
+    kind: Kind,
+    api: Api<K>,
+    convert: Convert<K>,
+    reports: mpsc::Sender<(Kind, Report)>,
+) -> impl Future<Output = ()> + Send
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    async move {
+        let mut watched = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        loop {
+            let report = match watched.try_next().await {
+                Ok(None) => return,
+                Ok(Some(event)) => match told(kind, event, convert) {
+                    Some(told) => Report::Told(told),
+                    None => continue,
+                },
+                Err(error) if is_unknown_kind(&error) => {
+                    if reports.send((kind, Report::Told(Told::NoSuchKind))).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(NO_SUCH_KIND).await;
+                    continue;
+                }
+                Err(error) => Report::Trouble(whole(&error)),
+            };
+            if reports.send((kind, report)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn told<K: Resource>(kind: Kind, event: watcher::Event<K>, convert: Convert<K>) -> Option<Told> {
+    Some(match event {
+        watcher::Event::Init => Told::ListBegins,
+        watcher::Event::InitDone => Told::ListEnds,
+        watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+            Told::Present(Box::new(convert(&object).map_err(|problems| Refused {
+                key: key(kind, &object),
+                name: ObjectName {
+                    kind: kind.as_str().to_owned(),
+                    namespace: object.namespace(),
+                    name: object.meta().name.clone(),
+                },
+                problems,
+            })))
+        }
+        watcher::Event::Delete(object) => Told::Gone(key(kind, &object)?),
+    })
+}
+
+/// What names an object. Every one that a server has has a name.
+fn key<K: Resource>(kind: Kind, object: &K) -> Option<ObjectKey> {
+    let name = object.meta().name.clone()?;
+    let namespace = object.meta().namespace.clone().unwrap_or_default();
+    Some(match kind {
+        Kind::Namespace => ObjectKey::Namespace(name),
+        Kind::Node => ObjectKey::Node(name),
+        Kind::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
+        Kind::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
+        Kind::ClusterNetworkPolicy => ObjectKey::Policy(PolicyRef::cluster(name)),
+    })
+}
+
+fn namespace(object: &Namespace) -> Result<Object, Vec<Problem>> {
+    objects::namespace::namespace(object).map(Object::Namespace)
+}
+
+fn pod(object: &Pod) -> Result<Object, Vec<Problem>> {
+    objects::pod::pod(object).map(Object::Pod)
+}
+
+fn node(object: &Node) -> Result<Object, Vec<Problem>> {
+    objects::cluster_node::node(object).map(Object::Node)
+}
+
+/// Policies are read as a file with them would be: a field that we do not know would be passed over by a
+/// type, and then the policy would mean something else than its author thinks.
+fn policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+    let text = serde_json::to_vec(object).unwrap_or_default();
+    let mut read = objects::parse_documents(PLACE, &text);
+    match read.pop().map(|document| document.outcome) {
+        Some(Outcome::Object(object)) => Ok(*object),
+        Some(Outcome::Refused(error)) => Err(error.problems),
+        // The server was asked for this kind, and an object of it says so.
+        Some(Outcome::Skipped { .. }) | None => Err(Vec::new()),
+    }
+}
+
+/// The server has no such kind: its definition is not installed.
+fn is_unknown_kind(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
+    }
+}
+
+/// An error with all its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Where the reports of all watches come together.
+#[derive(Default)]
+struct Desk {
+    shelves: BTreeMap<Kind, Shelf>,
+    /// What is wrong with watches.
+    troubles: BTreeMap<Kind, SourceError>,
+    synced: bool,
+}
+
+impl Desk {
+    async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<(Kind, Report)>,
+        events: mpsc::Sender<Vec<SourceEvent>>,
+        status: watch::Sender<Arc<SourceStatus>>,
+    ) {
+        self.shelves = Kind::ALL.into_iter().map(|kind| (kind, Shelf::default())).collect();
+        let mut waiting = Vec::new();
+        while reports.recv_many(&mut waiting, TOLD).await > 0 {
+            let mut batch = Vec::new();
+            let mut news = false;
+            for (kind, report) in waiting.drain(..) {
+                news |= kind >= Kind::NetworkPolicy;
+                match report {
+                    Report::Told(told) => {
+                        batch.extend(self.troubles.remove(&kind).map(SourceEvent::Resolved));
+                        if let Some(shelf) = self.shelves.get_mut(&kind) {
+                            shelf.take(told, &mut batch);
+                        }
+                    }
+                    Report::Trouble(reason) => self.trouble(kind, reason, &mut batch),
+                }
+            }
+            if !self.synced && self.shelves.values().all(Shelf::is_synced) {
+                self.synced = true;
+                info!("All objects have been read from the API server");
+                batch.push(SourceEvent::Synced);
+            }
+            news |= batch
+                .iter()
+                .any(|event| matches!(event, SourceEvent::Error(_) | SourceEvent::Resolved(_) | SourceEvent::Synced));
+            if news {
+                status.send_replace(Arc::new(self.status()));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            debug!(events = batch.len(), "The API server has told");
+            if events.send(batch).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn trouble(&mut self, kind: Kind, reason: String, batch: &mut Vec<SourceEvent>) {
+        let kept = self.shelves.get(&kind).map_or(0, |shelf| shelf.keys().count());
+        let error = SourceError {
+            place: format!("{PLACE}, {}", kind.as_str()),
+            key: None,
+            problem: SourceProblem::Unreadable(reason),
+            kept,
+        };
+        if self.troubles.get(&kind) != Some(&error) {
+            batch.extend(self.troubles.insert(kind, error.clone()).map(SourceEvent::Resolved));
+            batch.push(SourceEvent::Error(error));
+        }
+    }
+
+    fn status(&self) -> SourceStatus {
+        let policies = [Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
+        let keys = policies.iter().filter_map(|kind| self.shelves.get(kind)).flat_map(Shelf::keys);
+        let standing = self.shelves.values().flat_map(Shelf::errors).chain(self.troubles.values());
+        SourceStatus {
+            synced: self.synced,
+            objects: keys.map(|key| (key.clone(), shelf::origin())).collect(),
+            errors: standing.cloned().collect(),
+        }
+    }
+}
