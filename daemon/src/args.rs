@@ -63,6 +63,17 @@ pub struct Places {
     pub pools: Vec<IpNetwork>,
 }
 
+/// Where a container runtime looks for what it needs. The same for `run` and `uninstall`.
+#[derive(clap::Args, Debug, Clone)]
+pub struct Runtime {
+    /// Folder of the container runtime's CNI plugins
+    #[arg(long, env = "BULKHEAD_CNI_BIN_DIR", default_value = "/opt/cni/bin", value_name = "DIR")]
+    pub cni_bin_dir: PathBuf,
+    /// Folder of its network configurations
+    #[arg(long, env = "BULKHEAD_CNI_CONF_DIR", default_value = "/etc/cni/net.d", value_name = "DIR")]
+    pub cni_conf_dir: PathBuf,
+}
+
 /// Flags of `run`.
 #[derive(clap::Args, Debug)]
 pub struct RunArgs {
@@ -78,6 +89,13 @@ pub struct RunArgs {
     /// Places on this node
     #[command(flatten)]
     pub places: Places,
+    /// Put the plugin and the network's configuration where the container runtime looks for them, once pods can be
+    /// served
+    #[arg(long, env = "BULKHEAD_INSTALL", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub install: bool,
+    /// Places of the container runtime
+    #[command(flatten)]
+    pub runtime: Runtime,
     /// Name of this node in flows and metrics [default: the host's name]
     #[arg(long, env = "BULKHEAD_NODE_NAME", value_name = "NAME")]
     pub node_name: Option<String>,
@@ -134,6 +152,9 @@ pub struct UninstallArgs {
     /// Places on this node
     #[command(flatten)]
     pub places: Places,
+    /// Places of the container runtime
+    #[command(flatten)]
+    pub runtime: Runtime,
     /// Do it; without this only says what would be removed
     #[arg(long)]
     pub yes: bool,

@@ -11,7 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use crate::{
-    args::{Attach, LogFormat, Places, RunArgs},
+    args::{Attach, LogFormat, Places, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
     ipam::{PoolError, Pools},
 };
@@ -33,6 +33,8 @@ pub struct Config {
     pub nft_table: String,
     /// Ranges of pods' addresses; `None` in a cluster whose Node object says them.
     pub ranges: Option<Vec<IpNetwork>>,
+    /// Where the plugin and its configuration are to be put; `None`: nowhere.
+    pub install: Option<Install>,
     /// This node.
     pub node_name: String,
     /// Its cluster.
@@ -75,6 +77,22 @@ pub enum Objects {
         /// Reached at this URL instead.
         server: Option<http::Uri>,
     },
+}
+
+/// Where a container runtime looks for plugins and networks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Install {
+    /// Programs.
+    pub bin_dir: PathBuf,
+    /// Configurations.
+    pub conf_dir: PathBuf,
+}
+
+impl From<&Runtime> for Install {
+    fn from(runtime: &Runtime) -> Self {
+        let Runtime { cni_bin_dir, cni_conf_dir } = runtime;
+        Self { bin_dir: cni_bin_dir.clone(), conf_dir: cni_conf_dir.clone() }
+    }
 }
 
 /// Ranges of pods' addresses outside of a cluster, when none are given.
@@ -138,6 +156,8 @@ impl TryFrom<&RunArgs> for Config {
             source,
             kubernetes_server,
             places: Places { run_dir, state_dir, pin_dir, nft_table, pools: ranges },
+            install,
+            runtime,
             node_name,
             cluster_name,
             metrics,
@@ -173,7 +193,14 @@ impl TryFrom<&RunArgs> for Config {
         if *mtu != 0 && !(1280..=65_535).contains(mtu) {
             return Err(ConfigError::Mtu(*mtu));
         }
-        for (flag, path) in [("--run-dir", run_dir), ("--state-dir", state_dir), ("--pin-dir", pin_dir)] {
+        let Runtime { cni_bin_dir, cni_conf_dir } = runtime;
+        for (flag, path) in [
+            ("--run-dir", run_dir),
+            ("--state-dir", state_dir),
+            ("--pin-dir", pin_dir),
+            ("--cni-bin-dir", cni_bin_dir),
+            ("--cni-conf-dir", cni_conf_dir),
+        ] {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative { flag, path: path.clone() });
             }
@@ -199,6 +226,7 @@ impl TryFrom<&RunArgs> for Config {
             pin_dir: pin_dir.clone(),
             nft_table: nft_table.clone(),
             ranges,
+            install: install.then(|| Install::from(runtime)),
             node_name: node_name.clone().or_else(host_name).ok_or(ConfigError::NodeName)?,
             cluster_name: cluster_name.clone(),
             metrics: metrics.0,

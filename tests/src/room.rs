@@ -178,6 +178,11 @@ pub struct Process {
 }
 
 impl Process {
+    /// What it was called when it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Fails if it has ended, with the end of its log.
     pub fn must_run(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {

@@ -36,6 +36,7 @@ use super::{
     engine::Engine,
     flows::{drain, unix_ns},
     handler::CniHandler,
+    install::{self, Installation},
     knowledge::Knowledge,
     neighbours::Neighbours,
     source::{self, Register, Source},
@@ -218,6 +219,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     if let Source::Kubernetes(_) = &source {
         tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
     }
+    let installation = Installation::of(&config);
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
@@ -255,6 +257,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
             error!(%error, "API server ended");
         }
     });
+    if let Some(installation) = installation {
+        tasks.spawn(install::when_ready(installation, engine.clone(), stop.clone()));
+    }
     info!(
         node = %config.node_name, source = %config.source, attach = mode.name(),
         started_in_ms = started.elapsed().as_millis() as u64, "Bulkhead runs"

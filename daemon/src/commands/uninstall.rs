@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
 use anyhow::{Context, bail};
 
 use crate::{
+    app::install,
     args::{Places, UninstallArgs},
-    config::{cni_socket, default_ranges},
+    config::{Install, cni_socket, default_ranges},
     ipam::Pools,
     net::{Node, host, link, masquerade, node_route},
     state,
@@ -15,14 +16,19 @@ use crate::{
 /// Says what would be removed, or removes it.
 pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(remove(&args.places, args.yes))
+    runtime.block_on(remove(&args.places, &Install::from(&args.runtime), args.yes))
 }
 
-async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
+async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result<()> {
     let Places { run_dir, state_dir, pin_dir, nft_table, pools } = places;
     let socket = cni_socket(run_dir);
     if std::os::unix::net::UnixStream::connect(&socket).is_ok() {
         bail!("a daemon answers at {}: stop it first", socket.display());
+    }
+    // First of all: without it the runtime starts no pod here any more.
+    let verb = if yes { "removing" } else { "would remove" };
+    for path in install::remove(runtime, !yes).context("taking the plugin away from the runtime")? {
+        println!("{verb} {}", path.display());
     }
     let node = Node::own().await?;
     let links = link::host_links(&node).await?;
@@ -31,7 +37,6 @@ async fn remove(places: &Places, yes: bool) -> anyhow::Result<()> {
     let gateways: BTreeSet<IpAddr> =
         Pools::new(pools)?.gateways().into_iter().chain(state::gateways_in(state_dir)).collect();
     let gateways: Vec<IpAddr> = gateways.into_iter().collect();
-    let verb = if yes { "removing" } else { "would remove" };
     for found in &links {
         println!("{verb} link {} ({})", found.name, found.alias);
         if yes {

@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// A setting that could not be read or written.
@@ -31,17 +32,25 @@ pub enum Outcome {
     Absent,
 }
 
-const ROOT: &str = "/proc/sys/net";
+/// Where they are: in a container /proc/sys cannot be written to, and has another place where it can.
+/// Either is that of the network namespace of whoever looks (proc(5), /proc/sys/net).
+fn root() -> &'static Path {
+    static ROOT: OnceLock<&'static Path> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let mounted = Path::new("/host/proc/sys/net");
+        if mounted.is_dir() { mounted } else { Path::new("/proc/sys/net") }
+    })
+}
 
 /// Sets `name` (as in "ipv4/ip_forward") to `value`. Interface names may be part of it, they hold no
 /// slash; but `.` needs no care here, unlike in sysctl(8).
 pub fn set(name: &str, value: &str) -> Result<Outcome, SysctlError> {
-    set_below(Path::new(ROOT), name, value)
+    set_below(root(), name, value)
 }
 
 /// Reads a setting; `None` if the kernel does not have it.
 pub fn get(name: &str) -> Result<Option<String>, SysctlError> {
-    get_at(&Path::new(ROOT).join(name))
+    get_at(&root().join(name))
 }
 
 fn set_below(root: &Path, name: &str, value: &str) -> Result<Outcome, SysctlError> {
@@ -88,7 +97,7 @@ pub fn enable_forwarding(families: Families) -> Result<(), SysctlError> {
         set("ipv6/conf/lo/disable_ipv6", "0")?;
     }
     if families.v6 && get("ipv6/conf/all/forwarding")?.is_some_and(|now| now != "1") {
-        let conf = Path::new(ROOT).join("ipv6/conf");
+        let conf = root().join("ipv6/conf");
         let listed = fs::read_dir(&conf)
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
             .map_err(|source| SysctlError { path: conf, step: "list", source })?;

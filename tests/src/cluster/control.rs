@@ -176,7 +176,6 @@ impl Control {
     fn start_parts(&mut self) -> anyhow::Result<()> {
         let pki = |file: &str| format!("/run/kubernetes/pki/{file}");
         let families = self.families;
-        let (v4, v6) = layout::underlay(layout::CONTROL);
         let services = families.list(layout::SERVICE_RANGES.0, layout::SERVICE_RANGES.1);
         self.begin(
             "etcd",
@@ -190,6 +189,52 @@ impl Control {
                 ("unsafe-no-fsync", "true"),
             ],
         )?;
+        self.start_api_server()?;
+        let kubeconfig = "/run/kubernetes/controller-manager.conf";
+        let mut flags = vec![
+            ("kubeconfig", kubeconfig.to_owned()),
+            ("authentication-kubeconfig", kubeconfig.to_owned()),
+            ("authorization-kubeconfig", kubeconfig.to_owned()),
+            ("allocate-node-cidrs", "true".to_owned()),
+            ("cluster-cidr", families.list(layout::POD_RANGES.0, layout::POD_RANGES.1)),
+            ("service-cluster-ip-range", services),
+            ("cluster-signing-cert-file", pki("ca.crt")),
+            ("cluster-signing-key-file", pki("ca.key")),
+            ("client-ca-file", pki("ca.crt")),
+            ("root-ca-file", pki("ca.crt")),
+            ("service-account-private-key-file", pki("sa.key")),
+            ("use-service-account-credentials", "true".to_owned()),
+            ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
+            ("leader-elect", "false".to_owned()),
+        ];
+        let (mask4, mask6) = layout::NODE_MASKS;
+        match families {
+            Families::DualStack => {
+                flags.push(("node-cidr-mask-size-ipv4", mask4.to_string()));
+                flags.push(("node-cidr-mask-size-ipv6", mask6.to_string()));
+            }
+            one => flags.push(("node-cidr-mask-size", one.first(mask4, mask6).to_string())),
+        }
+        let flags: Vec<(&str, &str)> = flags.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.begin("kube-controller-manager", &flags)?;
+        let kubeconfig = "/run/kubernetes/scheduler.conf";
+        self.begin(
+            "kube-scheduler",
+            &[
+                ("kubeconfig", kubeconfig),
+                ("authentication-kubeconfig", kubeconfig),
+                ("authorization-kubeconfig", kubeconfig),
+                ("leader-elect", "false"),
+            ],
+        )
+    }
+
+    /// Starts the API server and waits until it answers.
+    pub fn start_api_server(&mut self) -> anyhow::Result<()> {
+        let pki = |file: &str| format!("/run/kubernetes/pki/{file}");
+        let families = self.families;
+        let (v4, v6) = layout::underlay(layout::CONTROL);
+        let services = families.list(layout::SERVICE_RANGES.0, layout::SERVICE_RANGES.1);
         self.begin(
             "kube-apiserver",
             &[
@@ -229,43 +274,14 @@ impl Control {
             }
             thread::sleep(Duration::from_millis(100));
         }
-        let kubeconfig = "/run/kubernetes/controller-manager.conf";
-        let mut flags = vec![
-            ("kubeconfig", kubeconfig.to_owned()),
-            ("authentication-kubeconfig", kubeconfig.to_owned()),
-            ("authorization-kubeconfig", kubeconfig.to_owned()),
-            ("allocate-node-cidrs", "true".to_owned()),
-            ("cluster-cidr", families.list(layout::POD_RANGES.0, layout::POD_RANGES.1)),
-            ("service-cluster-ip-range", services),
-            ("cluster-signing-cert-file", pki("ca.crt")),
-            ("cluster-signing-key-file", pki("ca.key")),
-            ("client-ca-file", pki("ca.crt")),
-            ("root-ca-file", pki("ca.crt")),
-            ("service-account-private-key-file", pki("sa.key")),
-            ("use-service-account-credentials", "true".to_owned()),
-            ("controllers", "*,bootstrapsigner,tokencleaner".to_owned()),
-            ("leader-elect", "false".to_owned()),
-        ];
-        let (mask4, mask6) = layout::NODE_MASKS;
-        match families {
-            Families::DualStack => {
-                flags.push(("node-cidr-mask-size-ipv4", mask4.to_string()));
-                flags.push(("node-cidr-mask-size-ipv6", mask6.to_string()));
-            }
-            one => flags.push(("node-cidr-mask-size", one.first(mask4, mask6).to_string())),
-        }
-        let flags: Vec<(&str, &str)> = flags.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.begin("kube-controller-manager", &flags)?;
-        let kubeconfig = "/run/kubernetes/scheduler.conf";
-        self.begin(
-            "kube-scheduler",
-            &[
-                ("kubeconfig", kubeconfig),
-                ("authentication-kubeconfig", kubeconfig),
-                ("authorization-kubeconfig", kubeconfig),
-                ("leader-elect", "false"),
-            ],
-        )
+        Ok(())
+    }
+
+    /// Ends the API server, and nothing else.
+    pub fn stop_api_server(&mut self) -> anyhow::Result<()> {
+        let at = self.processes.iter().position(|process| process.name() == "kube-apiserver");
+        let process = self.processes.remove(at.context("the API server does not run")?);
+        self.room.kill(process)
     }
 
     fn begin(&mut self, name: &str, flags: &[(&str, &str)]) -> anyhow::Result<()> {

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!  parts    programs, built from Go modules          layout  addresses of everything
-//!  control  etcd, API server, controllers            node    containerd, kubelet, kube-proxy
+//!  control  etcd, API server, controllers            node    containerd, kubelet
+//!  agent    Bulkhead on it
 //! ```
 //!
 //! How it differs from what `kubeadm init` and `kubeadm join` make: docs/test-cluster.md.
 
+mod agent;
 pub mod control;
 pub mod layout;
 pub mod node;

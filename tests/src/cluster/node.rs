@@ -216,6 +216,13 @@ impl Node {
         Ok(())
     }
 
+    /// Ends one of its processes at once, as a crash would.
+    pub fn kill(&mut self, name: &str) -> anyhow::Result<()> {
+        let at = self.processes.iter().position(|process| process.name() == name);
+        let process = self.processes.remove(at.with_context(|| format!("node {} has no process {name}", self.name))?);
+        self.room.kill(process)
+    }
+
     /// The ends of all logs.
     pub fn tails(&self) -> String {
         self.processes.iter().map(|process| format!("--- {}\n{}\n", self.name, process.tail())).collect()

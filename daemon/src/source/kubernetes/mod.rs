@@ -13,13 +13,13 @@
 
 mod shelf;
 
-use std::{collections::BTreeMap, fmt::Debug, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
     runtime::{WatchStreamExt as _, watcher},
 };
 use objects::{ObjectName, Outcome, Problem};
@@ -106,8 +106,8 @@ impl Kubernetes {
         watches.spawn(follow(Kind::Namespace, Api::all(client.clone()), namespace, reports.clone()));
         watches.spawn(follow(Kind::Pod, Api::all(client.clone()), pod, reports.clone()));
         watches.spawn(follow(Kind::Node, Api::all(client.clone()), node, reports.clone()));
-        watches.spawn(follow(Kind::NetworkPolicy, network, policy, reports.clone()));
-        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, policy, reports));
+        watches.spawn(follow(Kind::NetworkPolicy, network, network_policy, reports.clone()));
+        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, cluster_policy, reports));
         watches.spawn(Desk::default().run(desk, events, status_sender));
         (Self { status, client, _watches: watches }, receiver)
     }
@@ -189,36 +189,29 @@ fn ask<T>(answer: kube::Result<T>, what: impl FnOnce() -> String) -> Result<T, A
 }
 
 /// Watches one kind for ever, and reports.
-fn follow<K>(
-    kind: Kind,
-    api: Api<K>,
-    convert: Convert<K>,
-    reports: mpsc::Sender<(Kind, Report)>,
-) -> impl Future<Output = ()> + Send
+async fn follow<K>(kind: Kind, api: Api<K>, convert: Convert<K>, reports: mpsc::Sender<(Kind, Report)>)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    async move {
-        let mut watched = watcher(api, watcher::Config::default()).default_backoff().boxed();
-        loop {
-            let report = match watched.try_next().await {
-                Ok(None) => return,
-                Ok(Some(event)) => match told(kind, event, convert) {
-                    Some(told) => Report::Told(told),
-                    None => continue,
-                },
-                Err(error) if is_unknown_kind(&error) => {
-                    if reports.send((kind, Report::Told(Told::NoSuchKind))).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(NO_SUCH_KIND).await;
-                    continue;
+    let mut watched = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    loop {
+        let report = match watched.try_next().await {
+            Ok(None) => return,
+            Ok(Some(event)) => match told(kind, event, convert) {
+                Some(told) => Report::Told(told),
+                None => continue,
+            },
+            Err(error) if is_unknown_kind(&error) => {
+                if reports.send((kind, Report::Told(Told::NoSuchKind))).await.is_err() {
+                    return;
                 }
-                Err(error) => Report::Trouble(whole(&error)),
-            };
-            if reports.send((kind, report)).await.is_err() {
-                return;
+                tokio::time::sleep(NO_SUCH_KIND).await;
+                continue;
             }
+            Err(error) => Report::Trouble(whole(&error)),
+        };
+        if reports.send((kind, report)).await.is_err() {
+            return;
         }
     }
 }
@@ -267,16 +260,26 @@ fn node(object: &Node) -> Result<Object, Vec<Problem>> {
     objects::cluster_node::node(object).map(Object::Node)
 }
 
+fn network_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+    policy(object, "networking.k8s.io/v1", Kind::NetworkPolicy)
+}
+
+fn cluster_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+    policy(object, "policy.networking.k8s.io/v1alpha2", Kind::ClusterNetworkPolicy)
+}
+
 /// Policies are read as a file with them would be: a field that we do not know would be passed over by a
 /// type, and then the policy would mean something else than its author thinks.
-fn policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
-    let text = serde_json::to_vec(object).unwrap_or_default();
+fn policy(object: &DynamicObject, version: &str, kind: Kind) -> Result<Object, Vec<Problem>> {
+    let mut object = object.clone();
+    // Elements of a list do not say what they are; the list does.
+    object.types = Some(TypeMeta { api_version: version.to_owned(), kind: kind.as_str().to_owned() });
+    let text = serde_json::to_vec(&object).unwrap_or_default();
     let mut read = objects::parse_documents(PLACE, &text);
     match read.pop().map(|document| document.outcome) {
         Some(Outcome::Object(object)) => Ok(*object),
         Some(Outcome::Refused(error)) => Err(error.problems),
-        // The server was asked for this kind, and an object of it says so.
-        Some(Outcome::Skipped { .. }) | None => Err(Vec::new()),
+        Some(Outcome::Skipped { .. }) | None => unreachable!("it says that it is of a kind that is read"),
     }
 }
 
@@ -380,5 +383,30 @@ impl Desk {
             objects: keys.map(|key| (key.clone(), shelf::origin())).collect(),
             errors: standing.cloned().collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn element(spec: serde_json::Value) -> DynamicObject {
+        let meta = json!({"name": "p", "namespace": "a", "uid": "1", "managedFields": [{"manager": "kubectl"}]});
+        serde_json::from_value(json!({"metadata": meta, "spec": spec})).expect("an object")
+    }
+
+    #[test]
+    fn an_element_of_a_list_does_not_say_what_it_is_and_is_read_all_the_same() {
+        let read = network_policy(&element(json!({"podSelector": {}, "policyTypes": ["Ingress"]})));
+        assert!(matches!(read, Ok(Object::NetworkPolicy(_))), "{read:?}");
+    }
+
+    #[test]
+    fn a_field_that_we_do_not_know_is_refused_and_not_passed_over() {
+        let read = network_policy(&element(json!({"podSelector": {}, "onlyOnSundays": true})));
+        let problems = read.expect_err("refused");
+        assert!(problems.iter().any(|problem| problem.to_string().contains("onlyOnSundays")), "{problems:?}");
     }
 }

@@ -1,0 +1,60 @@
+//! A real cluster, with Bulkhead for its network: what its users do, and every truth table of Kubernetes' own
+//! suite. One cluster for all, as it takes half a minute to start; one after the other, as each looks at all of it.
+//!
+//! ```text
+//! stage   the cluster, pods on it, and questions from pod to pod
+//! life    nodes, pods, probes, Services, kubectl, daemons that are killed, an API server that is away
+//! netpol  the truth tables
+//! ```
+
+mod life;
+mod netpol;
+mod stage;
+
+use std::{
+    env,
+    process::ExitCode,
+    sync::{Mutex, PoisonError},
+};
+
+use libtest_mimic::{Arguments, Trial};
+use stage::Stage;
+
+type Test = fn(&mut Stage) -> anyhow::Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("life::pods_reach_each_other_on_all_nodes_in_both_families", life::everybody_reaches_everybody),
+    ("life::services_and_their_names_lead_to_pods_on_all_nodes", life::services_work),
+    ("life::a_kubelet_probes_a_pod_that_admits_nobody", life::probes_pass_under_default_deny),
+    ("life::exec_logs_and_port_forward_work", life::kubectl_reaches_pods),
+    ("life::a_pod_of_a_host_network_is_its_node", life::host_network_pods_are_nobody),
+    ("life::labels_and_policies_bite_on_a_connection_that_lives", life::changes_bite_at_once),
+    ("life::a_daemon_that_is_killed_costs_nothing", life::killing_daemons_costs_nothing),
+    ("life::while_the_api_server_is_away_policy_holds", life::the_api_server_goes_away_and_comes_back),
+    ("life::a_pod_that_is_replaced_is_another", life::a_replaced_pod_is_another),
+    ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let root = rustix::process::geteuid().is_root();
+    let required = env::var("CI").is_ok_and(|value| value == "true")
+        || env::var("BULKHEAD_KERNEL_TESTS").is_ok_and(|value| value == "required");
+    let stage: &'static Mutex<Option<Stage>> = Box::leak(Box::default());
+    let trials = TESTS.iter().map(|&(name, test)| {
+        let run = move || {
+            let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = match &mut *stage {
+                Some(there) => there,
+                none => none.insert(Stage::start().map_err(|error| format!("{error:#}"))?),
+            };
+            test(there).map_err(|error| format!("{error:#}\n{}", there.tails()).into())
+        };
+        // Never as passed: what needs root has not been tested without.
+        Trial::test(name, run).with_ignored_flag(!root && !required)
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    drop(stage.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}

@@ -1,0 +1,252 @@
+//! The cluster, pods on it, and questions from pod to pod, asked by a program in the pod's container.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::{Value, json};
+use tests::cluster::{Cluster, Plan};
+
+/// How long something may take to be so that takes effect at once.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How long to wait for an answer. One that is allowed takes milliseconds, on a machine with nothing else to do.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// Ports that pods serve, for TCP and UDP.
+pub(crate) const PORTS: [u16; 2] = [80, 81];
+
+/// See the module.
+pub(crate) struct Stage {
+    pub(crate) cluster: Cluster,
+}
+
+/// A pod that serves and asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    /// `namespace/name`.
+    pub(crate) key: String,
+    /// Its addresses, IPv4 first.
+    pub(crate) ips: Vec<IpAddr>,
+}
+
+/// One question and the answer it should get.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) from: String,
+    /// For people.
+    pub(crate) to: String,
+    /// `tcp:10.0.0.1:80`.
+    pub(crate) target: String,
+    /// `yes`, `refused` or `silence`.
+    pub(crate) answer: &'static str,
+}
+
+impl Stage {
+    /// Two nodes, both families, kube-proxy, and Bulkhead.
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let mut cluster = Cluster::start(Plan::default(), |_| {})?;
+        cluster.install()?;
+        Ok(Self { cluster })
+    }
+
+    pub(crate) fn tails(&self) -> String {
+        self.cluster.tails()
+    }
+
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.cluster.control.kubectl(arguments)
+    }
+
+    pub(crate) fn apply(&self, objects: &[Value]) -> anyhow::Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+        self.cluster.control.kubectl_with(&["apply", "-f", "-"], &list.to_string()).map(drop)
+    }
+
+    /// Makes namespaces and waits until pods can be made in them.
+    pub(crate) fn namespaces(&self, names: &[&str]) -> anyhow::Result<()> {
+        let objects: Vec<Value> = names
+            .iter()
+            .map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+            .collect();
+        self.apply(&objects)?;
+        for name in names {
+            soon(&format!("service account of {name}"), || {
+                self.kubectl(&["get", "serviceaccount", "default", "-n", name, "-o", "name"]).map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes namespaces with everything in them, and waits until they are gone.
+    pub(crate) fn forget(&self, names: &[&str]) -> anyhow::Result<()> {
+        let arguments: Vec<&str> = ["delete", "namespace", "--timeout=120s"].iter().chain(names).copied().collect();
+        self.kubectl(&arguments).map(drop)
+    }
+
+    /// Makes pods that serve [`PORTS`]; each is `namespace/name`, its labels, and the node it is to be on.
+    pub(crate) fn pods(&self, wanted: &[(&str, Value, &str)]) -> anyhow::Result<BTreeMap<String, Pod>> {
+        let objects = wanted
+            .iter()
+            .map(|(key, labels, node)| pod(key, labels, node, json!({})))
+            .collect::<anyhow::Result<Vec<Value>>>()?;
+        self.apply(&objects)?;
+        wanted.iter().map(|(key, ..)| Ok(((*key).to_owned(), self.ready(key)?))).collect()
+    }
+
+    /// Waits until a pod is ready.
+    pub(crate) fn ready(&self, key: &str) -> anyhow::Result<Pod> {
+        let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
+        self.kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod", name, "--timeout=120s"])
+            .with_context(|| self.kubectl(&["describe", "pod", "-n", namespace, name]).unwrap_or_default())?;
+        let status: Value = serde_json::from_str(&self.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?)?;
+        let ips = status["status"]["podIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ips: Vec<IpAddr> = ips
+            .iter()
+            .map(|ip| Ok(ip["ip"].as_str().context("an address")?.parse()?))
+            .collect::<anyhow::Result<_>>()?;
+        ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "{key} has the addresses {ips:?}");
+        Ok(Pod { key: key.to_owned(), ips })
+    }
+
+    /// Runs a command in a pod's container.
+    pub(crate) fn exec(&self, key: &str, command: &[&str]) -> anyhow::Result<String> {
+        let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
+        let arguments: Vec<&str> = ["exec", "-n", namespace, name, "--"].iter().chain(command).copied().collect();
+        self.kubectl(&arguments)
+    }
+
+    /// Asks everything once. Returns what was answered otherwise.
+    fn ask(&self, asks: &[Ask]) -> anyhow::Result<Vec<String>> {
+        let mut by_sender: BTreeMap<&str, Vec<&Ask>> = BTreeMap::new();
+        for ask in asks {
+            by_sender.entry(&ask.from).or_default().push(ask);
+        }
+        let patience = PATIENCE.as_millis().to_string();
+        thread::scope(|scope| {
+            let threads: Vec<_> = by_sender
+                .into_iter()
+                .map(|(from, asks)| {
+                    let patience = patience.as_str();
+                    scope.spawn(move || {
+                        let targets = asks.iter().map(|ask| ask.target.as_str());
+                        let command: Vec<&str> = ["/own/talk", "ask", patience].into_iter().chain(targets).collect();
+                        let said = self.exec(from, &command)?;
+                        let answers: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
+                        ensure!(
+                            answers.len() == asks.len(),
+                            "{from} has {} answers of {}: {said}",
+                            answers.len(),
+                            asks.len()
+                        );
+                        let wrong = asks.iter().zip(answers).filter(|(ask, answer)| ask.answer != *answer);
+                        Ok(wrong.map(|(ask, answer)| ask.told(answer)).collect::<Vec<String>>())
+                    })
+                })
+                .collect();
+            let mut wrong = Vec::new();
+            for thread in threads {
+                wrong.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??);
+            }
+            Ok(wrong)
+        })
+    }
+
+    /// Asks until every answer is as it should be: what has just been changed is in force a moment later.
+    pub(crate) fn expect(&self, asks: &[Ask]) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let wrong = self.ask(asks)?;
+            if wrong.is_empty() {
+                return Ok(());
+            }
+            if began.elapsed() > SOON {
+                bail!("after {SOON:?} {} of {} answers are wrong:\n{}", wrong.len(), asks.len(), wrong.join("\n"));
+            }
+        }
+    }
+}
+
+impl Ask {
+    /// About both addresses of a pod.
+    pub(crate) fn both(from: &str, to: &Pod, protocol: &str, port: u16, answer: &'static str) -> [Self; 2] {
+        [0, 1].map(|family| Self {
+            from: from.to_owned(),
+            to: to.key.clone(),
+            target: format!("{protocol}:{}", SocketAddr::new(to.ips[family], port)),
+            answer,
+        })
+    }
+
+    fn told(&self, answer: &str) -> String {
+        let Self { from, to, target, answer: wanted } = self;
+        format!("{from} -> {to} ({target}): {answer}, not {wanted}")
+    }
+}
+
+/// A pod's object. `more` is merged into its spec's container.
+pub(crate) fn pod(key: &str, labels: &Value, node: &str, more: Value) -> anyhow::Result<Value> {
+    let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
+    let own = env::current_exe().context("where this program is")?;
+    let own = own.parent().and_then(|deps| deps.parent()).context("a program lies in a folder")?;
+    let protocols = ["TCP", "UDP"];
+    let ports: Vec<Value> = PORTS
+        .iter()
+        .flat_map(|port| protocols.map(|protocol| (port, protocol)))
+        .map(|(port, protocol)| {
+            let name = format!("serve-{port}-{}", protocol.to_lowercase());
+            json!({"name": name, "containerPort": port, "protocol": protocol})
+        })
+        .collect();
+    // What our own program needs: itself, and the machine's libraries.
+    let folders = [
+        ("own", own.to_str().context("the path is text")?, "/own"),
+        ("usr", "/usr", "/usr"),
+        ("lib", "/lib", "/lib"),
+        ("lib64", "/lib64", "/lib64"),
+    ];
+    let volumes: Vec<Value> =
+        folders.iter().map(|(name, path, _)| json!({"name": name, "hostPath": {"path": path}})).collect();
+    let mounts: Vec<Value> =
+        folders.iter().map(|(name, _, at)| json!({"name": name, "mountPath": at, "readOnly": true})).collect();
+    let mut container = json!({
+        "name": "talk",
+        "image": tests::image::NAME,
+        "imagePullPolicy": "Never",
+        "command": ["/own/talk", "serve", "tcp:80", "tcp:81", "udp:80", "udp:81"],
+        "ports": ports,
+        "volumeMounts": mounts,
+        "readinessProbe": {"tcpSocket": {"port": 80}, "periodSeconds": 1},
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        container[field] = value.clone();
+    }
+    Ok(json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "containers": [container],
+            "volumes": volumes,
+        },
+    }))
+}
+
+/// Tries until it succeeds.
+pub(crate) fn soon(what: &str, mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let Err(error) = attempt() else { return Ok(()) };
+        if began.elapsed() > SOON {
+            return Err(error.context(format!("{what}: not after {SOON:?}")));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
