@@ -4,7 +4,8 @@
 use std::ffi::OsString;
 
 use crate::{
-    kernel::{Profile, Runnable},
+    kernel::{self, Profile, Runnable},
+    run::{self, Privilege},
     setup::Purpose,
 };
 
@@ -14,4 +15,12 @@ const CLUSTER: Runnable =
 /// Runs it with these arguments.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {
     CLUSTER.run(arguments)
+}
+
+/// Builds what a cluster is made of, as root, who has it.
+pub(crate) fn prepare(root: Privilege) -> anyhow::Result<()> {
+    let mut cargo = run::cargo();
+    cargo.args(["run", "--quiet", "--package", "tests", "--bin", "cluster"]);
+    kernel::prepare(&mut cargo, root, Profile::Debug)?;
+    run::go(cargo.args(["--", "build"]))
 }

@@ -168,6 +168,7 @@ pub(crate) fn node() -> impl Strategy<Value = Node> {
         name: name.to_owned(),
         labels,
         ips: ips.into_iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..Node::default()
     })
 }
 

@@ -76,6 +76,7 @@ pub(super) fn node(random: &mut Random) -> Node {
         name: random.pick(&["one", "two"]).to_owned(),
         labels: pairs.into_iter().collect(),
         ips: ips.into_iter().map(|ip| ip.parse().expect("an address")).collect(),
+        ..Node::default()
     }
 }
 

@@ -14,7 +14,8 @@ impl Tally {
     /// Takes a line of a test program's output.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
-            self.failures.push(name.to_owned());
+            // Some programs put their answers below each other.
+            self.failures.push(name.trim_end().to_owned());
         }
         let Some((_, counts)) = line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". ")) else {
             return;
@@ -44,7 +45,7 @@ mod tests {
         for line in [
             "running 3 tests",
             "test a::b ... ok",
-            "test c ... FAILED",
+            "test c   ... FAILED",
             "test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 4 filtered out; finished in 0.03s",
             "test result: ok. 10 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s",
         ] {

@@ -51,6 +51,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Build the programs of a cluster that are not there yet, and nothing else
+    Build,
     /// Have the cluster, in the foreground
     #[command(hide = true)]
     Hold(Wanted),
@@ -127,6 +129,7 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
         Task::Up(wanted) => held::up(&wanted.words())?,
         Task::Hold(wanted) => held::hold(wanted.plan())?,
+        Task::Build => println!("Kubernetes: {}", tests::cluster::parts::folder()?.display()),
         Task::Down => held::down()?,
         Task::Status => {
             let held = Held::find()?;
