@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     sandbox::Sandbox,
-    traffic::{OPEN, Protocol, connected_udp},
+    traffic::{OPEN, Protocol, connected_udp, undisturbed},
 };
 
 /// Pause between two messages.
@@ -149,10 +149,11 @@ fn udp(from: &Sandbox, server: &Sandbox, to: SocketAddr) -> anyhow::Result<(UdpS
     let mut buffer = [0; 8];
     for _ in 0..2 {
         client.send(&[0; 8])?;
-        let (_, peer) = there.recv_from(&mut buffer).with_context(|| format!("the first message to {to}"))?;
+        let (_, peer) =
+            undisturbed(|| there.recv_from(&mut buffer)).with_context(|| format!("the first message to {to}"))?;
         there.connect(peer)?;
         there.send(&[0; 8])?;
-        client.recv(&mut buffer).with_context(|| format!("the first answer of {to}"))?;
+        undisturbed(|| client.recv(&mut buffer)).with_context(|| format!("the first answer of {to}"))?;
     }
     Ok((client, there))
 }
@@ -203,7 +204,7 @@ enum Got {
 
 fn nothing(error: &std::io::Error) -> Got {
     match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Got::Nothing,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Got::Nothing,
         _ => Got::End,
     }
 }

@@ -119,7 +119,7 @@ fn udp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Rea
     let socket = connected_udp(from, to)?;
     socket.set_read_timeout(Some(patience))?;
     let mut answer = [0; 16];
-    match socket.send(b"ping").and_then(|_| socket.recv(&mut answer)) {
+    match socket.send(b"ping").and_then(|_| undisturbed(|| socket.recv(&mut answer))) {
         Ok(4) if answer.starts_with(b"ping") => Ok(Reached::Yes),
         Ok(_) => anyhow::bail!("the server answered {answer:?}"),
         Err(error) => verdict(error),
@@ -142,10 +142,21 @@ fn ping(from: &Sandbox, to: IpAddr, patience: Duration) -> anyhow::Result<Reache
     rustix::net::connect(&socket, &SocketAddr::new(to, 0))?;
     rustix::net::send(&socket, &[request, 0, 0, 0, 0, 0, 0, 1, b'p'], SendFlags::empty())?;
     let mut message = [0; 64];
-    match rustix::net::recv(&socket, &mut message, RecvFlags::empty()) {
+    match undisturbed(|| Ok(rustix::net::recv(&socket, &mut message, RecvFlags::empty())?)) {
         Ok(_) if message[0] == answer => Ok(Reached::Yes),
         Ok(_) => anyhow::bail!("an ICMP message of type {}", message[0]),
-        Err(error) => verdict(error.into()),
+        Err(error) => verdict(error),
+    }
+}
+
+/// Calls again what was interrupted: a socket with a timeout is not waited for again by the kernel (signal(7)), also
+/// when nothing but a freezer has stopped us for a moment.
+pub(crate) fn undisturbed<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 

@@ -207,7 +207,7 @@ fn whoever_follows_sees_flows_as_they_happen() {
         };
         ensure!(line.contains("ALLOWED") && line.contains("shop/web -> shop/db:80"), "{line}");
         ensure!(line.contains("shop/db ingress[1]") && line.contains("shop/web-out egress[0]"), "{line}");
-        kill_process(Pid::from_raw(reader.id() as i32).context("a process")?, Signal::INT)?;
+        kill_process(Pid::from_raw(reader.id() as i32).context("a process")?, Signal::TERM)?;
         reader.wait()?;
         let _ = printer.join();
         Ok(())
