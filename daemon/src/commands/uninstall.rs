@@ -56,10 +56,7 @@ async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result
     println!("{verb} nftables table {nft_table}");
     if yes {
         host::remove_gateways(&node, &gateways).await?;
-        match masquerade::remove(&node, nft_table).await {
-            Ok(()) | Err(masquerade::MasqueradeError::NoNft) => {}
-            Err(error) => return Err(error.into()),
-        }
+        masquerade::remove(&node, nft_table).await?;
     }
     for folder in [pin_dir, state_dir, run_dir] {
         if !folder.exists() {

@@ -28,6 +28,7 @@ pub mod mac;
 pub mod masquerade;
 pub mod netlink;
 pub mod netns;
+mod nftables;
 pub mod node;
 pub mod node_route;
 pub mod pod;

@@ -68,8 +68,8 @@ const NEEDS: &[Need] = &[
     Need {
         package: "nftables",
         probe: Probe::Program("nft"),
-        why: "the daemon masquerades with it what pods send to the world",
-        purposes: &[Demo, Test, Bench, Vm, Cluster],
+        why: "shows the tables that the daemon makes, drops packets for tests, and is what kube-proxy calls",
+        purposes: &[Test, Vm, Cluster],
     },
     Need {
         package: "containerd",
