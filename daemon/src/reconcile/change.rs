@@ -50,14 +50,6 @@ pub enum Change {
     DropRuleset(u32),
 }
 
-impl Change {
-    /// Whether packets that are under way may still need what this removes: it waits until
-    /// every program that has begun before the swing is through.
-    pub fn waits(&self) -> bool {
-        matches!(self, Self::DropPeer(_) | Self::DropRegion(..) | Self::DropPort(_) | Self::DropRuleset(_))
-    }
-}
-
 /// What holds instead of what was refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Remains {
@@ -89,8 +81,7 @@ pub struct Refusal {
 /// An ordered list of changes, and what is left undone.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Plan {
-    /// In the order in which they are to be carried out. Those for which [`Change::waits`] holds
-    /// are all at the end.
+    /// In the order in which they are to be carried out.
     pub changes: Vec<Change>,
     /// All refusals that stand after this plan.
     pub refusals: Vec<Refusal>,

@@ -73,7 +73,8 @@ pub struct Planner {
     round: u64,
     /// Rule sets that endpoints pointed at, and the last plan that found them so. Packets may still be under them.
     lately: BTreeMap<u32, u64>,
-    /// Entries of rule sets in force for identities that are gone, and the plan that found them so.
+    /// Entries for identities that are gone, no part of their rule sets any more, and the plan that found them so.
+    /// Only packets under way may still meet them.
     gone: BTreeMap<PeerKey, u64>,
     /// Whether nothing is left of a predecessor that nobody knows.
     swept: bool,

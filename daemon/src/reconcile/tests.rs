@@ -23,6 +23,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod comings;
 mod release;
 
 /// The kernel: the maps of a mirror, asked about one peer address.
@@ -158,14 +159,26 @@ impl Node {
         Ok(())
     }
 
-    /// Every rule set in force is what lowering its table from nothing would give.
+    /// Every rule set in force is what lowering its table from nothing would give, and so is what anybody meets of it.
     fn check_rule_sets(&self) {
         for number in self.mirror.rulesets_in_use().filter(|number| *number != 0) {
             let (rules, table) = (self.planner.rule_set(number), self.planner.rule_table(number));
             let (rules, table) = (rules.expect("it is in force"), table.expect("it is in force"));
             let mut cookies = self.planner.cookies().clone();
             assert_eq!(*rules, policy::lower(table, self.planner.universe(), &mut cookies).unwrap(), "{table}");
+            let none = BTreeMap::new();
+            let second = rules.second.as_ref().map_or(&none, |stage| &stage.peers);
+            for (number, peers) in [(number, &rules.peers), (number | 1, second)] {
+                let met: BTreeSet<u32> = self.mirror.peers_of(number).map(|(who, _)| who).collect();
+                let wanted = peers.keys().copied();
+                assert!(met.into_iter().filter(|who| self.is_met(*who)).eq(wanted), "{number}: {table}");
+            }
         }
+    }
+
+    /// Whether packets may bear this identity.
+    fn is_met(&self, identity: u32) -> bool {
+        identity > identity::MAX || self.planner.universe().get(identity).is_some()
     }
 
     fn collect(&mut self) {
@@ -305,6 +318,8 @@ const EDITS: &[&str] = &[
     "pod far/a app=web ip=10.9.0.2",
     "pod far/b app=api ip=10.9.0.1",
     "pod far/b app=db ip=10.0.0.5",
+    "pod far/b app=api ip=10.9.0.1 port=http:TCP:8080",
+    "policy shop/web {app=web}\n egress to {app=api} in {} ports TCP/http",
 ];
 
 #[derive(Clone, Debug)]

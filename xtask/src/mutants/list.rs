@@ -365,6 +365,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "written || has_more(mirror, place, &lowered) {",
         replace: "written || !{m} && has_more(mirror, place, &lowered) {",
     },
+    Mutant {
+        name: "met-by-what-was-left",
+        breaks: "an identity that comes back meets the entries of its that had not gone yet",
+        file: INSTALL,
+        find: "if back && !wanted.holds(key) {",
+        replace: "if back && !{m} && !wanted.holds(key) {",
+    },
 ];
 
 /// What every mutant needs: file, what is there once, what is to be there instead.

@@ -18,6 +18,8 @@ use crate::reconcile::{
 #[derive(Debug)]
 pub(super) struct Draft<'a> {
     mirror: &'a Mirror,
+    /// Entries of rule sets that nobody may meet again.
+    taken: Vec<Change>,
     /// Entries of rule sets, and what of them is in `put`.
     put: Vec<Change>,
     peers: BTreeMap<PeerKey, PeerEntry>,
@@ -55,6 +57,7 @@ impl<'a> Draft<'a> {
     pub(super) fn new(mirror: &'a Mirror) -> Self {
         Self {
             mirror,
+            taken: Vec::new(),
             put: Vec::new(),
             peers: BTreeMap::new(),
             regions: BTreeMap::new(),
@@ -102,6 +105,13 @@ impl<'a> Draft<'a> {
         if before != Some(&entry) && self.peers.insert(key, entry).is_none() {
             self.new.peers += usize::from(before.is_none());
             self.put.push(Change::PutPeer(key, entry));
+        }
+    }
+
+    /// Before any address is written.
+    pub(super) fn drop_peer(&mut self, key: PeerKey) {
+        if self.mirror.peers.contains_key(&key) {
+            self.taken.push(Change::DropPeer(key));
         }
     }
 
@@ -203,6 +213,7 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(self) -> Vec<Change> {
         let mut changes = Vec::new();
         changes.extend(self.generation.map(Change::PutGeneration));
+        changes.extend(self.taken);
         changes.extend(self.put);
         changes.extend(self.made);
         changes.extend(self.addresses);

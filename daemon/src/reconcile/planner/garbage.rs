@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use datapath_abi::policy::{PeerEntry, PeerKey};
 
-use super::{Planner, install::stages};
+use super::{
+    Planner,
+    install::{Wanted, first_of},
+};
 use crate::reconcile::{change::Change, mirror::Mirror};
-
-/// A rule set goes with its second stage.
-const fn first_of(number: u32) -> u32 {
-    number & !1
-}
 
 impl Planner {
     /// How many plans were made.
@@ -50,21 +48,12 @@ impl Planner {
             changes.push(Change::DropRuleset(number));
         }
         self.lately.retain(|number, last| in_use.contains(number) || *last > round);
-        // Not those of rule sets that were refused since: what is in force of them stays as it is, until they are
-        // written again and what has gone is found again.
-        let settled = self.sets.values().filter(|set| set.refused.is_none() && set.installed.is_some());
-        let kept: BTreeMap<u32, _> = settled.map(|set| (set.number, set)).collect();
-        let wanted = |key: &PeerKey| {
-            kept.get(&first_of(key.ruleset)).and_then(|set| set.installed.as_ref()).is_none_or(|rules| {
-                let of = stages(first_of(key.ruleset), rules);
-                of.iter().any(|(ruleset, stage)| *ruleset == key.ruleset && stage.peers.contains_key(&key.identity))
-            })
-        };
+        let wanted = Wanted::new(self.sets.values());
         self.gone.retain(|key, since| {
             if *since > round {
                 return true;
             }
-            if let Some(entry) = mirror.peers.get(key).filter(|_| !wanted(key)) {
+            if let Some(entry) = mirror.peers.get(key).filter(|_| !wanted.holds(key)) {
                 doomed.insert(*key, *entry);
             }
             false
@@ -72,7 +61,7 @@ impl Planner {
         if !self.swept {
             self.swept = true;
             for (key, entry) in &mirror.peers {
-                if !stays(&self.lately, key.ruleset) || !wanted(key) && !self.gone.contains_key(key) {
+                if !stays(&self.lately, key.ruleset) || !wanted.holds(key) && !self.gone.contains_key(key) {
                     doomed.insert(*key, *entry);
                 }
             }

@@ -1,8 +1,8 @@
 //! Rule sets: which are wanted, under which numbers, and what has to be written for them.
 //!
 //! What is written into a rule set in force concerns nobody whom a packet may stand for: entries of identities
-//! that are about to come. Those of identities that have gone go later. Whatever else changes is written
-//! completely under a new number, to which the pointers then swing.
+//! that are about to come. Those of identities that have gone go later, or when the identity comes back. Whatever
+//! else changes is written completely under a new number, to which the pointers then swing.
 
 mod write;
 
@@ -98,6 +98,11 @@ pub(super) struct Stage<'a> {
     pub(super) regions: &'a BTreeMap<(Addr, u8), Peer>,
 }
 
+/// The number of the rule set that an entry belongs to, whichever stage it is of.
+pub(super) const fn first_of(number: u32) -> u32 {
+    number & !1
+}
+
 /// The number under which the second stage of a rule set lies.
 pub(super) const fn second_of(number: u32) -> u32 {
     RulesPtr::new(0, 0, number).after_pass().ruleset()
@@ -108,6 +113,25 @@ pub(super) fn stages(number: u32, rules: &RuleSet) -> Vec<(u32, Stage<'_>)> {
     let first = Stage { peers: &rules.peers, regions: &rules.regions };
     let second = rules.second.as_ref().map(|stage| Stage { peers: &stage.peers, regions: &stage.regions });
     std::iter::once((number, first)).chain(second.map(|stage| (second_of(number), stage))).collect()
+}
+
+/// What rule sets consist of, as far as that is known.
+#[derive(Debug)]
+pub(super) struct Wanted<'a>(BTreeMap<u32, &'a RuleSet>);
+
+impl<'a> Wanted<'a> {
+    pub(super) fn new(sets: impl Iterator<Item = &'a Set>) -> Self {
+        Self(sets.filter_map(|set| Some((set.number, set.installed.as_ref()?))).collect())
+    }
+
+    /// Whether an entry is part of its rule set, or may be.
+    pub(super) fn holds(&self, key: &PeerKey) -> bool {
+        let number = first_of(key.ruleset);
+        self.0.get(&number).is_none_or(|rules| {
+            let mut stages = stages(number, rules).into_iter();
+            stages.any(|(ruleset, stage)| ruleset == key.ruleset && stage.peers.contains_key(&key.identity))
+        })
+    }
 }
 
 impl Planner {
@@ -150,7 +174,24 @@ impl Planner {
             let set = self.rewrite(mirror, draft, &digest, table, known, &mut numbers, &mut all);
             self.sets.insert(digest, set);
         }
+        self.take_back(draft, &mut all);
         all
+    }
+
+    /// Nothing waits to go of somebody who comes back, for packets will stand for him again: what is not wanted goes
+    /// before his address is written. A packet that was under way when he went may have been admitted by it, so what
+    /// was decided under these rules is asked again.
+    fn take_back(&mut self, draft: &mut Draft<'_>, all: &mut Changed) {
+        let Self { gone, sets, universe, .. } = self;
+        let wanted = Wanted::new(sets.values());
+        gone.retain(|key, _| {
+            let back = universe.get(key.identity).is_some();
+            if back && !wanted.holds(key) {
+                draft.drop_peer(*key);
+                all.bumped.insert(first_of(key.ruleset));
+            }
+            !back
+        });
     }
 
     fn limits(&self) -> Limits {
