@@ -3,7 +3,7 @@
 //! `cargo xtask` builds the object first and names it in `BULKHEAD_EBPF_OBJECT`; a plain
 //! `cargo build` takes the one that xtask has left in the target folder.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, process::Command};
 
 fn main() {
     println!("cargo::rerun-if-env-changed=BULKHEAD_EBPF_OBJECT");
@@ -18,12 +18,14 @@ fn main() {
             object.display()
         );
     }
-    let commit = std::process::Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned());
+    println!("cargo::rerun-if-env-changed=BULKHEAD_COMMIT");
+    let commit = env::var("BULKHEAD_COMMIT").ok().or_else(checked_out).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=BULKHEAD_COMMIT={commit}");
+}
+
+/// The commit that was checked out when this was built for the first time.
+fn checked_out() -> Option<String> {
+    let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    Some(text.trim().to_owned())
 }

@@ -158,6 +158,9 @@ pub struct UninstallArgs {
     /// Do it; without this only says what would be removed
     #[arg(long)]
     pub yes: bool,
+    /// Then stay until told to stop, as a DaemonSet wants it of its pods
+    #[arg(long, requires = "yes")]
+    pub stay: bool,
 }
 
 /// How programs are attached.

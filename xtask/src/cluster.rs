@@ -10,7 +10,7 @@ use crate::{
 };
 
 const CLUSTER: Runnable =
-    Runnable { package: "tests", bin: "cluster", profile: Profile::Debug, purpose: Purpose::Cluster, userland: true };
+    Runnable { package: "tests", bin: "cluster", profile: Profile::Debug, purpose: Purpose::Cluster, userland: false };
 
 /// Runs it with these arguments.
 pub(crate) fn run(arguments: &[OsString]) -> anyhow::Result<()> {

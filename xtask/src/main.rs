@@ -10,6 +10,7 @@ mod differential;
 mod edges;
 mod fuzz;
 mod generate;
+mod image;
 mod kernel;
 mod leftovers;
 mod mutants;
@@ -93,6 +94,13 @@ enum Command {
         arguments: Vec<OsString>,
     },
 
+    /// Make the container image, as an archive that needs no registry
+    ///
+    /// Static binaries and nothing else; the same commit makes the same bytes. Give it to a node with
+    /// `ctr -n k8s.io images import`, to kind with `kind load image-archive`, to a registry with what pushes
+    /// an archive there, or build the Containerfile.
+    Image(image::Options),
+
     /// Measure: `cargo xtask bench path --json out.json`
     ///
     /// Builds everything optimised and runs `bulkhead-bench` as root; `cargo xtask bench help` lists
@@ -169,6 +177,7 @@ fn main() -> ExitCode {
         Command::Differential { arguments } => differential::run(&arguments),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Mutants(options) => mutants::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Verifier(options) => verifier::run(&options),
         Command::Gen { check } => generate::run(check),

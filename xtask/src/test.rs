@@ -17,7 +17,7 @@ use anyhow::Context as _;
 use self::report::Report;
 pub(crate) use self::{report::Outcome, tally::Tally};
 use crate::{
-    check, cluster, fuzz,
+    check, cluster, fuzz, image,
     kernel::{self, Profile},
     leftovers::{self, Snapshot},
     programs,
@@ -90,6 +90,7 @@ fn steps(options: &Options, report: &mut Report) {
     match root {
         Ok(root) => {
             step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));
+            step(report, "image", || image::build(&image::Options::debug()).map(|()| Outcome::done()));
             step(report, "Kubernetes", || cluster::prepare(root).map(|()| Outcome::done()));
             step(report, "kernel tests", || kernel_tests(options, root));
             if options.filter.is_none() {

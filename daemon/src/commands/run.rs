@@ -1,5 +1,7 @@
 //! `bulkhead-daemon run`.
 
+use std::{future::Future, io};
+
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -15,12 +17,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build()?;
     let result = runtime.block_on(async {
         let (stopper, stop) = watch::channel(false);
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let told = told_to_stop()?;
         tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            told.await;
             info!("Told to stop");
             let _ = stopper.send(true);
         });
@@ -28,4 +27,15 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
     });
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     result
+}
+
+/// SIGTERM or SIGINT, from now on.
+pub(super) fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }

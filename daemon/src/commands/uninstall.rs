@@ -16,7 +16,15 @@ use crate::{
 /// Says what would be removed, or removes it.
 pub fn uninstall(args: &UninstallArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(remove(&args.places, &Install::from(&args.runtime), args.yes))
+    runtime.block_on(async {
+        let told = super::run::told_to_stop()?;
+        remove(&args.places, &Install::from(&args.runtime), args.yes).await?;
+        if args.stay {
+            println!("done: this node is clean");
+            told.await;
+        }
+        Ok(())
+    })
 }
 
 async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result<()> {
@@ -73,9 +81,11 @@ async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result
     Ok(())
 }
 
+/// Removes a folder with what is in it. One that is a mount, as in a container, stays, and is empty.
 fn remove_folder(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy && fs::read_dir(folder)?.next().is_none() => Ok(()),
         other => other,
     }
 }

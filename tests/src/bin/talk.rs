@@ -4,15 +4,24 @@
 //! `talk serve tcp:80 udp:53`: serves on all addresses of both families until it is killed.
 //! `talk ask MILLISECONDS tcp:10.0.0.1:80 udp:[fd00::1]:53`: asks all at once and prints a line for each:
 //! `yes`, `refused` or `silence`, and the target.
+//! `talk stay tcp:10.0.0.1:80`: one connection, a message and its answer every few milliseconds, until nothing more
+//! comes in; then prints how many there were and how many segments this network had to send again.
 
 use std::{
     env,
     io::{self, ErrorKind, Read as _, Write as _},
     net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
+
+/// How long a connection that stays waits for an answer: longer than any retransmission that goes well.
+const LONGEST: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
@@ -23,6 +32,7 @@ fn main() -> ExitCode {
             Ok(milliseconds) => ask(Duration::from_millis(milliseconds), targets),
             Err(_) => Err(usage(milliseconds)),
         },
+        ["stay", target] => stay(target),
         _ => Err(usage(&words.join(" "))),
     };
     if let Err(error) = result {
@@ -112,6 +122,50 @@ fn ask_udp(address: SocketAddr, patience: Duration) -> io::Result<()> {
     socket.send(b"ping")?;
     socket.recv(&mut [0; 4])?;
     Ok(())
+}
+
+/// See the module.
+fn stay(target: &str) -> io::Result<()> {
+    let address = target.strip_prefix("tcp:").and_then(|address| address.parse().ok()).ok_or_else(|| usage(target))?;
+    let mut stream = TcpStream::connect_timeout(&address, LONGEST)?;
+    stream.set_read_timeout(Some(LONGEST))?;
+    stream.set_nodelay(true)?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&ended);
+    thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        told.store(true, Ordering::Relaxed);
+    });
+    let before = sent_again()?;
+    let mut count = 0_u64;
+    // The first answer says that it has begun.
+    while !ended.load(Ordering::Relaxed) {
+        let message = count.to_be_bytes();
+        stream.write_all(&message)?;
+        let mut answer = [0; 8];
+        stream.read_exact(&mut answer)?;
+        if answer != message {
+            return Err(io::Error::other(format!("message {count} was answered with {answer:?}")));
+        }
+        if count == 0 {
+            println!("begun");
+        }
+        count += 1;
+        thread::sleep(Duration::from_millis(5));
+    }
+    println!("{count} messages, {} segments sent again", sent_again()? - before);
+    Ok(())
+}
+
+/// Segments that this network namespace has sent again: RetransSegs of RFC 4022, proc_net(5).
+fn sent_again() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/snmp")?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let names = lines.next().unwrap_or_default().split(' ');
+    let mut values = lines.next().unwrap_or_default().split(' ');
+    let at = names.into_iter().position(|name| name == "RetransSegs");
+    let value = at.and_then(|at| values.nth(at)).and_then(|value| value.parse().ok());
+    value.ok_or_else(|| io::Error::other("no RetransSegs in /proc/net/snmp"))
 }
 
 fn verdict(answer: io::Result<()>) -> io::Result<&'static str> {

@@ -1,39 +1,45 @@
-//! Bulkhead on a test cluster: the daemon of each node, as a process with the rights of its ServiceAccount.
+//! Bulkhead on a test cluster, as its users install it: the image given to each node, and the manifest applied.
 
-use std::fs;
+use std::{
+    env, fs,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context as _;
-use serde_json::json;
+use anyhow::{Context as _, ensure};
 
-use super::{Cluster, layout};
-use crate::agent;
+use super::{Cluster, Proxy, layout, node::Node};
 
-/// Where the daemon's credentials are on a node.
-const KUBECONFIG: &str = "/run/bulkhead-kubeconfig";
-/// What it may do in the cluster.
-const RIGHTS: &str = include_str!("../../../manifests/kubernetes/rbac.yaml");
+/// What people apply.
+pub const MANIFEST: &str = include_str!("../../../manifests/bulkhead.yaml");
+/// Name of the daemon's process on a node.
+const DAEMON: &str = "bulkhead-daemon";
+/// Where the daemon answers on a node.
+const SOCKET: &str = "/run/bulkhead/api.sock";
+
+/// The archive with the image: `BULKHEAD_IMAGE`, or where `cargo xtask image` puts it.
+///
+/// # Errors
+/// It is not there.
+pub fn image() -> anyhow::Result<PathBuf> {
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/image/bulkhead.tar");
+    let archive = env::var_os("BULKHEAD_IMAGE").map_or(made, PathBuf::from);
+    ensure!(archive.is_file(), "no image at {}: make it with `cargo xtask image`", archive.display());
+    Ok(archive)
+}
 
 impl Cluster {
-    /// Starts the daemons, which install the plugin and make nodes Ready.
+    /// Installs Bulkhead and waits until nodes are Ready.
+    ///
+    /// # Errors
+    /// There is no image, the API server refuses the manifest, or an agent does not get ready.
     pub fn install(&mut self) -> anyhow::Result<()> {
-        self.control.kubectl_with(&["apply", "-f", "-"], RIGHTS)?;
-        let token = self.control.kubectl(&["create", "token", "bulkhead", "-n", "kube-system", "--duration=24h"])?;
-        let authority = fs::read_to_string(self.control.authority())?;
-        let kubeconfig = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "bulkhead",
-            "clusters": [{"name": "cluster", "cluster": {
-                "server": format!("https://{}", layout::api_server(self.plan.families)),
-                "certificate-authority": "/run/bulkhead-authority.crt",
-            }}],
-            "contexts": [{"name": "bulkhead", "context": {"cluster": "cluster", "user": "bulkhead"}}],
-            "users": [{"name": "bulkhead", "user": {"token": token.trim()}}],
-        });
-        for node in &mut self.nodes {
-            fs::write(node.room.outside("/run/bulkhead-authority.crt"), &authority)?;
-            fs::write(node.room.outside(KUBECONFIG), kubeconfig.to_string())?;
-            node.start_daemon()?;
+        self.import(&image()?)?;
+        self.control.kubectl_with(&["apply", "-f", "-"], MANIFEST)?;
+        if self.plan.proxy == Proxy::None {
+            // Nobody leads to the Service `kubernetes`: the value kubernetes.server of the chart.
+            let server = format!("BULKHEAD_KUBERNETES_SERVER=https://{}", layout::api_server(self.plan.families));
+            self.control.kubectl(&["set", "env", "-n", "kube-system", "daemonset/bulkhead", &server])?;
         }
         self.wait_for("nodes are Ready", |cluster| {
             cluster.control.kubectl(&["wait", "--for=condition=Ready", "node", "--all", "--timeout=1s"]).map(drop)
@@ -41,14 +47,33 @@ impl Cluster {
     }
 }
 
-impl super::node::Node {
-    /// Starts the daemon, on what an earlier one has left.
-    pub fn start_daemon(&mut self) -> anyhow::Result<()> {
-        let daemon = agent::binary("bulkhead-daemon")?;
-        agent::binary("bulkhead-cni")?;
-        let source = format!("--source=kubernetes:{KUBECONFIG}");
-        let name = format!("--node-name={}", self.name);
-        let program = daemon.to_str().context("the path of the daemon is text")?.to_owned();
-        self.run("bulkhead-daemon", &program, &["run", &source, &name, "--install=true"])
+impl Node {
+    /// Ends the daemon at once, as a crash would. The kubelet starts another.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn crash_daemon(&self) -> anyhow::Result<()> {
+        let pid = self.daemon().with_context(|| format!("no daemon runs on {}", self.name))?;
+        self.room.run("kill", &["-KILL", &pid]).map(drop)
+    }
+
+    /// Fails if the daemon does not run and answer.
+    pub fn daemon_answers(&self) -> anyhow::Result<()> {
+        UnixStream::connect(self.room.outside(SOCKET)).with_context(|| format!("asking at {SOCKET}")).map(drop)
+    }
+
+    /// The number of its process, in the node's room.
+    fn daemon(&self) -> Option<String> {
+        let said = self.room.run("busybox", &["pidof", DAEMON]).ok()?;
+        Some(said.split_whitespace().next()?.to_owned())
+    }
+
+    /// What its agents have said, the last of it, also when there is no API server to ask.
+    pub fn daemon_tail(&self) -> String {
+        let pods = fs::read_dir(self.room.outside("/var/log/pods")).into_iter().flatten().flatten();
+        let ours = pods.filter(|pod| pod.file_name().to_string_lossy().starts_with("kube-system_bulkhead-"));
+        let logs = ours.flat_map(|pod| fs::read_dir(pod.path().join("agent")).into_iter().flatten().flatten());
+        logs.map(|log| format!("--- {} {}\n{}\n", self.name, log.path().display(), crate::agent::tail(&log.path())))
+            .collect()
     }
 }

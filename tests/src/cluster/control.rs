@@ -23,6 +23,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// its API server.
 pub const TOKEN: &str = "abcdef.0123456789abcdef";
 
+/// What the API server notes, in its room.
+const AUDIT_POLICY: &str = "/run/kubernetes/audit.yaml";
+/// Where.
+const AUDIT_LOG: &str = "/run/kubernetes/audit.log";
+/// What Bulkhead asks for, and nobody else.
+const AUDITED: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    users: ['system:serviceaccount:kube-system:bulkhead']
+  - level: None
+";
+
 /// The control plane. Ends when it is dropped.
 #[derive(Debug)]
 pub struct Control {
@@ -189,6 +204,7 @@ impl Control {
                 ("unsafe-no-fsync", "true"),
             ],
         )?;
+        fs::write(self.room.outside(AUDIT_POLICY), AUDITED)?;
         self.start_api_server()?;
         let kubeconfig = "/run/kubernetes/controller-manager.conf";
         let mut flags = vec![
@@ -262,6 +278,8 @@ impl Control {
                 ("enable-admission-plugins", "NodeRestriction"),
                 ("enable-bootstrap-token-auth", "true"),
                 ("allow-privileged", "true"),
+                ("audit-policy-file", AUDIT_POLICY),
+                ("audit-log-path", AUDIT_LOG),
             ],
         )?;
         let began = Instant::now();
@@ -275,6 +293,12 @@ impl Control {
             thread::sleep(Duration::from_millis(100));
         }
         Ok(())
+    }
+
+    /// What the agent has asked the API server for: one event a line, as audit.k8s.io/v1 Event.
+    pub fn audit_log(&self) -> anyhow::Result<String> {
+        let path = self.room.outside(AUDIT_LOG);
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// Ends the API server, and nothing else.

@@ -4,12 +4,13 @@
 //! ```text
 //!  parts    programs, built from Go modules          layout  addresses of everything
 //!  control  etcd, API server, controllers            node    containerd, kubelet
-//!  agent    Bulkhead on it
+//!  agent    Bulkhead on it                        chart   what it is installed with
 //! ```
 //!
 //! How it differs from what `kubeadm init` and `kubeadm join` make: docs/test-cluster.md.
 
-mod agent;
+pub mod agent;
+pub mod chart;
 pub mod control;
 pub mod layout;
 pub mod node;
@@ -85,7 +86,8 @@ pub struct Cluster {
     pub control: Control,
     /// What it was to be.
     pub plan: Plan,
-    programs: PathBuf,
+    /// Folder of the programs it is made of.
+    pub programs: PathBuf,
     images: tempfile::TempDir,
 }
 
@@ -158,7 +160,8 @@ impl Cluster {
 
     /// The ends of all logs.
     pub fn tails(&self) -> String {
-        self.nodes.iter().map(Node::tails).chain([self.control.tails()]).collect()
+        let agents = self.nodes.iter().map(Node::daemon_tail);
+        self.nodes.iter().map(Node::tails).chain(agents).chain([self.control.tails()]).collect()
     }
 
     fn start_proxies(&mut self, mode: &str) -> anyhow::Result<()> {

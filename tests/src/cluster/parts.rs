@@ -73,11 +73,12 @@ fn parts() -> Vec<Part> {
             &format!("-s -w -X github.com/containerd/containerd/v2/version.Version={CONTAINERD}"),
         ),
         part("CoreDNS", "coredns", &["."], "", "-s -w"),
+        part("Helm", "helm", &["helm.sh/helm/v4/cmd/helm"], "", "-s -w"),
     ]
 }
 
 /// A folder with all of them: those of [`NAMES`], `agnhost`, `containerd`, `containerd-shim-runc-v2`,
-/// `ctr`, `coredns`. Builds what is not there, and says so on standard error.
+/// `ctr`, `coredns`, `helm`. Builds what is not there, and says so on standard error.
 ///
 /// # Errors
 /// There is no Go, or it could not build one.

@@ -223,18 +223,15 @@ pub(crate) fn killing_daemons_costs_nothing(stage: &mut Stage) -> anyhow::Result
     let asks = [about("kill/friend", server, YES), about("kill/stranger", server, SILENCE)].concat();
     stage.expect(&asks)?;
     for round in 0..3 {
-        for node in &mut stage.cluster.nodes {
-            node.kill("bulkhead-daemon")?;
+        for node in &stage.cluster.nodes {
+            node.crash_daemon()?;
         }
-        stage.expect(&asks)?;
-        // A pod that starts now has to wait for the daemon, and then starts.
+        // A pod that starts now may have to wait for the daemon, and then starts.
         let key = format!("kill/late-{round}");
         stage.apply(&[pod(&key, &labels("friend"), "n1", json!({}))?])?;
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        for node in &mut stage.cluster.nodes {
-            node.start_daemon()?;
-        }
+        stage.expect(&asks)?;
         stage.ready(&key)?;
+        stage.agents_answer()?;
         stage.expect(&[asks.clone(), about(&key, server, YES)].concat())?;
     }
     stage.forget(&["kill"])
@@ -259,18 +256,46 @@ pub(crate) fn the_api_server_goes_away_and_comes_back(stage: &mut Stage) -> anyh
         }
         Ok(())
     };
-    let mut result = holds(stage);
-    if result.is_ok() {
-        stage.cluster.nodes[0].kill("bulkhead-daemon")?;
-        stage.cluster.nodes[0].start_daemon()?;
-        result = holds(stage);
-    }
+    let result = holds(stage).and_then(|()| {
+        stage.cluster.nodes[0].crash_daemon()?;
+        holds(stage)?;
+        stage.agents_answer()?;
+        holds(stage)
+    });
     stage.cluster.control.start_api_server()?;
     result?;
     // What is changed then is told again.
     stage.kubectl(&["delete", "networkpolicy", "-n", "away", "--all"])?;
     stage.expect(&[about("away/friend", server, YES), about("away/stranger", server, YES)].concat())?;
     stage.forget(&["away"])
+}
+
+/// A pod that a kubelet starts from a file, without being told by the API server, which has an image of it with another
+/// UID. Its labels count.
+pub(crate) fn static_pods_are_pods(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.namespaces(&["static"])?;
+    stage.apply(&[admits("static", "server", Some("friend"))])?;
+    let clients =
+        stage.pods(&[("static/friend", labels("friend"), "n2"), ("static/stranger", labels("stranger"), "n2")])?;
+    let mut server = pod("static/server", &labels("server"), "n1", json!({}))?;
+    let spec = server["spec"].as_object_mut().context("a specification")?;
+    spec.remove("nodeName");
+    let file = stage.cluster.nodes[0].room.outside("/etc/kubernetes/manifests/server.json");
+    std::fs::write(&file, server.to_string())?;
+    let result =
+        soon("the static pod is known", || stage.kubectl(&["get", "pod", "-n", "static", "server-n1"]).map(drop))
+            .and_then(|()| {
+                let server = stage.ready("static/server-n1")?;
+                stage.expect(
+                    &[about("static/friend", &server, YES), about("static/stranger", &server, SILENCE)].concat(),
+                )?;
+                // From it to others as well: it is somebody, whom a policy may name.
+                stage.apply(&[admits("static", "friend", Some("server"))])?;
+                stage.expect(&about("static/server-n1", &clients["static/friend"], YES))
+            });
+    std::fs::remove_file(&file)?;
+    result?;
+    stage.forget(&["static"])
 }
 
 /// Asks from a pod's network namespace, without the API server.

@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! stage   the cluster, pods on it, and questions from pod to pod
+//! install what one applies, its rights, updates, and taking it away again
 //! life    nodes, pods, probes, Services, kubectl, daemons that are killed, an API server that is away
 //! netpol  the truth tables
 //! ```
 
+mod install;
 mod life;
 mod netpol;
 mod stage;
@@ -23,6 +25,9 @@ use stage::Stage;
 type Test = fn(&mut Stage) -> anyhow::Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
+    ("install::the_manifests_are_what_the_chart_makes", install::manifests_are_the_charts),
+    ("install::values_that_cannot_be_are_refused", install::wrong_values_are_refused),
+    ("install::every_agent_is_ready_and_says_so", install::agents_are_ready),
     ("life::pods_reach_each_other_on_all_nodes_in_both_families", life::everybody_reaches_everybody),
     ("life::services_and_their_names_lead_to_pods_on_all_nodes", life::services_work),
     ("life::a_kubelet_probes_a_pod_that_admits_nobody", life::probes_pass_under_default_deny),
@@ -32,7 +37,12 @@ const TESTS: &[(&str, Test)] = &[
     ("life::a_daemon_that_is_killed_costs_nothing", life::killing_daemons_costs_nothing),
     ("life::while_the_api_server_is_away_policy_holds", life::the_api_server_goes_away_and_comes_back),
     ("life::a_pod_that_is_replaced_is_another", life::a_replaced_pod_is_another),
+    ("life::a_static_pod_is_a_pod", life::static_pods_are_pods),
+    ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
+    // After the others, who make the agent do all that it does.
+    ("install::what_it_may_do_is_what_it_does", install::rights_are_what_is_used),
+    ("install::a_node_is_clean_afterwards", install::uninstall_leaves_nothing),
 ];
 
 fn main() -> ExitCode {

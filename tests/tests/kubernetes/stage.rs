@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     env,
+    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
+    process::{Child, ChildStdout, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -55,6 +57,14 @@ impl Stage {
 
     pub(crate) fn tails(&self) -> String {
         self.cluster.tails()
+    }
+
+    /// Waits until the agent of each node answers.
+    pub(crate) fn agents_answer(&self) -> anyhow::Result<()> {
+        for node in &self.cluster.nodes {
+            soon(&format!("the agent of {} answers", node.name), || node.daemon_answers())?;
+        }
+        Ok(())
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -119,6 +129,20 @@ impl Stage {
         self.kubectl(&arguments)
     }
 
+    /// A connection from a pod to port 80 of another, on which something is said all the time.
+    pub(crate) fn session(&self, from: &str, to: &Pod) -> anyhow::Result<Session> {
+        let (namespace, name) = from.split_once('/').context("a pod is namespace/name")?;
+        let target = format!("tcp:{}", SocketAddr::new(to.ips[0], 80));
+        let mut command = self.cluster.control.program("kubectl");
+        command.args(["exec", "-i", "-n", namespace, name, "--", "/own/talk", "stay", &target]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let mut output = BufReader::new(child.stdout.take().context("output of kubectl")?);
+        let mut line = String::new();
+        output.read_line(&mut line)?;
+        ensure!(line == "begun\n", "the connection of {from} begins with {line:?}");
+        Ok(Session { child, output })
+    }
+
     /// Asks everything once. Returns what was answered otherwise.
     fn ask(&self, asks: &[Ask]) -> anyhow::Result<Vec<String>> {
         let mut by_sender: BTreeMap<&str, Vec<&Ask>> = BTreeMap::new();
@@ -167,6 +191,31 @@ impl Stage {
                 bail!("after {SOON:?} {} of {} answers are wrong:\n{}", wrong.len(), asks.len(), wrong.join("\n"));
             }
         }
+    }
+}
+
+/// See [`Stage::session`].
+pub(crate) struct Session {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Session {
+    /// Ends it; fails if it did not live until now or a packet was lost.
+    pub(crate) fn unharmed(mut self) -> anyhow::Result<()> {
+        drop(self.child.stdin.take());
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let count: u64 = line.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or_default();
+        ensure!(count > 100 && line.ends_with(", 0 segments sent again\n"), "the connection ended with {line:?}");
+        Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

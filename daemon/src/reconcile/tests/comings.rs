@@ -69,7 +69,7 @@ proptest! {
             let n = pod / 2;
             match form {
                 Some(form) => node.apply(&format!("pod far/p{pod} app={app} n={n} ip=10.9.0.{pod} {}", FORMS[form])),
-                None => node.delete(&ObjectKey::Pod(PodKey::new("far", &format!("p{pod}")))),
+                None => node.delete(&ObjectKey::Pod(PodKey::new("far", format!("p{pod}")))),
             }
             match then {
                 0 => continue,

@@ -65,7 +65,9 @@ impl Held {
     /// kubectl, which reaches the API server in its namespace.
     pub(crate) fn kubectl(&self) -> Command {
         let mut command = self.inside(&self.state["control"]);
-        command.arg("/run/k8s/kubectl");
+        // Files that the user names lie where the user is; the way into a namespace leads to its root.
+        command.args(["sh", "-c", r#"cd "$0" && exec /run/k8s/kubectl "$@""#]);
+        command.arg(std::env::current_dir().unwrap_or_else(|_| "/".into()));
         command
     }
 
@@ -87,6 +89,19 @@ impl Held {
             command.args(words);
         }
         Ok(command)
+    }
+
+    /// Gives an image to every node.
+    pub(crate) fn import(&self, archive: &Path) -> anyhow::Result<()> {
+        for (name, holder) in self.state["nodes"].as_object().into_iter().flatten() {
+            let file = File::open(archive).with_context(|| format!("reading {}", archive.display()))?;
+            let mut import = self.inside(holder);
+            import.args(["/run/k8s/ctr", "--namespace=k8s.io", "images", "import", "-"]).stdin(file);
+            let output = import.output()?;
+            ensure!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+            println!("{name} has {}", archive.display());
+        }
+        Ok(())
     }
 
     fn inside(&self, holder: &Value) -> Command {

@@ -51,8 +51,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         arguments: Vec<String>,
     },
+    /// Give an image to every node: `cargo xtask cluster import target/image/bulkhead.tar`
+    Import {
+        /// An archive that `ctr images import` reads
+        archive: std::path::PathBuf,
+    },
     /// Build the programs of a cluster that are not there yet, and nothing else
     Build,
+    /// Make manifests/bulkhead.yaml and bulkhead-uninstall.yaml from the chart
+    Chart,
     /// Have the cluster, in the foreground
     #[command(hide = true)]
     Hold(Wanted),
@@ -130,6 +137,8 @@ fn run(task: Task) -> anyhow::Result<ExitCode> {
         Task::Up(wanted) => held::up(&wanted.words())?,
         Task::Hold(wanted) => held::hold(wanted.plan())?,
         Task::Build => println!("Kubernetes: {}", tests::cluster::parts::folder()?.display()),
+        Task::Chart => tests::cluster::chart::write(&tests::cluster::parts::folder()?)?,
+        Task::Import { archive } => Held::find()?.import(&archive)?,
         Task::Down => held::down()?,
         Task::Status => {
             let held = Held::find()?;

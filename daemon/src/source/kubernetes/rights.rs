@@ -1,0 +1,57 @@
+//! What the daemon asks of the API server, and so what it has to be allowed: the chart grants this and nothing else.
+//!
+//! That the code asks for nothing else, and for all of this, is seen in the API server's audit log
+//! (`tests/tests/kubernetes/rights.rs`).
+
+/// A right on one kind of objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Right {
+    /// API group; empty for the core.
+    pub group: &'static str,
+    /// Resource, as URLs name it.
+    pub resource: &'static str,
+    /// What is done with it.
+    pub verbs: &'static [&'static str],
+}
+
+const WATCHED: &[&str] = &["list", "watch"];
+/// `get`: ADD asks for a pod that the watch has not told of yet, a daemon that starts asks for its node.
+const ASKED_FOR: &[&str] = &["get", "list", "watch"];
+
+/// All of them.
+pub const RIGHTS: [Right; 5] = [
+    Right { group: "", resource: "namespaces", verbs: WATCHED },
+    Right { group: "", resource: "pods", verbs: ASKED_FOR },
+    Right { group: "", resource: "nodes", verbs: ASKED_FOR },
+    Right { group: "networking.k8s.io", resource: "networkpolicies", verbs: WATCHED },
+    Right { group: "policy.networking.k8s.io", resource: "clusternetworkpolicies", verbs: WATCHED },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/helm/bulkhead/rights.yaml");
+
+    fn yaml() -> String {
+        let mut text = String::from(
+            "# Generated from daemon/src/source/kubernetes/rights.rs: `BLESS=1 cargo test -p daemon rights` writes it anew.\n",
+        );
+        for Right { group, resource, verbs } in RIGHTS {
+            let group = if group.is_empty() { "\"\"" } else { group };
+            let verbs = verbs.join(", ");
+            let _ = writeln!(text, "- apiGroups: [{group}]\n  resources: [{resource}]\n  verbs: [{verbs}]");
+        }
+        text
+    }
+
+    #[test]
+    fn the_chart_grants_what_is_asked_for() {
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(FILE, yaml()).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(FILE).unwrap(), yaml(), "`BLESS=1 cargo test -p daemon rights` writes it");
+    }
+}

@@ -1,0 +1,169 @@
+//! What people apply, and what becomes of it.
+
+use std::{collections::BTreeSet, fs};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use tests::cluster::{agent::MANIFEST, chart};
+
+use crate::stage::{Ask, Stage, pod, soon};
+
+/// Where the agent is.
+const NAMESPACE: &str = "kube-system";
+
+pub(crate) fn manifests_are_the_charts(stage: &mut Stage) -> anyhow::Result<()> {
+    for (name, values) in chart::FILES {
+        let there = fs::read_to_string(chart::folder().join(name))?;
+        let made = chart::file(&stage.cluster.programs, values)?;
+        ensure!(there == made, "manifests/{name} is not what the chart makes: run `cargo xtask cluster chart`");
+    }
+    Ok(())
+}
+
+pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> {
+    for (value, named) in [
+        ("masquerad.enabled=false", "masquerad"),
+        ("attach=xdp", "attach"),
+        ("metrics.port=0", "port"),
+        ("masquerade.exclude={10.0.0.0}", "exclude"),
+        ("node.stateDir=var/lib", "stateDir"),
+    ] {
+        let said = match chart::render(&stage.cluster.programs, &[value]) {
+            Ok(_) => String::new(),
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(said.contains(named), "--set {value}: {said:?}");
+    }
+    // What can be said gets where it is to be.
+    let made = chart::render(
+        &stage.cluster.programs,
+        &[
+            "image.repository=example/bulkhead",
+            "image.tag=v2",
+            "masquerade.exclude={10.0.0.0/8}",
+            "mapCapacity.CT=1024",
+        ],
+    )?;
+    for part in ["image: example/bulkhead:v2\n", "value: \"10.0.0.0/8\"", "value: \"CT=1024\""] {
+        ensure!(made.contains(part), "{part:?} is not in\n{made}");
+    }
+    Ok(())
+}
+
+pub(crate) fn agents_are_ready(stage: &mut Stage) -> anyhow::Result<()> {
+    ensure!(!MANIFEST.contains("privileged: true"), "the manifest asks for everything");
+    let rollout = ["rollout", "status", "-n", NAMESPACE, "daemonset/bulkhead", "--timeout=120s"];
+    stage.kubectl(&rollout)?;
+    let taints = stage.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"])?;
+    ensure!(!taints.contains("not-ready"), "{taints}");
+    for agent in agents(stage)? {
+        let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
+        ensure!(said.contains("All is well."), "{said}");
+    }
+    Ok(())
+}
+
+fn agents(stage: &Stage) -> anyhow::Result<Vec<String>> {
+    let names = stage.kubectl(&[
+        "get",
+        "pods",
+        "-n",
+        NAMESPACE,
+        "-l",
+        "app.kubernetes.io/name=bulkhead,app.kubernetes.io/component=agent",
+        "-o",
+        "jsonpath={.items[*].metadata.name}",
+    ])?;
+    let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+    ensure!(names.len() == stage.cluster.nodes.len(), "the agents are {names:?}");
+    Ok(names)
+}
+
+/// Every agent is replaced, node after node, while a connection lives and pods start.
+pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.namespaces(&["update"])?;
+    let app = |app: &str| json!({"app": app});
+    let pods = stage.pods(&[("update/server", app("server"), "n1"), ("update/client", app("client"), "n2")])?;
+    let server = &pods["update/server"];
+    let before = agents(stage)?;
+    let session = stage.session("update/client", server)?;
+    stage.kubectl(&["rollout", "restart", "-n", NAMESPACE, "daemonset/bulkhead"])?;
+    for round in 0..4 {
+        let key = format!("update/late-{round}");
+        let node = if round % 2 == 0 { "n1" } else { "n2" };
+        stage.apply(&[pod(&key, &app("late"), node, json!({}))?])?;
+    }
+    stage.kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset/bulkhead", "--timeout=180s"])?;
+    for round in 0..4 {
+        stage.ready(&format!("update/late-{round}"))?;
+    }
+    session.unharmed()?;
+    let after = agents(stage)?;
+    ensure!(before.iter().all(|name| !after.contains(name)), "{before:?} became {after:?}");
+    stage.expect(&Ask::both("update/late-3", server, "tcp", 80, "yes"))?;
+    stage.forget(&["update"])
+}
+
+/// What the chart grants is what the agent has asked for, and all of it has been granted.
+pub(crate) fn rights_are_what_is_used(stage: &mut Stage) -> anyhow::Result<()> {
+    let role: Value = serde_json::from_str(&stage.kubectl(&["get", "clusterrole", "bulkhead", "-o", "json"])?)?;
+    let words = |rule: &Value, field: &str| -> Vec<String> {
+        let list = rule[field].as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let mut granted = BTreeSet::new();
+    for rule in role["rules"].as_array().context("rules of the role")? {
+        for group in words(rule, "apiGroups") {
+            for resource in words(rule, "resources") {
+                granted.extend(words(rule, "verbs").into_iter().map(|verb| (group.clone(), resource.clone(), verb)));
+            }
+        }
+    }
+    let mut used = BTreeSet::new();
+    for line in stage.cluster.control.audit_log()?.lines() {
+        let event: Value = serde_json::from_str(line).context("an event of the audit log")?;
+        let object = &event["objectRef"];
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let refused = event["annotations"]["authorization.k8s.io/decision"] != "allow";
+        ensure!(!refused, "refused: {line}");
+        used.insert((word(&object["apiGroup"]), word(&object["resource"]), word(&event["verb"])));
+    }
+    let too_many: Vec<_> = granted.difference(&used).collect();
+    ensure!(too_many.is_empty(), "granted and never used: {too_many:?}");
+    let elsewhere: Vec<_> = used.difference(&granted).collect();
+    ensure!(elsewhere.is_empty(), "used and granted by somebody else: {elsewhere:?}");
+    Ok(())
+}
+
+/// As the README says it. Afterwards the cluster has no network: nothing else can be tested on it.
+pub(crate) fn uninstall_leaves_nothing(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.namespaces(&["gone"])?;
+    stage.pods(&[("gone/a", json!({"app": "a"}), "n1"), ("gone/b", json!({"app": "b"}), "n2")])?;
+    let file = |name: &str| fs::read_to_string(chart::folder().join(name));
+    stage.kubectl(&["delete", "-n", NAMESPACE, "daemonset", "bulkhead", "--timeout=120s"])?;
+    stage.cluster.control.kubectl_with(&["apply", "-f", "-"], &file("bulkhead-uninstall.yaml")?)?;
+    stage.kubectl(&["rollout", "status", "-n", NAMESPACE, "daemonset/bulkhead-uninstall", "--timeout=120s"])?;
+    for node in &stage.cluster.nodes {
+        soon(&format!("{} is clean", node.name), || {
+            let links = node.room.run("ip", &["-o", "link", "show"])?;
+            ensure!(!links.contains(": bh"), "links are left: {links}");
+            let routes = node.room.run("ip", &["route", "show", "proto", "98"])?;
+            ensure!(routes.is_empty(), "routes are left: {routes}");
+            let tables = node.room.run("nft", &["list", "tables"])?;
+            ensure!(!tables.contains("bulkhead"), "a table is left: {tables}");
+            for place in ["/etc/cni/net.d", "/run/bulkhead", "/var/lib/bulkhead"] {
+                let left = fs::read_dir(node.room.outside(place))?.count();
+                ensure!(left == 0, "{left} files are left in {place}");
+            }
+            for place in ["/opt/cni/bin/bulkhead-cni", "/sys/fs/bpf/bulkhead"] {
+                ensure!(!node.room.outside(place).exists(), "{place} is left");
+            }
+            Ok(())
+        })?;
+    }
+    for manifest in [&*file("bulkhead-uninstall.yaml")?, MANIFEST] {
+        let delete = ["delete", "--ignore-not-found", "--timeout=120s", "-f", "-"];
+        stage.cluster.control.kubectl_with(&delete, manifest)?;
+    }
+    Ok(())
+}
