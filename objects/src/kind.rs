@@ -1,7 +1,7 @@
 //! What an `apiVersion` and a `kind` name: an object for us, a list of objects, or something
 //! that others look after.
 
-use policy::model::{ObjectKey, PodKey, PolicyRef};
+use policy::model::{ObjectKey, PodKey, PolicyKind, PolicyRef};
 
 use crate::error::ObjectName;
 use crate::metadata::DEFAULT_NAMESPACE;
@@ -10,20 +10,27 @@ use crate::path::Quoted;
 use crate::syntax;
 
 /// A kind of object that is read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Kind {
+    /// Namespace.
     Namespace,
+    /// Pod.
     Pod,
+    /// Node.
     Node,
+    /// NetworkPolicy.
     NetworkPolicy,
+    /// ClusterNetworkPolicy.
     ClusterNetworkPolicy,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
+    /// All of them, policies last.
+    pub const ALL: [Self; 5] =
         [Self::Namespace, Self::Pod, Self::Node, Self::NetworkPolicy, Self::ClusterNetworkPolicy];
 
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// Its name, as in `kind`.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
@@ -33,7 +40,8 @@ impl Kind {
         }
     }
 
-    pub(crate) const fn api_version(self) -> &'static str {
+    /// The version in which it is read, as in `apiVersion`.
+    pub const fn api_version(self) -> &'static str {
         match self {
             Self::Namespace | Self::Pod | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
@@ -42,7 +50,7 @@ impl Kind {
     }
 
     /// What names an object of this kind, if its name and namespace are well-formed.
-    pub(crate) fn key(self, name: &ObjectName) -> Option<ObjectKey> {
+    pub fn key(self, name: &ObjectName) -> Option<ObjectKey> {
         let namespace = name.namespace.as_deref().filter(|text| !text.is_empty()).unwrap_or(DEFAULT_NAMESPACE);
         syntax::dns_label(namespace).ok()?;
         let name = name.name.as_deref().filter(|name| syntax::dns_subdomain(name).is_ok())?;
@@ -53,6 +61,34 @@ impl Kind {
             Self::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
             Self::ClusterNetworkPolicy => ObjectKey::Policy(PolicyRef::cluster(name)),
         })
+    }
+}
+
+impl From<&ObjectKey> for Kind {
+    fn from(key: &ObjectKey) -> Self {
+        match key {
+            ObjectKey::Namespace(_) => Self::Namespace,
+            ObjectKey::Pod(_) => Self::Pod,
+            ObjectKey::Node(_) => Self::Node,
+            ObjectKey::Policy(PolicyRef { kind: PolicyKind::NetworkPolicy, .. }) => Self::NetworkPolicy,
+            ObjectKey::Policy(PolicyRef { kind: PolicyKind::ClusterNetworkPolicy, .. }) => Self::ClusterNetworkPolicy,
+        }
+    }
+}
+
+/// What an object with this key calls itself: [`Kind::key`] the other way round.
+impl From<&ObjectKey> for ObjectName {
+    fn from(key: &ObjectKey) -> Self {
+        let (namespace, name) = match key {
+            ObjectKey::Namespace(name) | ObjectKey::Node(name) => ("", name),
+            ObjectKey::Pod(pod) => (&*pod.namespace, &pod.name),
+            ObjectKey::Policy(policy) => (&*policy.namespace, &policy.name),
+        };
+        Self {
+            kind: Kind::from(key).as_str().to_owned(),
+            namespace: Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+            name: Some(name.clone()),
+        }
     }
 }
 
@@ -161,6 +197,17 @@ mod tests {
             ("a/b/c", "Thing"),
         ] {
             assert!(matches!(recognise(api_version, kind), Recognised::Mistaken { .. }), "{api_version} {kind}");
+        }
+    }
+
+    #[test]
+    fn a_key_and_what_an_object_calls_itself_say_the_same() {
+        for kind in Kind::ALL {
+            let cluster = matches!(kind, Kind::Namespace | Kind::Node | Kind::ClusterNetworkPolicy);
+            let namespace = (!cluster).then(|| "shop".to_owned());
+            let name = ObjectName { kind: kind.as_str().to_owned(), namespace, name: Some("it".to_owned()) };
+            let key = kind.key(&name).unwrap();
+            assert_eq!((Kind::from(&key), ObjectName::from(&key)), (kind, name));
         }
     }
 }

@@ -42,6 +42,7 @@ mod yaml;
 
 pub use document::{DocumentResult, Limits, Outcome, parse_documents, parse_documents_within};
 pub use error::{ObjectError, ObjectName, Problem};
+pub use kind::Kind;
 pub use metadata::{DEFAULT_NAMESPACE, ENFORCEMENT, STAGED};
 pub use path::{FieldPath, Segment};
 pub use workload::workload;

@@ -51,6 +51,12 @@ fn from(action: &str, app: &str) -> String {
     format!("  - {{action: {action}, from: [{{pods: {{podSelector: {{matchLabels: {{app: {app}}}}}}}}}]}}\n")
 }
 
+/// A policy of the Admin tier that keeps a pod from the database.
+fn db_denies(app: &str) -> String {
+    let head = "  tier: Admin\n  priority: 10\n  subject: {pods: {podSelector: {matchLabels: {app: db}}}}\n  ingress:\n";
+    cluster_policy("guard", &(head.to_owned() + &from("Deny", app)))
+}
+
 #[test]
 fn admin_comes_before_network_policy_and_baseline_after_it() {
     trial(|| {
@@ -131,13 +137,7 @@ fn a_pass_by_label_goes_before_a_later_deny_by_address() {
 #[test]
 fn fragments_that_rules_cannot_be_asked_about_name_the_policy() {
     trial(|| {
-        let guard = cluster_policy(
-            "guard",
-            &format!(
-                "  tier: Admin\n  priority: 10\n  subject: {{pods: {{podSelector: {{matchLabels: {{app: db}}}}}}}}\n  ingress:\n{}",
-                from("Deny", "web")
-            ),
-        );
+        let guard = db_denies("web");
         let node = Node::start(&[("shop.yaml", &shop()), ("guard.yaml", &guard)])?;
         let [db, api] = node.add_all(["shop/db", "shop/api"])?;
         let later = |family: usize| {
@@ -160,13 +160,7 @@ fn fragments_that_rules_cannot_be_asked_about_name_the_policy() {
 #[test]
 fn what_is_staged_is_told_and_not_done_until_it_is_enforced() {
     trial(|| {
-        let guard = cluster_policy(
-            "guard",
-            &format!(
-                "  tier: Admin\n  priority: 10\n  subject: {{pods: {{podSelector: {{matchLabels: {{app: db}}}}}}}}\n  ingress:\n{}",
-                from("Deny", "web")
-            ),
-        );
+        let guard = db_denies("web");
         let node = Node::start(&[("shop.yaml", &shop()), ("guard.yaml", &staged(&guard))])?;
         let [db, web, api] = node.add_all(["shop/db", "shop/web", "shop/api"])?;
         let echo = Echo::start(&db.sandbox, &[80], &[])?;

@@ -6,6 +6,7 @@ pub mod attachments;
 pub mod engine;
 pub mod flows;
 pub mod handler;
+mod identities;
 pub mod install;
 pub mod knowledge;
 mod neighbours;

@@ -23,7 +23,6 @@ use anyhow::{Context, bail};
 use datapath_abi::maps;
 use flows::{observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
 use futures::StreamExt as _;
-use policy::IdentityKey;
 use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -36,6 +35,7 @@ use super::{
     engine::Engine,
     flows::{drain, unix_ns},
     handler::CniHandler,
+    identities,
     install::{self, Installation},
     knowledge::Knowledge,
     neighbours::Neighbours,
@@ -57,7 +57,7 @@ use crate::{
     ipam::{Owner, Pools},
     net::{Node, changes, filter, host, masquerade, presence::Presence, uplink},
     reconcile::{Capacity, Identities, Planner},
-    state::{self, Durability, IdentityRecord, Opened, StateDir},
+    state::{self, Durability, Opened, StateDir},
     telemetry::{self, CniMetrics},
 };
 
@@ -65,9 +65,6 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks for tombstones.
 const TOMBSTONES: Duration = Duration::from_secs(2);
-/// Pauses between two looks for identities that nobody has any more: a quarter of the grace, within these.
-const LEAST_IDENTITY_PAUSE: Duration = Duration::from_millis(250);
-const MOST_IDENTITY_PAUSE: Duration = Duration::from_secs(60);
 /// Pause before a subscription that has ended is tried again.
 const RESUBSCRIBE: Duration = Duration::from_millis(100);
 /// How long clients may take to finish when the agent stops.
@@ -147,7 +144,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
 
     // Pure state, and the thread that owns it.
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));
-    let known = opened.identities.identities.iter().map(identity_of);
+    let known = opened.identities.identities.iter().map(identities::identity_of);
     let identities = Identities::restore(known, mirror.highest_identity()).resume(opened.identities.next);
     let mut planner = Planner::new(config.identity.clone(), ranges, identities, capacity.clone());
     let own = changes::watch_own_addresses(&node).await?;
@@ -158,14 +155,13 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     }
     let knowledge = Arc::new(Knowledge::default());
     let state_dir = Arc::new(state_dir);
-    let keep = state_dir.clone();
     let (engine, thread) = Engine::start(
         planner,
         tables,
         mirror,
         capacity,
         knowledge.clone(),
-        Box::new(move |planner| keep.put_identities(&records_of(planner)).map_err(|error| error.to_string())),
+        identities::keeper(state_dir.clone(), opened.identities.edition),
     )?;
 
     // Flows.
@@ -224,7 +220,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
     tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
-    tasks.spawn(release_identities(engine.clone(), connections, config.identity_grace, stop.clone()));
+    tasks.spawn(identities::release(engine.clone(), connections, config.identity_grace, stop.clone()));
     let metrics = match config.metrics {
         Some(address) => {
             let server = telemetry::http::serve(address, Arc::new(admin.clone()), cni_metrics.clone()).await;
@@ -353,31 +349,6 @@ fn listen(path: &PathBuf) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn identity_of(record: &IdentityRecord) -> (u32, IdentityKey) {
-    let IdentityRecord { number, namespace, namespace_labels, labels, service_account } = record.clone();
-    let labels_of = |labels: BTreeMap<String, String>| labels.into_iter().collect();
-    let key = IdentityKey {
-        namespace,
-        namespace_labels: labels_of(namespace_labels),
-        labels: labels_of(labels),
-        service_account,
-    };
-    (number, key)
-}
-
-fn records_of(planner: &Planner) -> state::Identities {
-    let text =
-        |labels: &policy::model::Labels| labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-    let identities = planner.identities().iter().map(|(number, key)| IdentityRecord {
-        number,
-        namespace: key.namespace.clone(),
-        namespace_labels: text(&key.namespace_labels),
-        labels: text(&key.labels),
-        service_account: key.service_account.clone(),
-    });
-    state::Identities { identities: identities.collect(), next: planner.identities().next() }
-}
-
 fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -475,54 +446,6 @@ async fn sweep(
             Err(error) => error!(%error, "Conntrack could not be swept"),
         });
         let _ = swept.await;
-    }
-}
-
-/// Gives back numbers of identities that nobody has had for long: no pod, no entry of a map, no connection.
-async fn release_identities(
-    engine: Engine,
-    connections: Arc<super::admin::Connections>,
-    grace: Duration,
-    mut stop: watch::Receiver<bool>,
-) {
-    let pause = (grace / 4).clamp(LEAST_IDENTITY_PAUSE, MOST_IDENTITY_PAUSE);
-    let mut clock = tokio::time::interval(pause);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let began = std::time::Instant::now();
-    loop {
-        tokio::select! {
-            _ = clock.tick() => {}
-            () = stopped(&mut stop) => return,
-        }
-        let Ok(mut idle) = engine.idle_identities(began.elapsed(), grace).await else { return };
-        if idle.is_empty() {
-            continue;
-        }
-        let connections = connections.clone();
-        // The tables may be large: not on a thread that serves others.
-        let named = tokio::task::spawn_blocking(move || {
-            [Table::Conntrack, Table::Pending].into_iter().map(|table| connections(table, usize::MAX)).collect()
-        });
-        let found: Result<Vec<_>, String> = match named.await {
-            Ok(found) => found,
-            Err(error) => Err(error.to_string()),
-        };
-        match found {
-            // A table that changes faster than it can be read may hold more: another time.
-            Ok(found) if found.iter().any(|found| found.cut.is_some()) => continue,
-            Ok(found) => {
-                let entries = found.iter().flat_map(|found| &found.entries);
-                let connected: BTreeSet<u32> = entries.flat_map(|(_, entry)| entry.ends.identity).collect();
-                idle.retain(|number| !connected.contains(number));
-            }
-            Err(error) => {
-                warn!(%error, "Connections could not be read: no identity is given back");
-                continue;
-            }
-        }
-        if engine.release_identities(idle, began.elapsed(), grace).is_err() {
-            return;
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Numbers for rules and identities.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroU32,
     time::Duration,
 };
@@ -59,8 +59,8 @@ pub struct Identities {
     /// Numbers that were seen without anybody who has them, and when first; nobody has asked for them since.
     idle: BTreeMap<u32, Duration>,
     next: u32,
-    /// Counts changes.
-    revision: u64,
+    /// Numbers given out or back, and not written down since.
+    unkept: BTreeSet<u32>,
     /// The greatest that is given out; tests have fewer.
     last: u32,
 }
@@ -77,7 +77,7 @@ impl Default for Identities {
             by_number: BTreeMap::new(),
             idle: BTreeMap::new(),
             next: identity::FIRST_POD,
-            revision: 0,
+            unkept: BTreeSet::new(),
             last: identity::MAX,
         }
     }
@@ -116,9 +116,14 @@ impl Identities {
         self.next
     }
 
-    /// Another number after each change.
-    pub const fn revision(&self) -> u64 {
-        self.revision
+    /// Numbers that mean something else than what is written down.
+    pub fn unkept(&self) -> &BTreeSet<u32> {
+        &self.unkept
+    }
+
+    /// All is written down.
+    pub fn kept(&mut self) {
+        self.unkept.clear();
     }
 
     /// The number of a key, a new one if it has none.
@@ -136,7 +141,7 @@ impl Identities {
             }
         }
         self.next = self.after(number);
-        self.revision += 1;
+        self.unkept.insert(number);
         self.by_key.insert(key.clone(), number);
         self.by_number.insert(number, key.clone());
         Ok(number)
@@ -147,7 +152,7 @@ impl Identities {
         if let Some(key) = self.by_number.remove(&number) {
             self.by_key.remove(&key);
             self.idle.remove(&number);
-            self.revision += 1;
+            self.unkept.insert(number);
         }
     }
 

@@ -130,6 +130,11 @@ impl Planner {
         &self.identities
     }
 
+    /// All identities are written down.
+    pub fn identities_kept(&mut self) {
+        self.identities.kept();
+    }
+
     /// The identities that have pods.
     pub fn universe(&self) -> &Universe {
         &self.universe
@@ -160,23 +165,16 @@ impl Planner {
                 self.sourced.put(pod);
                 self.settle_pod(&key)
             }
-            Object::Node(node) => {
-                let touched = self.index.apply(node.into());
-                self.settle_pools();
-                touched
-            }
             other => self.index.apply(other),
         };
         self.dirty.merge(touched);
     }
 
-    /// The nodes' ranges have changed.
+    /// The ranges of nodes may have changed.
     fn settle_pools(&mut self) {
         let others = self.index.nodes().flat_map(|node| &node.pod_ranges).copied();
         let all: BTreeSet<IpNetwork> = others.chain(self.own_pools.iter().copied()).collect();
-        if !all.iter().eq(&self.pools) {
-            self.pools = all.into_iter().collect();
-        }
+        self.pools = all.into_iter().collect();
     }
 
     /// The source has the object no longer.
@@ -192,11 +190,6 @@ impl Planner {
             ObjectKey::Pod(pod) => {
                 self.sourced.remove(pod);
                 self.settle_pod(pod)
-            }
-            ObjectKey::Node(_) => {
-                let touched = self.index.delete(key);
-                self.settle_pools();
-                touched
             }
             other => self.index.delete(other),
         };
@@ -330,6 +323,7 @@ impl Planner {
         }
         self.lately.extend(mirror.rulesets_in_use().map(|number| (number, self.round)));
         if self.dirty.nodes {
+            self.settle_pools();
             self.stirred.nodes |= self.universe.set_nodes(self.index.nodes());
         }
         self.renumber()?;

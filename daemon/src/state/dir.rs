@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::{
-    Durability, EndpointRecord, Identities, StateError, file,
+    Durability, EndpointRecord, Identities, IdentitiesSince, StateError, file,
     record::{FORMAT, Head, Stored},
 };
 use crate::ipam::{Lease, Owner, Store};
@@ -24,6 +24,7 @@ use crate::ipam::{Lease, Owner, Store};
 const LOCK: &str = "lock";
 const ENDPOINTS: &str = "endpoints";
 const IDENTITIES: &str = "identities.json";
+const IDENTITIES_SINCE: &str = "identities-since.json";
 const CURSORS: &str = "cursors.json";
 const GATEWAYS: &str = "gateways.json";
 const RANGES: &str = "ranges.json";
@@ -116,7 +117,7 @@ impl StateDir {
         self.durability
     }
 
-    fn load(&self) -> Result<Opened, StateError> {
+    pub(super) fn load(&self) -> Result<Opened, StateError> {
         let mut opened = Opened::default();
         for folder in [self.root.clone(), self.root.join(ENDPOINTS)] {
             for path in file::list(&folder)? {
@@ -150,6 +151,11 @@ impl StateDir {
             Loaded::Corrupt(corrupt) => opened.corrupt.push(corrupt),
             Loaded::Found(Stored { content, .. }) => opened.identities = content,
         }
+        match self.read::<IdentitiesSince>(&self.root.join(IDENTITIES_SINCE))? {
+            Loaded::Missing => {}
+            Loaded::Corrupt(corrupt) => opened.corrupt.push(corrupt),
+            Loaded::Found(Stored { content, .. }) => content.apply_to(&mut opened.identities),
+        }
         Ok(opened)
     }
 
@@ -167,6 +173,11 @@ impl StateDir {
     /// Writes all identities.
     pub fn put_identities(&self, identities: &Identities) -> Result<(), StateError> {
         self.write(&self.root.join(IDENTITIES), identities)
+    }
+
+    /// Writes what has changed about them since.
+    pub fn put_identities_since(&self, since: &IdentitiesSince) -> Result<(), StateError> {
+        self.write(&self.root.join(IDENTITIES_SINCE), since)
     }
 
     /// The gateways that were put on `lo`, as [`Self::put_gateways`] got them; none is fine.

@@ -6,6 +6,7 @@
 //!     lock                        held by the daemon that uses the folder
 //!     endpoints/ID:IFNAME.json    one per attachment; at the same time the reservation of its addresses
 //!     identities.json             number -> what it stands for
+//!     identities-since.json       what has changed of that since
 //!     cursors.json                addresses handed out last
 //!     gateways.json               addresses that were put on lo
 //!     ranges.json                 ranges of pods' addresses as the API server has told them
@@ -22,6 +23,7 @@
 
 mod dir;
 mod file;
+mod identities;
 #[cfg(test)]
 mod journal;
 #[cfg(test)]
@@ -36,7 +38,8 @@ use std::{
 
 pub use dir::{Corrupt, Opened, StateDir, gateways_in};
 pub use file::Durability;
-pub use record::{EndpointRecord, Identities, IdentityRecord, Phase, PodRef};
+pub use identities::IdentityBook;
+pub use record::{EndpointRecord, Identities, IdentitiesSince, IdentityRecord, Phase, PodRef};
 pub use tombstone::Tombstone;
 
 /// State that could not be read or written.

@@ -49,7 +49,7 @@ fn identities(count: u32) -> Identities {
         labels: [("app".to_owned(), number.to_string())].into(),
         service_account: "default".into(),
     };
-    Identities { identities: (0..count).map(identity).collect(), next: 0 }
+    Identities { identities: (0..count).map(identity).collect(), next: 0, edition: 0 }
 }
 
 /// One call that was answered, or was under way.

@@ -96,6 +96,34 @@ pub struct Identities {
     /// The number after the one given out last, so that those given back do not come again before all others.
     #[serde(default)]
     pub next: u32,
+    /// Another number each time all were written.
+    #[serde(default)]
+    pub edition: u64,
+}
+
+/// What has changed about identities since all were written.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct IdentitiesSince {
+    /// Since which [`Identities::edition`].
+    pub edition: u64,
+    /// What numbers stand for now; `None`: for nobody.
+    pub changed: BTreeMap<u32, Option<IdentityRecord>>,
+    /// As in [`Identities::next`].
+    pub next: u32,
+}
+
+impl IdentitiesSince {
+    /// Brings what was written before up to date, if it is that.
+    pub(super) fn apply_to(self, before: &mut Identities) {
+        let Self { edition, changed, next } = self;
+        if edition != before.edition {
+            return;
+        }
+        before.identities.retain(|identity| !changed.contains_key(&identity.number));
+        before.identities.extend(changed.into_values().flatten());
+        before.identities.sort_by_key(|identity| identity.number);
+        before.next = next;
+    }
 }
 
 /// What is around every content.

@@ -23,8 +23,8 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
     runtime::{WatchStreamExt as _, watcher},
 };
-use objects::{ObjectName, Outcome, Problem};
-use policy::model::{self, Object, ObjectKey, PodKey, PolicyRef};
+use objects::{Kind, ObjectName, Outcome, Problem};
+use policy::model::{self, Object, PodKey};
 use serde::de::DeserializeOwned;
 use tokio::{
     sync::{mpsc, watch},
@@ -41,30 +41,6 @@ const BATCHES: usize = 16;
 const TOLD: usize = 1024;
 /// Pause before a kind that the server does not have is looked for again.
 const NO_SUCH_KIND: Duration = Duration::from_secs(30);
-
-/// What is watched.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Kind {
-    Namespace,
-    Pod,
-    Node,
-    NetworkPolicy,
-    ClusterNetworkPolicy,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [Self::Namespace, Self::Pod, Self::Node, Self::NetworkPolicy, Self::ClusterNetworkPolicy];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::Pod => "Pod",
-            Self::Node => "Node",
-            Self::NetworkPolicy => "NetworkPolicy",
-            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
-        }
-    }
-}
 
 /// Turns an object of the server into one of the model, or says what is wrong with it.
 type Convert<K> = fn(&K) -> Result<Object, Vec<Problem>>;
@@ -99,11 +75,11 @@ impl Kubernetes {
         let (status_sender, status) = watch::channel(Arc::default());
         let mut watches = JoinSet::new();
         let all = Api::<DynamicObject>::all_with;
-        let resource =
-            |group, version, kind: Kind| ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str()));
-        let network = all(client.clone(), &resource("networking.k8s.io", "v1", Kind::NetworkPolicy));
-        let cluster = resource("policy.networking.k8s.io", "v1alpha2", Kind::ClusterNetworkPolicy);
-        let cluster = all(client.clone(), &cluster);
+        let policies = |kind: Kind| {
+            let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
+            all(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str())))
+        };
+        let (network, cluster) = (policies(Kind::NetworkPolicy), policies(Kind::ClusterNetworkPolicy));
         watches.spawn(follow(Kind::Namespace, Api::all(client.clone()), namespace, reports.clone()));
         watches.spawn(follow(Kind::Pod, Api::all(client.clone()), pod, reports.clone()));
         watches.spawn(follow(Kind::Node, Api::all(client.clone()), node, reports.clone()));
@@ -222,31 +198,18 @@ fn told<K: Resource>(kind: Kind, event: watcher::Event<K>, convert: Convert<K>) 
         watcher::Event::Init => Told::ListBegins,
         watcher::Event::InitDone => Told::ListEnds,
         watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-            Told::Present(Box::new(convert(&object).map_err(|problems| Refused {
-                key: key(kind, &object),
-                name: ObjectName {
-                    kind: kind.as_str().to_owned(),
-                    namespace: object.namespace(),
-                    name: object.meta().name.clone(),
-                },
-                problems,
+            Told::Present(Box::new(convert(&object).map_err(|problems| {
+                let name = name(kind, &object);
+                Refused { key: kind.key(&name), name, problems }
             })))
         }
-        watcher::Event::Delete(object) => Told::Gone(key(kind, &object)?),
+        watcher::Event::Delete(object) => Told::Gone(kind.key(&name(kind, &object))?),
     })
 }
 
-/// What names an object. Every one that a server has has a name.
-fn key<K: Resource>(kind: Kind, object: &K) -> Option<ObjectKey> {
-    let name = object.meta().name.clone()?;
-    let namespace = object.meta().namespace.clone().unwrap_or_default();
-    Some(match kind {
-        Kind::Namespace => ObjectKey::Namespace(name),
-        Kind::Node => ObjectKey::Node(name),
-        Kind::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
-        Kind::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
-        Kind::ClusterNetworkPolicy => ObjectKey::Policy(PolicyRef::cluster(name)),
-    })
+/// What an object calls itself.
+fn name<K: Resource>(kind: Kind, object: &K) -> ObjectName {
+    ObjectName { kind: kind.as_str().to_owned(), namespace: object.namespace(), name: object.meta().name.clone() }
 }
 
 fn namespace(object: &Namespace) -> Result<Object, Vec<Problem>> {
@@ -262,19 +225,19 @@ fn node(object: &Node) -> Result<Object, Vec<Problem>> {
 }
 
 fn network_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
-    policy(object, "networking.k8s.io/v1", Kind::NetworkPolicy)
+    policy(object, Kind::NetworkPolicy)
 }
 
 fn cluster_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
-    policy(object, "policy.networking.k8s.io/v1alpha2", Kind::ClusterNetworkPolicy)
+    policy(object, Kind::ClusterNetworkPolicy)
 }
 
 /// Policies are read as a file with them would be: a field that we do not know would be passed over by a
 /// type, and then the policy would mean something else than its author thinks.
-fn policy(object: &DynamicObject, version: &str, kind: Kind) -> Result<Object, Vec<Problem>> {
+fn policy(object: &DynamicObject, kind: Kind) -> Result<Object, Vec<Problem>> {
     let mut object = object.clone();
     // Elements of a list do not say what they are; the list does.
-    object.types = Some(TypeMeta { api_version: version.to_owned(), kind: kind.as_str().to_owned() });
+    object.types = Some(TypeMeta { api_version: kind.api_version().to_owned(), kind: kind.as_str().to_owned() });
     let text = serde_json::to_vec(&object).unwrap_or_default();
     let mut read = objects::parse_documents(PLACE, &text);
     match read.pop().map(|document| document.outcome) {

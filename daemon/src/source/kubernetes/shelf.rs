@@ -114,7 +114,7 @@ impl Shelf {
         if let Some(listed) = &mut self.listed {
             listed.insert(key.clone());
         }
-        let name = name_of(&key);
+        let name = ObjectName::from(&key);
         events.extend(self.errors.remove(&name).map(SourceEvent::Resolved));
         let digest = digest(&object);
         if self.known.insert(key, digest) != Some(digest) {
@@ -148,7 +148,7 @@ impl Shelf {
     }
 
     fn forget(&mut self, key: &ObjectKey, events: &mut Vec<SourceEvent>) {
-        events.extend(self.errors.remove(&name_of(key)).map(SourceEvent::Resolved));
+        events.extend(self.errors.remove(&ObjectName::from(key)).map(SourceEvent::Resolved));
         if self.known.remove(key).is_some() {
             events.push(SourceEvent::Delete(key.clone()));
         }
@@ -158,24 +158,6 @@ impl Shelf {
 /// Where an object was read.
 pub(super) fn origin() -> Origin {
     Origin { file: PLACE.to_owned(), document: 0, item: None, line: 0 }
-}
-
-/// What an object with this key calls itself.
-pub(super) fn name_of(key: &ObjectKey) -> ObjectName {
-    let name = |kind: &str, namespace: Option<&str>, name: &str| ObjectName {
-        kind: kind.to_owned(),
-        namespace: namespace.map(str::to_owned),
-        name: Some(name.to_owned()),
-    };
-    match key {
-        ObjectKey::Namespace(it) => name("Namespace", None, it),
-        ObjectKey::Node(it) => name("Node", None, it),
-        ObjectKey::Pod(it) => name("Pod", Some(&it.namespace), &it.name),
-        ObjectKey::Policy(it) => {
-            let namespace = Some(it.namespace.as_str()).filter(|namespace| !namespace.is_empty());
-            name(it.kind.as_str(), namespace, &it.name)
-        }
-    }
 }
 
 /// Tells whether an object is another than before. Most updates of a Pod are about what policy does not
@@ -202,7 +184,7 @@ mod tests {
 
     fn refused(name: &str) -> Told {
         let key = ObjectKey::Pod(PodKey::new("a", name));
-        Told::Present(Box::new(Err(Refused { name: name_of(&key), key: Some(key), problems: Vec::new() })))
+        Told::Present(Box::new(Err(Refused { name: ObjectName::from(&key), key: Some(key), problems: Vec::new() })))
     }
 
     /// What follows, in short.

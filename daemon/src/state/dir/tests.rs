@@ -62,6 +62,7 @@ fn what_was_written_is_there_after_a_restart() {
             service_account: "default".into(),
         }],
         next: 301,
+        edition: 1,
     };
     for durability in [Durability::Process, Durability::Machine] {
         let (state, _) = StateDir::open(&root, durability, BOOT).unwrap();
