@@ -53,7 +53,8 @@ fn from(action: &str, app: &str) -> String {
 
 /// A policy of the Admin tier that keeps a pod from the database.
 fn db_denies(app: &str) -> String {
-    let head = "  tier: Admin\n  priority: 10\n  subject: {pods: {podSelector: {matchLabels: {app: db}}}}\n  ingress:\n";
+    let head =
+        "  tier: Admin\n  priority: 10\n  subject: {pods: {podSelector: {matchLabels: {app: db}}}}\n  ingress:\n";
     cluster_policy("guard", &(head.to_owned() + &from("Deny", app)))
 }
 
@@ -96,7 +97,7 @@ fn admin_comes_before_network_policy_and_baseline_after_it() {
         ensure!(ingress["rule"]["policy"]["kind"] == "ClusterNetworkPolicy", "{ingress}");
         ensure!(ingress["rule"]["policy"]["name"] == "guard", "{ingress}");
         let explained = node.bulkhead().run(&["explain", "shop/api", "shop/db:80"])?.out;
-        ensure!(explained.contains("Admin") && explained.contains("->"), "{explained}");
+        ensure!(explained.contains("Admin tier") && explained.contains("passes on to the next tier"), "{explained}");
         let listed = node.bulkhead().run(&["policy", "list"])?.out;
         ensure!(listed.contains("ClusterNetworkPolicy") && listed.contains("Admin 10"), "{listed}");
         Ok(())

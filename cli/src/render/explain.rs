@@ -1,16 +1,12 @@
-//! An explanation for people: the verdict first, then both directions with every rule.
+//! An explanation for people: the verdict first, then both directions in the daemon's words.
 
 use std::io;
 
-use super::{
-    endpoint::verdict,
-    out::Out,
-    table::{Item, Table, Tone},
-};
+use super::{out::Out, table::Tone};
 use crate::view::{
     Verdict,
-    explain::{Considered, DirectionExplained, Explanation, Party},
-    labels_text, objects_text,
+    explain::{DirectionExplained, Explanation, Party},
+    labels_text,
 };
 
 /// Prints an explanation.
@@ -61,63 +57,16 @@ fn party(out: &mut Out, name: &str, party: &Party) -> io::Result<()> {
     out.field(name, &words.join("  "))
 }
 
-/// One direction with its rules.
+/// One direction: what is in force, and the text of what is written, which is that of a failed test.
 fn direction(out: &mut Out, direction: &DirectionExplained) -> io::Result<()> {
     let (_, word) = word(direction.verdict);
     let here = if direction.enforced_here { "" } else { " (enforced on the pod's own node)" };
     let name = direction.direction.to_string().to_uppercase();
     out.title(&format!("{name} of {}: {word}{here}", direction.pod))?;
-    out.words(&format!("  {}", direction.reason))?;
-    if direction.isolated {
-        out.words(&format!("  isolated by {}", objects_text(&direction.isolated_by)))?;
+    if !direction.instead.is_empty() {
+        out.words(&format!("  in force instead of what follows: {}", direction.instead))?;
     }
-    match (direction.considered.is_empty(), direction.isolated) {
-        (true, true) => out.line("  no rules")?,
-        (true, false) => {}
-        (false, _) => rules(out, &direction.considered)?,
-    }
-    let Some(staged) = &direction.staged else { return Ok(()) };
-    let (tone, word) = self::word(staged.verdict);
-    out.raw("\n")?;
-    out.toned(tone, &format!("  with the staged policies: {word}"))?;
-    out.words(&format!("  {}", staged.reason))?;
-    rules(out, &staged.considered)
-}
-
-/// Rules in the order in which they are asked; with their tiers, if there is more than one.
-fn rules(out: &mut Out, considered: &[Considered]) -> io::Result<()> {
-    let tiers = considered.iter().any(|rule| !matches!(rule.tier.as_str(), "" | "NetworkPolicy"));
-    let heads = ["", "TIER", "RULE", "SAYS", "MATCHES", "WHY"];
-    let mut table = match tiers {
-        true => Table::new(heads).indent(2),
-        false => Table::new(["", "RULE", "SAYS", "MATCHES", "WHY"]).indent(2),
-    };
-    for rule in considered {
-        let mark = match (rule.decides, rule.passes_on) {
-            (true, _) => "=>",
-            (_, true) => "->",
-            _ => "",
-        };
-        let mut title = rule.rule.to_string();
-        if !rule.name.is_empty() {
-            title = format!("{title} {}", rule.name);
-        }
-        if rule.staged {
-            title = format!("{title} (staged)");
-        }
-        let matches = match (rule.matched, rule.not_asked) {
-            (true, true) => "not asked",
-            (true, false) => "yes",
-            (false, _) => "no",
-        };
-        let (mark, title) = (Item::new(Tone::Title, mark), Item::from(&title));
-        let (says, matches, why) = (verdict(rule.verdict), Item::from(matches), Item::from(&rule.why));
-        match tiers {
-            true => table.row([mark, Item::from(&rule.tier), title, says, matches, why]),
-            false => table.row([mark, title, says, matches, why]),
-        };
-    }
-    out.table(&table, "  no rules")
+    direction.text.lines().try_for_each(|line| out.words(&format!("  {line}")))
 }
 
 /// The verdict as a word, and its colour.

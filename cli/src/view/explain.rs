@@ -94,6 +94,9 @@ pub(crate) struct DirectionExplained {
     pub(crate) enforced_here: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) staged: Option<Staged>,
+    pub(crate) text: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) instead: String,
 }
 
 /// A direction as it would be if the staged policies were enforced.
@@ -124,6 +127,8 @@ impl From<pb::DirectionExplained> for DirectionExplained {
             considered,
             enforced_here,
             staged,
+            text,
+            instead,
         } = wire;
         Self {
             direction: Direction::of(direction),
@@ -136,6 +141,8 @@ impl From<pb::DirectionExplained> for DirectionExplained {
             considered: all(considered),
             enforced_here,
             staged: staged.map(Staged::from),
+            text,
+            instead,
         }
     }
 }

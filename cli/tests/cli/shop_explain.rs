@@ -30,6 +30,14 @@ fn considered(rule: RuleRef, matched: bool, why: &str) -> ConsideredRule {
     }
 }
 
+const DENIED: &str = "\
+ingress of shop/db-0 (10.88.0.2): isolated by NetworkPolicy shop/db-ingress and NetworkPolicy shop/deny-all, nothing allowed it
+  NetworkPolicy shop/db-ingress ingress[0]: allow pods {app=web} of its namespace; TCP/5432: no match
+    - the pod's label app=cache does not meet app=web
+  NetworkPolicy shop/db-ingress ingress[1]: allow everyone; UDP/60-63: no match
+    - 5432 is not one of its ports
+";
+
 /// The cache may not talk to the database.
 pub(crate) fn denied() -> ExplainResponse {
     ExplainResponse {
@@ -45,6 +53,7 @@ pub(crate) fn denied() -> ExplainResponse {
                 pod: Some(pod("cache-0")),
                 verdict: Verdict::Allow as i32,
                 reason: "no policy isolates it".into(),
+                text: "egress of shop/cache-0 (10.88.0.7): no policy isolates it\n".into(),
                 enforced_here: true,
                 ..DirectionExplained::default()
             },
@@ -63,6 +72,8 @@ pub(crate) fn denied() -> ExplainResponse {
                     ),
                     considered(rule("db-ingress", Direction::Ingress, 1), false, "port: 5432 is not in udp 60-63"),
                 ],
+                text: DENIED.into(),
+                instead: "denied: its rules as written are not in force (map PEERS is full)".into(),
                 enforced_here: true,
                 ..DirectionExplained::default()
             },
@@ -97,7 +108,10 @@ pub(crate) fn allowed() -> ExplainResponse {
             deciding: Some(rule("web-egress", Direction::Egress, 0)),
             considered: vec![considered(rule("web-egress", Direction::Egress, 0), true, "2001:db8::7 is in ::/0")],
             enforced_here: false,
-            staged: None,
+            text: "egress of shop/web-0 (10.88.0.3): allowed by NetworkPolicy shop/web-egress egress[0]\n  \
+                   NetworkPolicy shop/web-egress egress[0]: allow ::/0; every port: decides\n"
+                .into(),
+            ..DirectionExplained::default()
         }],
         ..ExplainResponse::default()
     }

@@ -5,6 +5,10 @@ use std::fmt;
 use datapath_abi::policy::Direction;
 
 use super::{Considered, Explanation, SideExplanation, Standing, Walk};
+use crate::world::Flow;
+
+/// Reasons that are told for one rule: it may name thousands of peers.
+const MAX_REASONS: usize = 5;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,24 +19,23 @@ impl fmt::Display for Explanation {
             Some(staged) => writeln!(f, ", with the staged policies {}", word(staged.passes()))?,
             None => writeln!(f)?,
         }
-        for side in [egress, ingress] {
-            let (subject, _) = flow.seen_from(side.direction);
-            let direction = match side.direction {
-                Direction::Egress => "egress",
-                Direction::Ingress => "ingress",
-            };
-            write!(f, "{direction} of {subject}: {}", side.walk)?;
-            if let Some(staged) = &side.staged {
-                write!(f, "{direction} of {subject} with the staged policies: {staged}")?;
-            }
-        }
-        Ok(())
+        [egress, ingress].into_iter().try_for_each(|side| f.write_str(&side.text(flow)))
     }
 }
 
-impl fmt::Display for SideExplanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.walk.fmt(f)
+impl SideExplanation {
+    /// This end's part of the text for the flow that was explained: whose rules these are and what they come to, then
+    /// every one of them; and the same with the staged policies, where those have a say.
+    pub fn text(&self, flow: &Flow) -> String {
+        let Self { direction, walk, staged } = self;
+        let (subject, _) = flow.seen_from(*direction);
+        let direction = match direction {
+            Direction::Egress => "egress",
+            Direction::Ingress => "ingress",
+        };
+        let staged =
+            staged.as_ref().map(|staged| format!("{direction} of {subject} with the staged policies: {staged}"));
+        format!("{direction} of {subject}: {walk}{}", staged.unwrap_or_default())
     }
 }
 
@@ -86,12 +89,17 @@ impl fmt::Display for Considered {
         if self.fails_closed {
             return writeln!(f, "    - domain names are for Accept rules only, so it denies everything");
         }
-        for mismatch in peers {
-            writeln!(f, "    - {mismatch}")?;
-        }
-        for mismatch in ports {
-            writeln!(f, "    - {mismatch}")?;
-        }
-        Ok(())
+        reasons(f, peers)?;
+        reasons(f, ports)
+    }
+}
+
+fn reasons(f: &mut fmt::Formatter<'_>, reasons: &[impl fmt::Display]) -> fmt::Result {
+    for reason in reasons.iter().take(MAX_REASONS) {
+        writeln!(f, "    - {reason}")?;
+    }
+    match reasons.len().saturating_sub(MAX_REASONS) {
+        0 => Ok(()),
+        more => writeln!(f, "    - {more} more like these"),
     }
 }

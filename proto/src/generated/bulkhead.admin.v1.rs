@@ -737,6 +737,13 @@ pub struct DirectionExplained {
     /// What would be if the staged policies were enforced. Absent: none of those has a say.
     #[prost(message, optional, tag = "10")]
     pub staged: ::core::option::Option<StagedExplained>,
+    /// All of what is written, staged policies included, for people: tiers, every rule, why it does not match. The same
+    /// text as in a failed test.
+    #[prost(string, tag = "11")]
+    pub text: ::prost::alloc::string::String,
+    /// What is in force in place of what is written, and why. Empty: what is written.
+    #[prost(string, tag = "12")]
+    pub instead: ::prost::alloc::string::String,
 }
 /// A direction as it would be if the staged policies were enforced.
 #[allow(clippy::all)]

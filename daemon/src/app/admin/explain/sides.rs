@@ -36,6 +36,8 @@ pub(super) fn explained(known: &Known, flow: &Flow, side: &SideExplanation) -> O
         deciding: outcome.rule().map(|rule| convert::rule(rule, known.cookie(rule))),
         considered: considered.iter().map(|it| considered_rule(known, flow, key, walk, it)).collect(),
         enforced_here: view.is_some(),
+        text: side.text(flow),
+        instead: String::new(),
         staged: staged.as_ref().map(|walk| pb::StagedExplained {
             verdict: verdict(walk.outcome.passes()) as i32,
             reason: reason(&walk.outcome, walk.considered.len()),
@@ -123,6 +125,7 @@ fn replace(
     let by = rule.map(|rule| format!(" by {}", convert::rule_words(rule))).unwrap_or_default();
     answer.verdict = verdict(passes) as i32;
     answer.reason = format!("{word}{by}: {why}");
+    answer.instead.clone_from(&answer.reason);
     answer.deciding = rule.map(|rule| convert::rule(rule, cookie));
     for considered in &mut answer.considered {
         considered.decides = answer.deciding.is_some() && considered.rule == answer.deciding;
