@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use policy::model::{Object, ObjectKey};
 
+use crate::closed::closed;
 use crate::decode::decode;
 use crate::error::{ObjectError, ObjectName, Problem};
 use crate::kind::{Kind, Recognised, recognise};
@@ -46,6 +47,9 @@ pub struct DocumentResult {
     pub key: Option<ObjectKey>,
     /// What came of it.
     pub outcome: Outcome,
+    /// What may stand in for a policy that was refused: it selects the same pods, as far as it can be said whom, and
+    /// allows them nothing.
+    pub closed: Option<Box<Object>>,
 }
 
 /// What came of a document.
@@ -204,7 +208,7 @@ impl Reader<'_> {
                 Recognised::Object(kind) => read(kind, node).map(|o| (Some(kind), o)).map_err(|p| (Some(kind), p)),
                 Recognised::Foreign => {
                     let outcome = Outcome::Skipped { api_version: api_version.to_owned() };
-                    return self.push(place, Some(name), None, outcome);
+                    return self.push(place, Some(name), None, outcome, None);
                 }
                 Recognised::Mistaken { kind, field, what, fix } => {
                     Err((kind, vec![Problem::new(&FieldPath::of(&[field]), what, fix)]))
@@ -228,16 +232,17 @@ impl Reader<'_> {
         match outcome {
             Ok((kind, object)) => {
                 let key = kind.map(|_| object.key());
-                self.push(place, Some(name), key, Outcome::Object(Box::new(object)));
+                self.push(place, Some(name), key, Outcome::Object(Box::new(object)), None);
             }
             Err((kind, mut problems)) => {
                 for problem in &mut problems {
                     problem.line = node.line_of(&problem.path);
                 }
                 let key = kind.and_then(|kind| kind.key(&name));
+                let closed = kind.and_then(|kind| closed(kind, node)).map(Box::new);
                 let name = (!name.kind.is_empty()).then_some(name);
                 let error = self.error(place, name.clone(), problems);
-                self.push(place, name, key, Outcome::Refused(error));
+                self.push(place, name, key, Outcome::Refused(error), closed);
             }
         }
     }
@@ -247,7 +252,14 @@ impl Reader<'_> {
         ObjectError { source_name: self.source_name.to_owned(), document, item, line, object, problems }
     }
 
-    fn push(&mut self, place: Place, name: Option<ObjectName>, key: Option<ObjectKey>, outcome: Outcome) {
+    fn push(
+        &mut self,
+        place: Place,
+        name: Option<ObjectName>,
+        key: Option<ObjectKey>,
+        outcome: Outcome,
+        closed: Option<Box<Object>>,
+    ) {
         if self.results.len() >= self.limits.objects {
             let what = format!("the file has more than {} objects", self.limits.objects);
             self.full = true;
@@ -255,14 +267,14 @@ impl Reader<'_> {
             return self.refuse_file(TextError::new(0, what, "split it"));
         }
         let Place { document, item, line } = place;
-        self.results.push(DocumentResult { document, item, line, name, key, outcome });
+        self.results.push(DocumentResult { document, item, line, name, key, outcome, closed });
     }
 
     fn refuse_text(&mut self, start: usize, error: TextError) {
         let place = Place { document: self.document, item: None, line: start };
         let problem = Problem::new(&FieldPath::root(), error.what, error.fix).at_line(error.line);
         let error = self.error(place, None, vec![problem]);
-        self.push(place, None, None, Outcome::Refused(error));
+        self.push(place, None, None, Outcome::Refused(error), None);
     }
 
     fn refuse_file(&mut self, error: TextError) {
@@ -276,6 +288,7 @@ impl Reader<'_> {
             name: None,
             key: None,
             outcome: Outcome::Refused(error),
+            closed: None,
         });
     }
 }

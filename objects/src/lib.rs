@@ -17,6 +17,7 @@
 //! * [`fuzz`] is the entry for fuzzers.
 #![forbid(unsafe_code)]
 
+mod closed;
 pub mod cluster_node;
 pub mod cluster_policy;
 mod decode;

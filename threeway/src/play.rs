@@ -125,7 +125,7 @@ impl Scene<'_> {
         let entry = same_connection(paper.after.as_ref(), &key, &did);
         let alone = alone.or_else(|| entry.is_err().then_some(Alone::Conntrack));
         let Some(alone) = alone else {
-            tracker.note(packet, &paper, &asked(self.paper));
+            tracker.note(packet, &paper);
             return Ok(Some(paper.fate.passes()));
         };
 

@@ -82,6 +82,8 @@ pub struct Connection {
     pub model: Model,
     /// The rules that forbade it when its last packet came.
     revoked: Option<Direction>,
+    /// Whether any rules were in force at its ends then.
+    ruled: bool,
 }
 
 impl Connection {
@@ -235,14 +237,14 @@ impl Tracker {
     }
 
     /// Notes what has become of it.
-    pub fn note(&mut self, packet: &Packet, step: &Step, asked: &Asked<'_>) {
+    pub fn note(&mut self, packet: &Packet, step: &Step) {
         match &step.after {
             Some(connection) => self.connections.insert(step.key, connection.clone()),
             None => self.connections.remove(&step.key),
         };
         // Between ends without rules later fragments pass without it.
         if let (Part::First(id), true, Some(connection)) = (packet.part, step.fate.passes(), &step.after)
-            && connection.is_ruled(asked)
+            && connection.ruled
         {
             self.parts.insert(whole(packet, id), step.key);
         }
@@ -281,6 +283,7 @@ impl Connection {
     fn decide(&mut self, asked: &Asked<'_>) -> Option<Direction> {
         let verdict = asked.judge_for(&asked.flow(&self.opened), self.pods);
         self.revoked = verdict.err().map(|(direction, _)| direction);
+        self.ruled = self.is_ruled(asked);
         self.revoked
     }
 
@@ -359,7 +362,9 @@ fn first(packet: &Packet, bytes: u64, asked: &Asked<'_>) -> Step {
         Ok(rules) => match Model::first(&packet.says, bytes) {
             Some(model) => {
                 let pods = asked.pods([packet.source.ip(), packet.destination.ip()]);
-                let connection = Connection { opened: packet.clone(), pods, model, revoked: None };
+                let opened = packet.clone();
+                let mut connection = Connection { opened, pods, model, revoked: None, ruled: false };
+                connection.ruled = connection.is_ruled(asked);
                 Step { key, fate: Fate::Opens(rules), after: Some(connection) }
             }
             None => Step { key, fate: Fate::Passes, after: None },

@@ -124,6 +124,9 @@ fn source_error(out: &mut Out, error: &SourceError) -> io::Result<()> {
     if error.last_good_in_force {
         out.line("  meanwhile: its last good version stays in force")?;
     }
+    if error.denied_meanwhile {
+        out.line("  meanwhile: what it selects is denied")?;
+    }
     Ok(())
 }
 

@@ -132,12 +132,14 @@ pub(crate) struct SourceError {
     pub(crate) message: String,
     pub(crate) fix: String,
     pub(crate) last_good_in_force: bool,
+    pub(crate) denied_meanwhile: bool,
 }
 
 impl From<pb::SourceError> for SourceError {
     fn from(wire: pb::SourceError) -> Self {
-        let pb::SourceError { origin, object, field, message, fix, last_good_in_force } = wire;
-        Self { origin: Origin::of(origin), object: object.map(Object::from), field, message, fix, last_good_in_force }
+        let pb::SourceError { origin, object, field, message, fix, last_good_in_force, denied_meanwhile } = wire;
+        let (origin, object) = (Origin::of(origin), object.map(Object::from));
+        Self { origin, object, field, message, fix, last_good_in_force, denied_meanwhile }
     }
 }
 

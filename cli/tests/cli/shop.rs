@@ -131,6 +131,7 @@ pub(crate) fn unwell() -> StatusResponse {
                 message: "not a CIDR: \"10.0.0.0/33\u{1b}[2J\"".into(),
                 fix: "use a prefix length of at most 32".into(),
                 last_good_in_force: true,
+                denied_meanwhile: false,
             },
             SourceError {
                 origin: Some(Origin { file: "junk.yaml".into(), document: 1, line: 0 }),
@@ -139,6 +140,7 @@ pub(crate) fn unwell() -> StatusResponse {
                 message: "not YAML: mapping values are not allowed here".into(),
                 fix: String::new(),
                 last_good_in_force: false,
+                denied_meanwhile: true,
             },
         ];
     }

@@ -3,6 +3,8 @@
 //! Rules, each with a test:
 //! * A document that is refused leaves the last good version of its object in force. When it does
 //!   not even tell which object it is, everything last known from its file stays.
+//! * Where there is no good version of a policy, one stands in that denies what it selects. It does not count
+//!   beside a good definition elsewhere.
 //! * Of several definitions of an object the first one counts: by name of file, then by place in
 //!   it. When that one goes, the next takes over.
 //! * Files that change together (a rename) are one change: nothing is deleted and applied again.
@@ -54,6 +56,8 @@ struct File {
 struct Held {
     object: Arc<Object>,
     origin: Origin,
+    /// Stands in for one that is refused.
+    closed: bool,
 }
 
 impl Folder {
@@ -111,8 +115,9 @@ impl Folder {
         // What isolates goes before what is isolated, and leaves after it.
         applied.sort_by_key(|held| rank(&held.object.key()));
         deleted.sort_by_key(|key| std::cmp::Reverse(rank(key)));
-        let applied =
-            applied.into_iter().map(|Held { object, origin }| SourceEvent::Apply(Arc::unwrap_or_clone(object), origin));
+        let applied = applied
+            .into_iter()
+            .map(|Held { object, origin, closed: _ }| SourceEvent::Apply(Arc::unwrap_or_clone(object), origin));
         let resolved = errors_before.difference(&errors_after).cloned().map(SourceEvent::Resolved);
         let appeared = errors_after.difference(&errors_before).cloned().map(SourceEvent::Error);
         applied.chain(deleted.into_iter().map(SourceEvent::Delete)).chain(resolved).chain(appeared).collect()
@@ -120,9 +125,11 @@ impl Folder {
 
     /// The definition of an object that counts, and errors for those that do not.
     fn settle(&self, key: &ObjectKey) -> Option<(Held, BTreeSet<SourceError>)> {
-        let mut held = self.holders.get(key)?.iter().filter_map(|file| self.files.get(file)?.objects.get(key));
-        let winner = held.next()?;
-        let losers = held.map(|loser| duplicate(key, &winner.origin, &loser.origin));
+        let held = || self.holders.get(key).into_iter().flatten().filter_map(|it| self.files.get(it)?.objects.get(key));
+        let mut good = held().filter(|held| !held.closed);
+        let winner = good.next().or_else(|| held().next())?;
+        // Who stands in has an error of his own.
+        let losers = good.map(|loser| duplicate(key, &winner.origin, &loser.origin));
         Some((winner.clone(), losers.collect()))
     }
 
@@ -157,6 +164,7 @@ fn duplicate(key: &ObjectKey, winner: &Origin, loser: &Origin) -> SourceError {
         key: Some(key.clone()),
         problem: SourceProblem::Duplicate { winner: winner.clone(), loser: loser.clone() },
         kept: 0,
+        closed: false,
     }
 }
 
@@ -171,52 +179,60 @@ impl File {
     }
 
     fn keep(&self, name: &str, problem: SourceProblem, kept: usize) -> Self {
-        let error = SourceError { place: name.to_owned(), key: None, problem, kept };
+        let error = SourceError { place: name.to_owned(), key: None, problem, kept, closed: false };
         Self { objects: self.objects.clone(), errors: BTreeSet::from([error]) }
     }
 
     fn read(&self, name: &str, results: Vec<DocumentResult>) -> Self {
         let mut new = Self::default();
         let mut refused = Vec::new();
-        let mut all_stay = false;
-        for DocumentResult { document, item, line, name: _, key, outcome } in results {
+        for DocumentResult { document, item, line, name: _, key, outcome, closed } in results {
+            let origin = Origin { file: name.to_owned(), document, item, line };
             match outcome {
                 Outcome::Skipped { .. } => {}
-                Outcome::Refused(error) => refused.push((key, error)),
+                Outcome::Refused(error) => {
+                    let held = closed.map(|object| Held { object: Arc::from(object), origin, closed: true });
+                    refused.push((key, error, held));
+                }
                 Outcome::Object(object) => {
-                    let origin = Origin { file: name.to_owned(), document, item, line };
                     let key = object.key();
                     match new.objects.get(&key) {
                         Some(first) => {
                             new.errors.insert(duplicate(&key, &first.origin, &origin));
                         }
                         None => {
-                            new.objects.insert(key, Held { object: Arc::from(object), origin });
+                            new.objects.insert(key, Held { object: Arc::from(object), origin, closed: false });
                         }
                     }
                 }
             }
         }
         // A refused document that names its object keeps that object; one that does not may have
-        // been any of those that are missing now.
-        let named: BTreeSet<ObjectKey> = refused.iter().filter_map(|(key, _)| key.clone()).collect();
+        // been any of those that are missing now. Who only stands in makes room for another who does.
+        for (key, _, held) in &mut refused {
+            let Some(key) = key else { continue };
+            let last_good = self.objects.get(key).is_some_and(|held| !held.closed);
+            if let Some(held) = held.take_if(|_| !last_good && !new.objects.contains_key(key)) {
+                new.objects.insert(key.clone(), held);
+            }
+        }
+        let named: BTreeSet<ObjectKey> = refused.iter().filter_map(|(key, ..)| key.clone()).collect();
         let missing = self.objects.iter().filter(|(key, _)| !new.objects.contains_key(key));
         let (mut kept, others): (Vec<_>, Vec<_>) = missing.partition(|(key, _)| named.contains(key));
-        let kept_by_name: BTreeSet<&ObjectKey> = kept.iter().map(|(key, _)| *key).collect();
-        for (key, error) in refused {
-            let kept = match &key {
-                Some(key) => usize::from(kept_by_name.contains(key)),
-                None => others.len(),
-            };
-            let anonymous = key.is_none();
-            let problem = SourceProblem::Refused(error);
-            new.errors.insert(SourceError { place: name.to_owned(), key, problem, kept });
-            all_stay |= anonymous;
-        }
-        if all_stay {
+        let last_good: BTreeSet<&ObjectKey> =
+            kept.iter().filter(|(_, held)| !held.closed).map(|(key, _)| *key).collect();
+        let may_be_any = refused.iter().any(|(key, ..)| key.is_none());
+        let others_kept = others.len();
+        if may_be_any {
             kept.extend(others);
         }
         new.objects.extend(kept.into_iter().map(|(key, held)| (key.clone(), held.clone())));
+        for (key, error, _) in refused {
+            let kept = key.as_ref().map_or(others_kept, |key| usize::from(last_good.contains(key)));
+            let closed = key.as_ref().and_then(|key| new.objects.get(key)).is_some_and(|held| held.closed);
+            let problem = SourceProblem::Refused(error);
+            new.errors.insert(SourceError { place: name.to_owned(), key, problem, kept, closed });
+        }
         new
     }
 }

@@ -79,6 +79,8 @@ pub struct SourceError {
     pub problem: SourceProblem,
     /// Number of objects of which an earlier version stays in force because of this.
     pub kept: usize,
+    /// There was no earlier version, and it is a policy: what it selects is denied meanwhile.
+    pub closed: bool,
 }
 
 /// What is wrong at a source.
@@ -111,6 +113,7 @@ impl fmt::Display for SourceError {
             SourceProblem::Slow(reason) => write!(f, "{}: {reason}", self.place)?,
         }
         match self.kept {
+            0 if self.closed => f.write_str(" (until then what it selects is denied)"),
             0 => Ok(()),
             1 => f.write_str(" (the last good version stays in force)"),
             kept => write!(f, " (the {kept} objects last read from it stay in force)"),

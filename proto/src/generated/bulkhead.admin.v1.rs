@@ -189,6 +189,9 @@ pub struct SourceError {
     /// An earlier version of the object stays in force.
     #[prost(bool, tag = "6")]
     pub last_good_in_force: bool,
+    /// It is a policy without an earlier version: what it selects is denied meanwhile.
+    #[prost(bool, tag = "7")]
+    pub denied_meanwhile: bool,
 }
 /// A policy, or the rules of an endpoint, that could not be put in force.
 #[allow(clippy::all)]

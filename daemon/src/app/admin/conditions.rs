@@ -79,7 +79,9 @@ fn of_source(seen: &Seen<'_>, to: &mut Vec<Condition>) {
     if !wrong.is_empty() {
         let kept = wrong.iter().filter(|error| error.kept > 0).count();
         let kept = if kept > 0 { "; what was good before stays in force" } else { "" };
-        let message = format!("{} in the source {}{kept}", counted(wrong.len(), "thing"), stand(wrong.len()));
+        let closed = wrong.iter().any(|error| error.closed);
+        let closed = if closed { "; what a policy without a good version selects is denied" } else { "" };
+        let message = format!("{} in the source {}{kept}{closed}", counted(wrong.len(), "thing"), stand(wrong.len()));
         let fix = "correct the files; each error names its place and what to write";
         to.push(condition(Severity::Error, "source-errors", message, fix));
     }

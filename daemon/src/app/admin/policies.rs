@@ -219,7 +219,9 @@ impl Copied {
         let key = ObjectKey::Policy(policy.clone());
         let about = self.source.errors.iter().find(|error| self.concerns(error, &key));
         match about {
-            Some(error) if self.index.has_policy(policy) => (PolicyStatus::LastGood, status::standing(error)),
+            Some(error) if self.index.has_policy(policy) && !error.closed => {
+                (PolicyStatus::LastGood, status::standing(error))
+            }
             Some(error) => (PolicyStatus::Refused, status::standing(error)),
             None if self.index.is_staged(policy) == Some(true) => {
                 (PolicyStatus::Staged, "evaluated and reported, not enforced".to_owned())

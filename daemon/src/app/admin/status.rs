@@ -154,7 +154,8 @@ fn source_errors(source: &SourceStatus) -> Vec<pb::SourceError> {
 
 /// One entry for each thing that is wrong.
 fn source_error(error: &SourceError) -> Vec<pb::SourceError> {
-    let SourceError { place, key, problem, kept } = error;
+    let SourceError { place, key, problem, kept, closed } = error;
+    let denied_meanwhile = *closed;
     let object = key.as_ref().map(convert::object);
     let last_good_in_force = *kept > 0;
     let whole = |origin: pb::Origin, message: String, fix: &str| {
@@ -165,6 +166,7 @@ fn source_error(error: &SourceError) -> Vec<pb::SourceError> {
             message,
             fix: fix.to_owned(),
             last_good_in_force,
+            denied_meanwhile,
         }]
     };
     let at = |file: &str| pb::Origin { file: file.to_owned(), document: 0, line: 0 };
@@ -183,6 +185,7 @@ fn source_error(error: &SourceError) -> Vec<pb::SourceError> {
                     message: what.clone(),
                     fix: fix.clone(),
                     last_good_in_force,
+                    denied_meanwhile,
                 }
             };
             problems.iter().map(one).collect()
@@ -219,7 +222,8 @@ pub(super) fn standing(error: &SourceError) -> String {
                 let field = if problem.path.is_root() { String::new() } else { format!("{}: ", problem.path) };
                 format!("{}: {field}{}", place(line), problem.what)
             });
-            words.collect::<Vec<_>>().join("; ")
+            let words = words.collect::<Vec<_>>().join("; ");
+            if error.closed { format!("{words}; until then what it selects is denied") } else { words }
         }
         SourceProblem::Duplicate { winner, loser: Origin { file, line, .. } } => {
             format!("{file}:{line}: is also defined in {winner}, which counts")

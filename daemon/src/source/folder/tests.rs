@@ -46,7 +46,8 @@ fn short(error: &SourceError) -> String {
         SourceProblem::Duplicate { winner, .. } => format!("also in {}#{}", winner.file, winner.document),
         SourceProblem::Unreadable(reason) | SourceProblem::Slow(reason) => reason.clone(),
     };
-    format!("{}: {key}: {problem}, keeps {}", error.place, error.kept)
+    let closed = if error.closed { ", denies" } else { "" };
+    format!("{}: {key}: {problem}, keeps {}{closed}", error.place, error.kept)
 }
 
 /// Changes, and the events they give.
@@ -113,6 +114,49 @@ fn a_refused_document_without_a_good_version_brings_nothing() {
         (&[write("a", bad_ns("x"))], &["error a: Namespace x: document 1, keeps 0"]),
         (&[write("a", ns("x", 1))], &["apply x v1 from a#1", "resolved a: Namespace x: document 1, keeps 0"]),
     ]);
+}
+
+/// A policy for who is labelled so, with a mistake in a rule or without.
+fn pol(app: &str, cidr: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: pol, namespace: x}}\nspec:\n  \
+         podSelector: {{matchLabels: {{app: {app}}}}}\n  policyTypes: [Ingress]\n  \
+         ingress: [{{from: [{{ipBlock: {{cidr: {cidr}}}}}]}}]\n"
+    )
+}
+
+#[test]
+fn one_stands_in_for_a_refused_policy_until_a_good_version_is_known() {
+    let (good, bad) = (pol("db", "10.0.0.0/8"), pol("db", "10.0.0.0/88"));
+    let denies = "a: NetworkPolicy x/pol: document 1, keeps 0, denies";
+    let folder = check(&[
+        (&[write("a", &bad)], &["apply NetworkPolicy x/pol from a", &format!("error {denies}")]),
+        // Another that cannot be read either selects others.
+        (&[write("a", pol("web", "10.0.0.0/88"))], &["apply NetworkPolicy x/pol from a"]),
+        (
+            &[write("a", bad.clone() + GARBAGE)],
+            &["apply NetworkPolicy x/pol from a", "error a: ?: document 2, keeps 0"],
+        ),
+        (
+            &[write("a", GARBAGE)],
+            &[
+                "resolved a: ?: document 2, keeps 0",
+                "resolved a: NetworkPolicy x/pol: document 1, keeps 0, denies",
+                "error a: ?: document 1, keeps 1",
+            ],
+        ),
+        (&[write("a", &bad)], &["resolved a: ?: document 1, keeps 1", &format!("error {denies}")]),
+        // A good one elsewhere counts, though its file comes later.
+        (&[write("b", &good)], &["apply NetworkPolicy x/pol from b"]),
+        (&[remove("b")], &["apply NetworkPolicy x/pol from a"]),
+        (&[write("a", &good)], &["apply NetworkPolicy x/pol from a", &format!("resolved {denies}")]),
+        (&[write("a", &bad)], &["error a: NetworkPolicy x/pol: document 1, keeps 1"]),
+        (
+            &[write("a", "# none")],
+            &["delete NetworkPolicy x/pol", "resolved a: NetworkPolicy x/pol: document 1, keeps 1"],
+        ),
+    ]);
+    assert_eq!(folder.status(true), SourceStatus { synced: true, ..SourceStatus::default() });
 }
 
 #[test]

@@ -42,8 +42,21 @@ const TOLD: usize = 1024;
 /// Pause before a kind that the server does not have is looked for again.
 const NO_SUCH_KIND: Duration = Duration::from_secs(30);
 
+/// What is wrong with an object, and what stands in for it.
+#[derive(Debug)]
+struct Unread {
+    problems: Vec<Problem>,
+    closed: Option<Box<Object>>,
+}
+
+impl From<Vec<Problem>> for Unread {
+    fn from(problems: Vec<Problem>) -> Self {
+        Self { problems, closed: None }
+    }
+}
+
 /// Turns an object of the server into one of the model, or says what is wrong with it.
-type Convert<K> = fn(&K) -> Result<Object, Vec<Problem>>;
+type Convert<K> = fn(&K) -> Result<Object, Unread>;
 
 /// What a watch says of its kind.
 #[derive(Debug)]
@@ -198,9 +211,9 @@ fn told<K: Resource>(kind: Kind, event: watcher::Event<K>, convert: Convert<K>) 
         watcher::Event::Init => Told::ListBegins,
         watcher::Event::InitDone => Told::ListEnds,
         watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
-            Told::Present(Box::new(convert(&object).map_err(|problems| {
+            Told::Present(Box::new(convert(&object).map_err(|Unread { problems, closed }| {
                 let name = name(kind, &object);
-                Refused { key: kind.key(&name), name, problems }
+                Refused { key: kind.key(&name), name, problems, closed }
             })))
         }
         watcher::Event::Delete(object) => Told::Gone(kind.key(&name(kind, &object))?),
@@ -212,38 +225,38 @@ fn name<K: Resource>(kind: Kind, object: &K) -> ObjectName {
     ObjectName { kind: kind.as_str().to_owned(), namespace: object.namespace(), name: object.meta().name.clone() }
 }
 
-fn namespace(object: &Namespace) -> Result<Object, Vec<Problem>> {
-    objects::namespace::namespace(object).map(Object::Namespace)
+fn namespace(object: &Namespace) -> Result<Object, Unread> {
+    Ok(objects::namespace::namespace(object).map(Object::Namespace)?)
 }
 
-fn pod(object: &Pod) -> Result<Object, Vec<Problem>> {
-    objects::pod::pod(object).map(Object::Pod)
+fn pod(object: &Pod) -> Result<Object, Unread> {
+    Ok(objects::pod::pod(object).map(Object::Pod)?)
 }
 
-fn node(object: &Node) -> Result<Object, Vec<Problem>> {
-    objects::cluster_node::node(object).map(Object::Node)
+fn node(object: &Node) -> Result<Object, Unread> {
+    Ok(objects::cluster_node::node(object).map(Object::Node)?)
 }
 
-fn network_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+fn network_policy(object: &DynamicObject) -> Result<Object, Unread> {
     policy(object, Kind::NetworkPolicy)
 }
 
-fn cluster_policy(object: &DynamicObject) -> Result<Object, Vec<Problem>> {
+fn cluster_policy(object: &DynamicObject) -> Result<Object, Unread> {
     policy(object, Kind::ClusterNetworkPolicy)
 }
 
 /// Policies are read as a file with them would be: a field that we do not know would be passed over by a
 /// type, and then the policy would mean something else than its author thinks.
-fn policy(object: &DynamicObject, kind: Kind) -> Result<Object, Vec<Problem>> {
+fn policy(object: &DynamicObject, kind: Kind) -> Result<Object, Unread> {
     let mut object = object.clone();
     // Elements of a list do not say what they are; the list does.
     object.types = Some(TypeMeta { api_version: kind.api_version().to_owned(), kind: kind.as_str().to_owned() });
     let text = serde_json::to_vec(&object).unwrap_or_default();
     let mut read = objects::parse_documents(PLACE, &text);
-    match read.pop().map(|document| document.outcome) {
-        Some(Outcome::Object(object)) => Ok(*object),
-        Some(Outcome::Refused(error)) => Err(error.problems),
-        Some(Outcome::Skipped { .. }) | None => unreachable!("it says that it is of a kind that is read"),
+    match read.pop().map(|document| (document.outcome, document.closed)) {
+        Some((Outcome::Object(object), _)) => Ok(*object),
+        Some((Outcome::Refused(error), closed)) => Err(Unread { problems: error.problems, closed }),
+        Some((Outcome::Skipped { .. }, _)) | None => unreachable!("it says that it is of a kind that is read"),
     }
 }
 
@@ -331,6 +344,7 @@ impl Desk {
             key: None,
             problem: SourceProblem::Unreadable(reason),
             kept,
+            closed: false,
         };
         if self.troubles.get(&kind) != Some(&error) {
             batch.extend(self.troubles.insert(kind, error.clone()).map(SourceEvent::Resolved));
@@ -370,7 +384,9 @@ mod tests {
     #[test]
     fn a_field_that_we_do_not_know_is_refused_and_not_passed_over() {
         let read = network_policy(&element(json!({"podSelector": {}, "onlyOnSundays": true})));
-        let problems = read.expect_err("refused");
+        let Unread { problems, closed } = read.expect_err("refused");
         assert!(problems.iter().any(|problem| problem.to_string().contains("onlyOnSundays")), "{problems:?}");
+        let Some(Object::NetworkPolicy(closed)) = closed.map(|object| *object) else { panic!("it selects everybody") };
+        assert_eq!((closed.ingress, closed.egress), (Some(Vec::new()), Some(Vec::new())));
     }
 }

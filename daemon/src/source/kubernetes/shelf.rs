@@ -41,6 +41,8 @@ pub(super) struct Refused {
     pub(super) name: ObjectName,
     /// What is wrong with it; at least one.
     pub(super) problems: Vec<Problem>,
+    /// What stands in for it while there is no good version.
+    pub(super) closed: Option<Box<Object>>,
 }
 
 /// What is known of one kind.
@@ -48,6 +50,8 @@ pub(super) struct Refused {
 pub(super) struct Shelf {
     /// Objects in force, with a digest of what they are.
     known: HashMap<ObjectKey, u64>,
+    /// Those of them that stand in for one that is refused.
+    closed: BTreeSet<ObjectKey>,
     /// What the list that is under way has named.
     listed: Option<BTreeSet<ObjectKey>>,
     /// Objects that are refused.
@@ -116,6 +120,11 @@ impl Shelf {
         }
         let name = ObjectName::from(&key);
         events.extend(self.errors.remove(&name).map(SourceEvent::Resolved));
+        self.closed.remove(&key);
+        self.put(key, object, events);
+    }
+
+    fn put(&mut self, key: ObjectKey, object: Object, events: &mut Vec<SourceEvent>) {
         let digest = digest(&object);
         if self.known.insert(key, digest) != Some(digest) {
             events.push(SourceEvent::Apply(object, origin()));
@@ -123,11 +132,17 @@ impl Shelf {
     }
 
     fn refuse(&mut self, refused: Refused, events: &mut Vec<SourceEvent>) {
-        let Refused { key, name, problems } = refused;
+        let Refused { key, name, problems, closed } = refused;
         if let (Some(listed), Some(key)) = (&mut self.listed, &key) {
             listed.insert(key.clone());
         }
-        let kept = key.as_ref().is_some_and(|key| self.known.contains_key(key));
+        let good = |shelf: &Self, key: &ObjectKey| shelf.known.contains_key(key) && !shelf.closed.contains(key);
+        let kept = key.as_ref().is_some_and(|key| good(self, key));
+        if let (Some(key), Some(object), false) = (&key, closed, kept) {
+            self.closed.insert(key.clone());
+            self.put(key.clone(), *object, events);
+        }
+        let closed = key.as_ref().is_some_and(|key| self.closed.contains(key));
         let error = SourceError {
             place: PLACE.to_owned(),
             key,
@@ -140,6 +155,7 @@ impl Shelf {
                 problems,
             }),
             kept: usize::from(kept),
+            closed,
         };
         if self.errors.get(&name) != Some(&error) {
             events.extend(self.errors.insert(name, error.clone()).map(SourceEvent::Resolved));
@@ -149,6 +165,7 @@ impl Shelf {
 
     fn forget(&mut self, key: &ObjectKey, events: &mut Vec<SourceEvent>) {
         events.extend(self.errors.remove(&ObjectName::from(key)).map(SourceEvent::Resolved));
+        self.closed.remove(key);
         if self.known.remove(key).is_some() {
             events.push(SourceEvent::Delete(key.clone()));
         }
@@ -184,7 +201,12 @@ mod tests {
 
     fn refused(name: &str) -> Told {
         let key = ObjectKey::Pod(PodKey::new("a", name));
-        Told::Present(Box::new(Err(Refused { name: ObjectName::from(&key), key: Some(key), problems: Vec::new() })))
+        Told::Present(Box::new(Err(Refused {
+            name: ObjectName::from(&key),
+            key: Some(key),
+            problems: Vec::new(),
+            closed: None,
+        })))
     }
 
     /// What follows, in short.
@@ -227,6 +249,38 @@ mod tests {
         let changed = Pod { finished: true, ..pod.clone() };
         let all = [present(pod.clone().into()), present(pod.into()), present(changed.into())];
         assert_eq!(told(&mut shelf, all), ["+ Pod a/p", "+ Pod a/p"]);
+    }
+
+    #[test]
+    fn one_stands_in_for_what_was_never_good() {
+        let bad = |name: &str, label: &str| {
+            let closed = namespace(name, label);
+            let key = closed.key();
+            let name = ObjectName::from(&key);
+            Told::Present(Box::new(Err(Refused {
+                key: Some(key),
+                name,
+                problems: Vec::new(),
+                closed: Some(Box::new(closed)),
+            })))
+        };
+        let mut shelf = Shelf::default();
+        let events = |shelf: &mut Shelf, it: Told| {
+            let mut events = Vec::new();
+            shelf.take(it, &mut events);
+            events
+        };
+        let found = events(&mut shelf, bad("a", "1"));
+        assert!(matches!(&found[..], [SourceEvent::Apply(..), SourceEvent::Error(it)] if it.closed && it.kept == 0));
+        assert_eq!(events(&mut shelf, bad("a", "1")), []);
+        assert!(matches!(&events(&mut shelf, bad("a", "2"))[..], [SourceEvent::Apply(..)]), "it selects others");
+        let found = events(&mut shelf, present(namespace("a", "3")));
+        assert!(matches!(&found[..], [SourceEvent::Resolved(_), SourceEvent::Apply(..)]), "{found:?}");
+        let found = events(&mut shelf, bad("a", "4"));
+        assert!(matches!(&found[..], [SourceEvent::Error(it)] if !it.closed && it.kept == 1), "{found:?}");
+        let found = events(&mut shelf, Told::Gone(namespace("a", "4").key()));
+        assert!(matches!(&found[..], [SourceEvent::Resolved(_), SourceEvent::Delete(_)]), "{found:?}");
+        assert!(matches!(&events(&mut shelf, bad("a", "5"))[..], [SourceEvent::Apply(..), SourceEvent::Error(_)]));
     }
 
     #[test]
