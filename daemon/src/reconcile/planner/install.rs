@@ -343,9 +343,7 @@ impl Planner {
             let extra_region = || mirror.regions_of(ruleset).any(|(at, _)| !regions.contains_key(&at));
             let regions_differ = || {
                 let mut here = regions.iter();
-                here.any(|(&(addr, length), peer)| {
-                    mirror.regions.get(&(ruleset, addr, length)).copied() != self.entry(peer)
-                })
+                here.any(|(&(addr, length), peer)| !self.is_there(mirror, (ruleset, addr, length), peer))
             };
             if used {
                 peers.iter().all(|(&who, peer)| !self.is_carried(who) || same(who, peer))
@@ -368,13 +366,19 @@ impl Planner {
         let same = present.all(|(found, peer)| Some(*found) == self.entry(peer));
         let classes =
             lowered.peers.range(identity::MAX + 1..).map(|(&who, _)| PeerKey { ruleset: number, identity: who });
-        let regions = lowered.regions.iter().map(|(&(addr, length), peer)| ((number, addr, length), self.entry(peer)));
+        let mut regions = lowered.regions.iter();
         lowered.second.is_none()
             && same
             && classes.into_iter().all(|key| mirror.peers.contains_key(&key))
-            && regions.into_iter().all(|(key, entry)| mirror.regions.get(&key).copied() == entry)
+            && regions.all(|(&(addr, length), peer)| self.is_there(mirror, (number, addr, length), peer))
             && mirror.regions_of(number).count() == lowered.regions.len()
             && !mirror.peers_of(number).any(|(who, _)| self.stays_carried(who) && !lowered.peers.contains_key(&who))
+    }
+
+    /// Whether a region says just this in the kernel. One that is not there does not, nor does any while no port set
+    /// is like the wanted one's.
+    fn is_there(&self, mirror: &Mirror, at: (u32, Addr, u8), peer: &Peer) -> bool {
+        mirror.regions.get(&at).is_some_and(|found| self.entry(peer) == Some(*found))
     }
 
     /// Notes what of a rule set is to be removed when no packet needs it any more.

@@ -85,3 +85,20 @@ fn rules_that_are_wanted_again_know_who_came_meanwhile() {
     node.step();
     node.check();
 }
+
+/// Found by the differential run: a region that was not there passed for one that says what is wanted, as long as no
+/// port set was like the wanted one's.
+#[test]
+fn a_region_that_comes_is_not_written_into_rules_in_force() {
+    let mut node = Node::new(Capacity::default());
+    node.apply(SHOP);
+    // Of the first there is a region already.
+    node.apply("cluster l admin 0 {} in {}\n egress pass to 0.0.0.0/1 ports SCTP/8080");
+    node.apply("cluster n admin 2 {} in {}\n egress deny to nodes {} ports UDP/*");
+    node.step();
+    let before = node.rules(1)[0];
+    node.apply("node one ip=10.0.0.9");
+    node.step();
+    assert_ne!(node.rules(1)[0].ruleset(), before.ruleset());
+    node.check_rule_sets();
+}
