@@ -372,6 +372,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         find: "if back && !wanted.holds(key) {",
         replace: "if back && !{m} && !wanted.holds(key) {",
     },
+    Mutant {
+        name: "nothing-is-like-nothing",
+        breaks: "a region that is not there passes for one whose ports no set has yet",
+        file: INSTALL,
+        find: "mirror.regions.get(&at).is_some_and(|found| self.entry(peer) == Some(*found))",
+        replace: "mirror.regions.get(&at).map_or({m} && self.entry(peer).is_none(), |found| self.entry(peer) == Some(*found))",
+    },
 ];
 
 /// What every mutant needs: file, what is there once, what is to be there instead.
