@@ -52,8 +52,13 @@ pub(super) fn altered_cluster(mut policy: ClusterNetworkPolicy, random: &mut Ran
 
 fn cluster_rule(random: &mut Random) -> ClusterRule {
     let action = random.pick(&[Action::Allow, Action::Deny, Action::Pass]);
-    let peers = Peers::These(random.several(1..=2, cluster_peer));
-    ClusterRule { name: None, action, rule: Rule { peers, ports: random.several(0..=2, port).into() } }
+    let peers = random.several(1..=2, cluster_peer);
+    let mut ports = random.several(0..=2, port);
+    // The API has no ports by name beside anybody who gives them none.
+    if !peers.iter().all(|peer| matches!(peer, Peer::Pods { .. })) {
+        ports.retain(|port| !matches!(port.port, PortSpec::Named(_)));
+    }
+    ClusterRule { name: None, action, rule: Rule { peers: Peers::These(peers), ports: ports.into() } }
 }
 
 fn cluster_peer(random: &mut Random) -> Peer {
