@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    RouteNetlinkMessage,
+    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     address::family,
     error::Tolerate as _,
     netlink::{Mode, Request},
+    route::{ip, main_table},
 };
 
 /// `rtm_protocol` of our routes. Above 4 the kernel gives numbers no meaning (include/uapi/linux/rtnetlink.h);
@@ -41,17 +42,8 @@ pub async fn remove(node: &Node, route: NodeRoute) -> Result<(), NetError> {
 
 /// All of ours that are there.
 pub async fn list(node: &Node) -> Result<Vec<NodeRoute>, NetError> {
-    let mut routes = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        let found = node.netlink().dump(RouteNetlinkMessage::GetRoute(message), "routes").await?;
-        routes.extend(found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) => read(&message),
-            _ => None,
-        }));
-    }
+    let found = main_table(node.netlink(), Vec::new()).await?;
+    let mut routes: Vec<NodeRoute> = found.iter().filter_map(read).collect();
     routes.sort_unstable();
     routes.dedup();
     Ok(routes)
@@ -90,14 +82,6 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
     }
     let range = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
     Some(NodeRoute { range, gateway: gateway? })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some((*address).into()),
-        RouteAddress::Inet6(address) => Some((*address).into()),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

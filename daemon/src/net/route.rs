@@ -79,20 +79,29 @@ pub(crate) fn set_neighbour(ifindex: u32, address: IpAddr, mac: Mac) -> Request 
 
 /// Routes of the main table through one link, to single addresses and the default, both families.
 pub async fn list(netlink: &Netlink, ifindex: u32) -> Result<Vec<Route>, NetError> {
+    let through = vec![RouteAttribute::Oif(ifindex)];
+    let found = main_table(netlink, through).await?;
+    let mut routes: Vec<Route> = found.into_iter().filter_map(|message| read(message, ifindex)).collect();
+    routes.sort_unstable();
+    routes.dedup();
+    Ok(routes)
+}
+
+/// What the kernel says of the main table's routes, both families. It may say more than those that have these
+/// attributes.
+pub(super) async fn main_table(netlink: &Netlink, like: Vec<RouteAttribute>) -> Result<Vec<RouteMessage>, NetError> {
     let mut routes = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.attributes = vec![RouteAttribute::Oif(ifindex)];
+        message.attributes.clone_from(&like);
         let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "routes").await?;
         routes.extend(found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) => read(message, ifindex),
+            RouteNetlinkMessage::NewRoute(message) => Some(message),
             _ => None,
         }));
     }
-    routes.sort_unstable();
-    routes.dedup();
     Ok(routes)
 }
 
@@ -122,18 +131,7 @@ pub(crate) struct DefaultRoute {
 
 /// The default routes, both families.
 pub(crate) async fn defaults(netlink: &Netlink) -> Result<Vec<DefaultRoute>, NetError> {
-    let mut routes = Vec::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family;
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "routes").await?;
-        routes.extend(found.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) => read_default(&message),
-            _ => None,
-        }));
-    }
-    Ok(routes)
+    Ok(main_table(netlink, Vec::new()).await?.iter().filter_map(read_default).collect())
 }
 
 fn read_default(message: &RouteMessage) -> Option<DefaultRoute> {
@@ -174,7 +172,8 @@ fn read(message: RouteMessage, ifindex: u32) -> Option<Route> {
     ours.then_some(route)
 }
 
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
+/// An address of IP that a message holds.
+pub(super) fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some((*address).into()),
         RouteAddress::Inet6(address) => Some((*address).into()),
