@@ -42,6 +42,15 @@ const PROGRAMS: [&str; 3] = ["bulkhead-daemon", "bulkhead-cni", "bulkhead"];
 /// Where they are.
 const FOLDER: &str = "bin";
 
+/// Where it is put unless somebody says otherwise.
+pub(crate) fn archive() -> PathBuf {
+    folder().join("bulkhead.tar")
+}
+
+fn folder() -> PathBuf {
+    repo::target_dir().join("image")
+}
+
 /// Builds the programs and the archive.
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     setup::run(Purpose::Build)?;
@@ -52,8 +61,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 pub(crate) fn build(options: &Options) -> anyhow::Result<()> {
     programs::ebpf()?;
     let built = programs::portable(!options.debug)?;
-    let folder = repo::target_dir().join("image");
-    let files = copy(&built, &folder.join("rootfs"))?;
+    let files = copy(&built, &folder().join("rootfs"))?;
     let mut layer = Layer::default();
     layer.folder("run", 0o755)?;
     layer.folder("tmp", 0o1777)?;
@@ -70,7 +78,7 @@ pub(crate) fn build(options: &Options) -> anyhow::Result<()> {
         path: format!("/{FOLDER}"),
         labels: labels(version),
     };
-    let archive = options.output.clone().unwrap_or_else(|| folder.join("bulkhead.tar"));
+    let archive = options.output.clone().unwrap_or_else(archive);
     // Whoever reads it meanwhile has the old one or the new one.
     let unfinished = archive.with_extension("new");
     let file = File::create(&unfinished).with_context(|| format!("making {}", unfinished.display()))?;

@@ -4,6 +4,7 @@
 //! What they are told, as environment variables:
 //!
 //! * `BULKHEAD_BIN_DIR`: the folder with `bulkhead-daemon`, `bulkhead-cni` and `bulkhead`.
+//! * `BULKHEAD_IMAGE`: where `cargo xtask image` puts the container image.
 //! * `BULKHEAD_GO`: a Go that builds Kubernetes, if there is one.
 //! * `BULKHEAD_KERNEL_TESTS=required`: we are root on a kernel that can; a test that finds
 //!   otherwise has failed, and has no reason to skip.
@@ -72,6 +73,7 @@ impl Runnable {
 /// Makes cargo run what it builds as root, and tells that where things are.
 pub(crate) fn prepare(cargo: &mut Command, root: Privilege, profile: Profile) -> anyhow::Result<()> {
     cargo.env("BULKHEAD_BIN_DIR", programs::bin_dir(profile == Profile::Release));
+    cargo.env("BULKHEAD_IMAGE", crate::image::archive());
     cargo.env("BULKHEAD_KERNEL_TESTS", "required");
     if let Some(go) = setup::go::find() {
         cargo.env("BULKHEAD_GO", go);
