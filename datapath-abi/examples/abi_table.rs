@@ -8,7 +8,7 @@ use std::any::type_name;
 use datapath_abi::{
     ABI_VERSION,
     addr::{Addr, AddrEntry},
-    conntrack::{self, CtEntry, CtKey, CtState, Ends, FragmentEntry, FragmentKey},
+    conntrack::{self, CtEntry, CtKey, CtState, Ends, FragmentEntry, FragmentKey, Tally, Waiting},
     control::{Clock, Sweep, SweepReport},
     endpoint::{Endpoint, RulesPtr, Swing},
     event::{EndReason, EventKind, FlowEvent, HOOKS, Hook},
@@ -79,7 +79,9 @@ fn layouts() -> Vec<Layout> {
         AddrEntry { identity, slot }
         CtKey { addr, port, proto, pad }
         Ends { rules, slot, ifindex, identity, cookie }
-        CtEntry { ends, last_seen, state, flags, tcp_flags, packets, bytes, created_ns, reported_ns, rtt_us, reported, denied, pad }
+        CtEntry { ends, last_seen, state, flags, tcp_flags, own, shared, created_ns, reported_ns, rtt_us, reported, denied, owner, sctp_tag }
+        Tally { packets, bytes }
+        Waiting { count, limit, before, found }
         FragmentKey { addr, id, proto, pad }
         FragmentEntry { port, proto, pad }
         Endpoint { rules, addr6, addr4, ifindex, identity, mac, pad }
@@ -96,7 +98,7 @@ fn layouts() -> Vec<Layout> {
         Counter { packets, bytes }
         Swing { rules, slot, identity }
         Clock { monotonic_ns, jiffies, pad }
-        Sweep { active_interval_ns, hz, pad }
+        Sweep { active_interval_ns, hz, share }
         SweepReport { established, pending, removed, reported }
     }
 }

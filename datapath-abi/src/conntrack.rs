@@ -116,6 +116,17 @@ pub struct Ends {
 }
 crate::assert_size!(Ends, 48);
 
+/// Packets and bytes of one direction.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Tally {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, from the network header on.
+    pub bytes: u64,
+}
+crate::assert_size!(Tally, 16);
+
 /// Value of both conntrack tables. Where a field is a pair, `[0]` is the initiator's (or the
 /// direction initiator to responder), `[1]` the responder's.
 #[repr(C)]
@@ -131,10 +142,11 @@ pub struct CtEntry {
     pub flags: u8,
     /// TCP flags seen by direction, as in the TCP header's byte 13.
     pub tcp_flags: [u8; 2],
-    /// Packets by direction.
-    pub packets: [u64; 2],
-    /// Bytes by direction, from the network header on.
-    pub bytes: [u64; 2],
+    /// What one CPU alone counts of a direction, without a lock: see `owner`.
+    pub own: [Tally; 2],
+    /// What all others count, by locked additions. The totals are [`CtEntry::packets`] and
+    /// [`CtEntry::bytes`].
+    pub shared: [Tally; 2],
     /// `bpf_ktime_get_ns` of the first packet.
     pub created_ns: u64,
     /// `bpf_ktime_get_ns` of the last report, 0 before the first.
@@ -147,10 +159,57 @@ pub struct CtEntry {
     /// With [`FLAG_REVOKED`]: the [`crate::policy::Direction`] that forbids it, or
     /// [`crate::event::DIRECTION_NONE`].
     pub denied: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// By direction the CPU that counts in `own`, as [`owner`] writes it: the one that has brought
+    /// the first packet of that direction. Does not change while the entry is in CONNTRACK; in
+    /// PENDING everybody counts in `shared`.
+    pub owner: [u8; 2],
+    /// SCTP: the verification tag of packets to the initiator and to the responder, as the handshake
+    /// has set them (RFC 9260, section 5.1); 0 unknown.
+    pub sctp_tag: [u32; 2],
 }
-crate::assert_size!(CtEntry, 112);
+crate::assert_size!(CtEntry, 152);
+
+impl CtEntry {
+    /// Packets by direction.
+    #[inline(always)]
+    pub const fn packets(&self) -> [u64; 2] {
+        let ([a, b], [c, d]) = (self.own, self.shared);
+        [a.packets.wrapping_add(c.packets), b.packets.wrapping_add(d.packets)]
+    }
+
+    /// Bytes by direction, from the network header on.
+    #[inline(always)]
+    pub const fn bytes(&self) -> [u64; 2] {
+        let ([a, b], [c, d]) = (self.own, self.shared);
+        [a.bytes.wrapping_add(c.bytes), b.bytes.wrapping_add(d.bytes)]
+    }
+}
+
+/// A CPU as it stands in [`CtEntry::owner`]: its number and one. 0, which is nobody, for those
+/// that have no place in eight bits.
+#[inline(always)]
+pub const fn owner(cpu: u32) -> u8 {
+    if cpu < 255 { cpu as u8 + 1 } else { 0 }
+}
+
+/// Value of WAITING: how many connections that have not been set up yet one endpoint has in PENDING.
+///
+/// A connection is its initiator's, if that is local, else its responder's. Those of protocols with
+/// a handshake count until they are promoted, others until they are answered. What was pushed out of
+/// the table or has aged is found out by the sweep, which counts anew.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Waiting {
+    /// How many wait. May be off by what came and went during a sweep, also below zero.
+    pub count: i32,
+    /// How many may; 0 before the first sweep: any number.
+    pub limit: i32,
+    /// The sweep's: `count` when it began.
+    pub before: i32,
+    /// The sweep's: found so far.
+    pub found: i32,
+}
+crate::assert_size!(Waiting, 16);
 
 /// How long an entry lives without a packet, in seconds. Defaults as in the kernel's own
 /// conntrack (Documentation/networking/nf_conntrack-sysctl.rst) unless noted.

@@ -33,8 +33,9 @@ pub struct Sweep {
     pub active_interval_ns: u64,
     /// Jiffies per second.
     pub hz: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How many connections of one endpoint may wait in PENDING from now on; 0: any number. See
+    /// [`crate::conntrack::Waiting`].
+    pub share: u32,
 }
 crate::assert_size!(Sweep, 16);
 

@@ -29,7 +29,7 @@ pub mod policy;
 pub mod reason;
 
 /// Version of everything in this crate. Part of the path of every pin.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Asserts the size of a type at compile time.
 #[macro_export]

@@ -34,6 +34,8 @@ pub struct MapInfo {
 pub const CONNTRACK: &str = "CONNTRACK";
 /// Conntrack of connections without an answer yet.
 pub const PENDING: &str = "PENDING";
+/// How much of PENDING each endpoint has, by slot.
+pub const WAITING: &str = "WAITING";
 /// Ports of packets that come in fragments.
 pub const FRAGMENTS: &str = "FRAGMENTS";
 /// Local endpoints by slot.
@@ -83,6 +85,15 @@ pub const ALL: &[MapInfo] = &[
         capacity: 16_384,
         writer: Writer::Programs,
         purpose: "connections without an answer yet; a flood of them evicts only its like",
+    },
+    MapInfo {
+        name: WAITING,
+        kind: "array",
+        key: "u32 slot",
+        value: "Waiting",
+        capacity: 1_024,
+        writer: Writer::Programs,
+        purpose: "connections in PENDING by endpoint, so that none takes all of it; as many as ENDPOINTS",
     },
     MapInfo {
         name: FRAGMENTS,
@@ -248,11 +259,13 @@ pub enum Scalar {
     EventsWritten = 3,
     /// Connections decided anew because rules had changed.
     Redecided = 4,
+    /// New connections of an endpoint that has its share of PENDING.
+    PendingShare = 5,
 }
 
 impl Scalar {
     /// How many there are.
-    pub const COUNT: u32 = 5;
+    pub const COUNT: u32 = 6;
     /// Every one, with the name its metric bears.
     pub const ALL: &'static [(Scalar, &'static str)] = &[
         (Scalar::EventsLost, "events_lost"),
@@ -260,5 +273,6 @@ impl Scalar {
         (Scalar::PendingFull, "pending_full"),
         (Scalar::EventsWritten, "events_written"),
         (Scalar::Redecided, "redecided"),
+        (Scalar::PendingShare, "pending_share"),
     ];
 }

@@ -24,6 +24,7 @@ pod!(
     conntrack::CtKey,
     conntrack::FragmentEntry,
     conntrack::FragmentKey,
+    conntrack::Waiting,
     endpoint::Endpoint,
     event::FlowEvent,
     maps::Counter,

@@ -62,6 +62,12 @@ pub fn opens(packet: &Packet) -> bool {
     }
 }
 
+/// The state after the first packet that is seen. A FIN is that of a connection that was there before, so half of it is over.
+#[inline(always)]
+pub fn begins(packet: &Packet) -> CtState {
+    if packet.proto == proto::TCP && packet.flags & tcp::FIN != 0 { CtState::Closing } else { CtState::New }
+}
+
 /// Whether a packet must be looked at for a change of state although its connection is
 /// established. For all others the fast path has nothing to do.
 #[inline(always)]
@@ -132,6 +138,37 @@ fn answered(state: CtState, from: From) -> CtState {
         (CtState::New, From::Responder) => CtState::SynReceived,
         (CtState::SynReceived, From::Initiator) => CtState::Established,
         (other, _) => other,
+    }
+}
+
+/// Whether a connection in PENDING takes part of its endpoint's share of that table: one whose
+/// handshake is not done, or of a protocol without one that has no answer.
+#[inline(always)]
+pub const fn waits(proto: u8, state: CtState) -> bool {
+    match proto {
+        proto::TCP | proto::SCTP => state as u8 != CtState::Established as u8,
+        _ => state as u8 == CtState::New as u8,
+    }
+}
+
+/// Whether an SCTP packet is one of its association, as far as its tag tells, so that what it says counts: whoever does not
+/// see the association cannot end it (RFC 9260, section 8.5). `tags`: of packets to the initiator and to the
+/// responder, 0 for unknown.
+#[inline(always)]
+pub const fn tag_fits(packet: &Packet, from: From, tags: [u32; 2]) -> bool {
+    // In pieces it would need a place for the tag beside that of the identification: nobody cuts what is so small.
+    let whole = packet.part as u8 == Part::Whole as u8;
+    let tag = packet.id;
+    let (to_receiver, to_sender) =
+        if from as u8 == From::Initiator as u8 { (tags[1], tags[0]) } else { (tags[0], tags[1]) };
+    match packet.flags {
+        sctp::SHUTDOWN => to_receiver == 0 || whole && tag == to_receiver,
+        // With the T bit the sender knows no association, and sends back the tag that it was sent (section 8.5.1).
+        sctp::ABORT | sctp::SHUTDOWN_COMPLETE => {
+            let right = if packet.icmp[1] & 1 != 0 { to_sender } else { to_receiver };
+            right == 0 || whole && tag == right
+        }
+        _ => true,
     }
 }
 

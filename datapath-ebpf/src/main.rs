@@ -182,7 +182,7 @@ fn step(seen: &mut Seen) -> Outcome {
             None => Outcome::Stack,
         },
         Slow::Dropped(reason) => Outcome::Drop(DropReason::try_from(reason).unwrap_or(DropReason::Invalid)),
-        Slow::Stack | Slow::Unknown | Slow::Stranger | Slow::Reopen | Slow::Changed => Outcome::Stack,
+        Slow::Stack | Slow::Unknown | Slow::Stranger | Slow::Reopen | Slow::Changed | Slow::Taken => Outcome::Stack,
     }
 }
 

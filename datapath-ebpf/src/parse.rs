@@ -9,7 +9,7 @@ mod rare;
 
 use datapath_abi::{addr::Addr, reason::DropReason};
 
-pub use self::rare::{MAX_READ, Quoted, quote, rare};
+pub use self::rare::{MAX_READ, Quoted, overlaps_tcp, quote, rare};
 
 /// Length of an Ethernet header.
 pub const ETH_LEN: usize = 14;
@@ -54,6 +54,8 @@ pub mod sctp {
     pub const ABORT: u8 = 6;
     /// SHUTDOWN.
     pub const SHUTDOWN: u8 = 7;
+    /// COOKIE ECHO.
+    pub const COOKIE_ECHO: u8 = 10;
     /// SHUTDOWN COMPLETE.
     pub const SHUTDOWN_COMPLETE: u8 = 14;
 }
@@ -133,7 +135,7 @@ pub struct Packet {
     pub proto: u8,
     /// TCP flags; SCTP: type of the first chunk.
     pub flags: u8,
-    /// ICMP type and code.
+    /// ICMP type and code. SCTP: 0, flags of the first chunk. A later fragment: its offset in bytes, big-endian.
     pub icmp: [u8; 2],
     /// What kind of packet it is.
     pub kind: Kind,
@@ -143,7 +145,8 @@ pub struct Packet {
     pub ttl: u8,
     /// Whether it is a fragment.
     pub part: Part,
-    /// Of a fragment: the header's identification, which all parts share.
+    /// Of a fragment: the header's identification, which all parts share. Of SCTP that is whole, in memory order: the
+    /// verification tag, of INIT the initiate tag.
     pub id: u32,
 }
 datapath_abi::assert_size!(Packet, 48);
@@ -288,6 +291,18 @@ fn transport<B: Bytes>(bytes: &B, offset: usize, packet: &mut Packet) -> Result<
             packet.port[0] = header.u16(0);
             packet.port[1] = header.u16(2);
             packet.flags = header.u8(12);
+            if packet.part as u8 == Part::Whole as u8 {
+                packet.id = header.u32(4);
+                // The T bit of a chunk that ends an association (section 8.5.1).
+                packet.icmp[1] = header.u8(13);
+                if packet.flags == sctp::INIT {
+                    // Section 3.3.2. Cut short it begins nothing that the ends would know of.
+                    packet.id = match bytes.view(offset + 16, 4) {
+                        Some(tag) => tag.u32(0),
+                        None => 0,
+                    };
+                }
+            }
         }
         proto::ICMP if packet.v4 => {
             let header = bytes.view(offset, 8).ok_or(DropReason::TruncatedHeader)?;

@@ -129,7 +129,7 @@ pub const SIMPLER: [(Row, &str, &str, &str); 12] = [
         Row::AnyChunk,
         "only INIT ACK answers INIT, only COOKIE ECHO that (RFC 9260, 4)",
         "any chunk but INIT does, and SHUTDOWN before its time is one of them",
-        "the handshake is followed by direction: verification tags, which would tell, are the ends' business",
+        "the handshake is followed by direction; tags are asked of what ends an association",
     ),
     (
         Row::InitWhileClosing,
@@ -139,9 +139,9 @@ pub const SIMPLER: [(Row, &str, &str, &str); 12] = [
     ),
     (
         Row::StrayComplete,
-        "SHUTDOWN COMPLETE counts in SHUTDOWN-ACK-SENT alone, ABORT with the right tag alone (RFC 9260, 8.5.1, 9.2)",
-        "SHUTDOWN COMPLETE ends the association whenever it comes",
-        "tags again; the entry lives 10 s after each packet and drops nothing",
+        "SHUTDOWN COMPLETE counts in SHUTDOWN-ACK-SENT alone (RFC 9260, 9.2)",
+        "SHUTDOWN COMPLETE ends the association whenever it comes, if its tag is right",
+        "the ends would not send it otherwise; the entry lives 10 s after each packet and drops nothing",
     ),
     (
         Row::FirstChunk,

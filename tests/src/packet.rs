@@ -31,6 +31,8 @@ pub const RST: u8 = 0x04;
 /// See [`FIN`].
 pub const ACK: u8 = 0x10;
 
+/// Tag of both ends of an SCTP association, unless a test says otherwise.
+pub const SCTP_TAG: u32 = 7;
 /// SCTP chunk types, RFC 9260, section 3.2.
 pub const SCTP_DATA: u8 = 0;
 /// See [`SCTP_DATA`].
@@ -112,6 +114,10 @@ pub struct Packet {
     pub fragment: Option<Fragment>,
     /// Transport header.
     pub body: Body,
+    /// SCTP: the verification tag (of INIT it is 0), and the initiate tag of INIT and INIT ACK.
+    pub tags: [u32; 2],
+    /// SCTP: the chunk's flags.
+    pub chunk_flags: u8,
     /// What follows it.
     pub payload: Vec<u8>,
 }
@@ -128,6 +134,8 @@ impl Packet {
             extensions: Vec::new(),
             fragment: None,
             body,
+            tags: [SCTP_TAG; 2],
+            chunk_flags: 0,
             payload: b"bulkhead".to_vec(),
         }
     }
@@ -180,6 +188,20 @@ impl Packet {
             && self.extensions.iter().enumerate().all(readable)
             && !self.options.iter().any(|option| matches!(option, 131 | 137))
             && !matches!(self.body, Body::Raw { proto: 59 })
+    }
+
+    /// SCTP with other tags, verification and initiate.
+    #[must_use]
+    pub fn tags(mut self, verification: u32, initiate: u32) -> Self {
+        self.tags = [verification, initiate];
+        self
+    }
+
+    /// SCTP with flags of its chunk.
+    #[must_use]
+    pub fn chunk_flags(mut self, flags: u8) -> Self {
+        self.chunk_flags = flags;
+        self
     }
 
     /// With another payload.
@@ -325,10 +347,19 @@ impl Packet {
             Body::Sctp { port, chunk } => {
                 out.extend(port[0].to_be_bytes());
                 out.extend(port[1].to_be_bytes());
-                out.extend([0, 0, 0, 7, 0, 0, 0, 0]);
-                out.extend([chunk, 0]);
-                out.extend((4 + self.payload.len() as u16).to_be_bytes());
-                out.extend(&self.payload);
+                let [verification, initiate] = self.tags;
+                out.extend(if chunk == SCTP_INIT { 0 } else { verification }.to_be_bytes());
+                out.extend([0; 4]);
+                let mut value = Vec::new();
+                if matches!(chunk, SCTP_INIT | SCTP_INIT_ACK) {
+                    // Initiate tag, window, streams, first TSN (RFC 9260, section 3.3.2).
+                    value.extend(initiate.to_be_bytes());
+                    value.extend([0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1]);
+                }
+                value.extend(&self.payload);
+                out.extend([chunk, self.chunk_flags]);
+                out.extend((4 + value.len() as u16).to_be_bytes());
+                out.extend(&value);
                 let sum = crc32c(&out);
                 // RFC 9260, appendix A: least significant byte first.
                 out[8..12].copy_from_slice(&sum.to_le_bytes());

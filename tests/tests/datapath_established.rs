@@ -2,7 +2,7 @@
 //! both directions, for every protocol that has states.
 
 use datapath_abi::{
-    conntrack::{CtState, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_VIA_STACK},
+    conntrack::{CtState, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_VIA_STACK, Tally, owner},
     event::EventKind,
     identity, maps,
     policy::Direction,
@@ -10,7 +10,10 @@ use datapath_abi::{
 use tests::{
     host::{A, B, C, FAMILIES, Family, NODE, WORLD},
     lab::{At, Lab},
-    packet::{ACK, FIN, RST, SCTP_COOKIE_ECHO, SCTP_DATA, SCTP_INIT, SCTP_INIT_ACK, SYN},
+    packet::{
+        ACK, FIN, RST, SCTP_ABORT, SCTP_COOKIE_ECHO, SCTP_DATA, SCTP_INIT, SCTP_INIT_ACK, SCTP_SHUTDOWN,
+        SCTP_SHUTDOWN_COMPLETE, SYN,
+    },
     rules::{Rule, allow},
 };
 
@@ -29,7 +32,7 @@ fn tcp_between_pods_is_promoted_when_its_handshake_is_done() {
         });
         let (key, entry) = lab.connection(maps::PENDING);
         assert_eq!(entry.state, CtState::New as u8);
-        assert_eq!(entry.packets, [1, 0]);
+        assert_eq!(entry.packets(), [1, 0]);
         assert_eq!(entry.rtt_us, 0);
         lab.send(At::From(B), &B.tcp(&A, family, BACK, SYN | ACK)).reaches(&A);
         assert_eq!(lab.connection(maps::PENDING).1.state, CtState::SynReceived as u8);
@@ -42,10 +45,10 @@ fn tcp_between_pods_is_promoted_when_its_handshake_is_done() {
         let (after_key, entry) = lab.connection(maps::CONNTRACK);
         assert_eq!(key, after_key);
         assert_eq!(entry.state, CtState::Established as u8);
-        assert_eq!(entry.packets, [3, 2]);
+        assert_eq!(entry.packets(), [3, 2]);
         let bytes = |packet: &tests::packet::Packet| packet.bytes().len() as u64 - 14;
         let one = bytes(&A.tcp(&B, family, PORTS, SYN));
-        assert_eq!(entry.bytes, [3 * one, 2 * one]);
+        assert_eq!(entry.bytes(), [3 * one, 2 * one]);
         assert_eq!(entry.tcp_flags, [SYN | ACK, SYN | ACK]);
         assert_eq!(entry.ends.slot, [A.slot, B.slot]);
         assert_eq!(entry.ends.ifindex, [A.ifindex, B.ifindex]);
@@ -66,7 +69,7 @@ fn the_greater_end_may_begin_as_well() {
         assert_eq!(entry.flags, FLAG_INITIATOR_HIGH);
         assert_eq!(key.port, [80, 40_000], "ports in the order of the addresses");
         assert_eq!(entry.ends.identity, [B.identity, A.identity], "initiator first");
-        assert_eq!(entry.packets, [2, 1]);
+        assert_eq!(entry.packets(), [2, 1]);
     }
 }
 
@@ -104,7 +107,7 @@ fn a_pod_and_the_outside_talk_through_the_hosts_stack() {
         lab.send(At::From(A), &A.tcp(&WORLD, family, PORTS, ACK)).passes();
         lab.send(At::To(A, WORLD), &WORLD.tcp(&A, family, BACK, ACK)).passes();
         let (_, entry) = lab.connection(maps::CONNTRACK);
-        assert_eq!((entry.packets, entry.flags & FLAG_VIA_STACK), ([2, 2], 0));
+        assert_eq!((entry.packets(), entry.flags & FLAG_VIA_STACK), ([2, 2], 0));
         assert_eq!(entry.ends.rules[1], 0, "the world has no rules");
     }
 }
@@ -119,7 +122,7 @@ fn what_begins_outside_goes_back_through_the_hosts_stack() {
         lab.send(At::From(A), &A.tcp(&WORLD, family, BACK, ACK)).passes();
         let (_, entry) = lab.connection(maps::CONNTRACK);
         assert_ne!(entry.flags & FLAG_VIA_STACK, 0);
-        assert_eq!(entry.packets, [2, 2]);
+        assert_eq!(entry.packets(), [2, 2]);
     }
 }
 
@@ -134,7 +137,7 @@ fn a_pod_reached_through_the_stack_answers_through_the_stack() {
         lab.send(At::To(B, A), &A.tcp(&B, family, PORTS, ACK)).passes();
         lab.send(At::From(B), &B.tcp(&A, family, BACK, ACK)).passes();
         lab.send(At::To(B, A), &A.tcp(&B, family, PORTS, ACK)).passes();
-        assert_eq!(lab.connection(maps::CONNTRACK).1.packets, [3, 2]);
+        assert_eq!(lab.connection(maps::CONNTRACK).1.packets(), [3, 2]);
     }
 }
 
@@ -153,7 +156,123 @@ fn udp_is_established_when_the_initiator_speaks_again_after_an_answer() {
         assert_eq!(lab.connection(maps::CONNTRACK).1.state, CtState::Established as u8);
         lab.send(At::From(B), &back).reaches(&A);
         let (_, entry) = lab.connection(maps::CONNTRACK);
-        assert_eq!((entry.packets, entry.tcp_flags), ([3, 3], [0, 0]));
+        assert_eq!((entry.packets(), entry.tcp_flags), ([3, 3], [0, 0]));
+    }
+}
+
+/// RFC 9260, section 8.5: whoever does not see an association does not know its tags.
+#[test]
+fn an_sctp_association_is_ended_by_who_knows_its_tag() {
+    // To A, to B.
+    let tags = [0x0a0a_0a0a, 0x0b0b_0b0b];
+    for family in FAMILIES {
+        for (chunk, after) in [
+            (SCTP_SHUTDOWN, CtState::Closing),
+            (SCTP_ABORT, CtState::Reset),
+            (SCTP_SHUTDOWN_COMPLETE, CtState::TimeWait),
+        ] {
+            // From A, from B; with the T bit the tag is the sender's own.
+            for (side, reflected) in [(0, false), (1, false), (0, true), (1, true)] {
+                if reflected && chunk == SCTP_SHUTDOWN {
+                    continue;
+                }
+                let mut lab = Lab::new();
+                let there = |chunk| A.sctp(&B, family, PORTS, chunk).tags(tags[1], tags[0]);
+                let back = |chunk| B.sctp(&A, family, BACK, chunk).tags(tags[0], tags[1]);
+                lab.send(At::From(A), &there(SCTP_INIT)).reaches(&B).opens();
+                // An INIT ACK that answers another INIT sets no tag.
+                lab.send(At::From(B), &back(SCTP_INIT_ACK).tags(1, 2)).reaches(&A);
+                lab.send(At::From(B), &back(SCTP_INIT_ACK)).reaches(&A);
+                lab.send(At::From(A), &there(SCTP_COOKIE_ECHO)).reaches(&B);
+                lab.send(At::From(B), &back(SCTP_DATA)).reaches(&A);
+                let send = |lab: &mut Lab, tag: u32| {
+                    let flags = u8::from(reflected);
+                    if side == 0 {
+                        lab.send(At::From(A), &there(chunk).tags(tag, 0).chunk_flags(flags)).reaches(&B);
+                    } else {
+                        lab.send(At::From(B), &back(chunk).tags(tag, 0).chunk_flags(flags)).reaches(&A);
+                    }
+                    lab.connection(maps::CONNTRACK).1.state
+                };
+                let right = if (side == 0) != reflected { tags[1] } else { tags[0] };
+                for wrong in [0, 1, tags[0] ^ tags[1] ^ right, right.swap_bytes().wrapping_add(1)] {
+                    let state = send(&mut lab, wrong);
+                    assert_eq!(state, CtState::Established as u8, "chunk {chunk} of side {side} with tag {wrong:#x}");
+                }
+                assert_eq!(send(&mut lab, right), after as u8, "chunk {chunk} of side {side}");
+            }
+        }
+    }
+}
+
+/// One CPU counts without a lock, all others with one: each in a place of its own, and nothing is lost.
+#[test]
+fn packets_are_counted_by_the_cpu_that_began_and_by_others() {
+    let cpus = rustix::thread::sched_getaffinity(None).expect("the CPUs we may use");
+    let usable: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| cpus.is_set(*cpu)).take(2).collect();
+    let [first, second] = usable[..] else { panic!("needs two CPUs, has {usable:?}") };
+    let pin = |cpu: usize| {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        rustix::thread::sched_setaffinity(None, &set).expect("this CPU may be used");
+    };
+    for family in FAMILIES {
+        let mut lab = Lab::new();
+        // From the outside, so that the program leaves the packets as they are and can run on them again.
+        let (there, back) = (At::To(B, WORLD), At::From(B));
+        let (ask, answer) = (WORLD.tcp(&B, family, PORTS, ACK), B.tcp(&WORLD, family, BACK, ACK));
+        pin(first);
+        lab.send(there, &WORLD.tcp(&B, family, PORTS, SYN)).passes().opens();
+        pin(second);
+        lab.send(back, &B.tcp(&WORLD, family, BACK, SYN | ACK)).passes();
+        lab.send(there, &ask).passes();
+        let (_, entry) = lab.connection(maps::CONNTRACK);
+        assert_eq!(entry.owner, [first, second].map(|cpu| owner(cpu as u32)));
+        assert_eq!((entry.own, entry.packets()), ([Tally::default(); 2], [2, 1]), "before it was established");
+
+        pin(first);
+        lab.send(there, &ask).passes();
+        lab.send(back, &answer).passes();
+        let (_, entry) = lab.connection(maps::CONNTRACK);
+        assert_eq!(entry.own.map(|tally| tally.packets), [1, 0]);
+        assert_eq!(entry.shared.map(|tally| tally.packets), [2, 2]);
+        assert_eq!(entry.packets(), [3, 2]);
+
+        const EACH: u32 = 300_000;
+        let (ask, answer) = (ask.bytes(), answer.bytes());
+        std::thread::scope(|scope| {
+            for cpu in [first, second] {
+                let (programs, ask, answer) = (&lab.programs, &ask, &answer);
+                scope.spawn(move || {
+                    pin(cpu);
+                    for (at, bytes) in [(there, ask), (back, answer)] {
+                        programs.run(at.program(), bytes, at.context(), EACH).expect("the program runs");
+                    }
+                });
+            }
+        });
+        let (_, entry) = lab.connection(maps::CONNTRACK);
+        let all = u64::from(EACH);
+        assert_eq!(entry.own.map(|tally| tally.packets), [1 + all, all]);
+        assert_eq!(entry.shared.map(|tally| tally.packets), [2 + all, 2 + all]);
+        let length = ask.len() as u64 - 14;
+        assert_eq!(entry.bytes(), entry.packets().map(|packets| packets * length));
+    }
+    rustix::thread::sched_setaffinity(None, &cpus).expect("as before");
+}
+
+/// The first that is seen of a connection is one half's end.
+#[test]
+fn a_fin_from_the_middle_closes_its_half_at_once() {
+    for family in FAMILIES {
+        let mut lab = Lab::new();
+        lab.send(At::From(A), &A.tcp(&B, family, PORTS, FIN | ACK)).reaches(&B).opens();
+        let (_, entry) = lab.connection(maps::PENDING);
+        assert_eq!((entry.state, entry.flags & FLAG_MIDSTREAM), (CtState::Closing as u8, FLAG_MIDSTREAM));
+        lab.send(At::From(B), &B.tcp(&A, family, BACK, ACK)).reaches(&A);
+        assert_eq!(lab.connection(maps::PENDING).1.state, CtState::Closing as u8, "half closed");
+        lab.send(At::From(B), &B.tcp(&A, family, BACK, FIN | ACK)).reaches(&A);
+        assert_eq!(lab.connection(maps::PENDING).1.state, CtState::TimeWait as u8);
     }
 }
 
@@ -166,7 +285,7 @@ fn sctp_follows_its_handshake() {
         lab.send(At::From(A), &A.sctp(&B, family, PORTS, SCTP_COOKIE_ECHO)).reaches(&B);
         assert_eq!(lab.connection(maps::CONNTRACK).1.state, CtState::Established as u8);
         lab.send(At::From(B), &B.sctp(&A, family, BACK, SCTP_DATA)).reaches(&A);
-        assert_eq!(lab.connection(maps::CONNTRACK).1.packets, [2, 2]);
+        assert_eq!(lab.connection(maps::CONNTRACK).1.packets(), [2, 2]);
     }
 }
 
@@ -179,7 +298,7 @@ fn echo_requests_and_their_answers_are_one_connection() {
         lab.send(At::From(B), &B.pong(&A, family, 7)).reaches(&A);
         lab.send(At::From(A), &A.ping(&B, family, 7)).reaches(&B);
         lab.send(At::From(B), &B.pong(&A, family, 7)).reaches(&A);
-        assert_eq!(lab.connection(maps::CONNTRACK).1.packets, [2, 2]);
+        assert_eq!(lab.connection(maps::CONNTRACK).1.packets(), [2, 2]);
         // Another identifier is another one.
         lab.send(At::From(A), &A.ping(&B, family, 8)).reaches(&B).opens();
         assert_eq!(lab.sizes(), (1, 1));
@@ -242,7 +361,7 @@ fn ports_of_a_closed_connection_may_be_used_again() {
             })
             .opens();
         assert_eq!(lab.sizes(), (0, 1));
-        assert_eq!(lab.connection(maps::PENDING).1.packets, [1, 0]);
+        assert_eq!(lab.connection(maps::PENDING).1.packets(), [1, 0]);
     }
     // Half closed: the client has restarted and begins anew.
     let mut lab = Lab::new();
@@ -305,7 +424,7 @@ fn a_pod_may_talk_to_itself() {
         lab.send(At::From(A), &A.tcp(&A, family, PORTS, SYN)).reaches(&A).opens();
         lab.send(At::From(A), &A.tcp(&A, family, BACK, SYN | ACK)).reaches(&A);
         lab.send(At::From(A), &A.tcp(&A, family, PORTS, ACK)).reaches(&A);
-        assert_eq!(lab.connection(maps::CONNTRACK).1.packets, [2, 1]);
+        assert_eq!(lab.connection(maps::CONNTRACK).1.packets(), [2, 1]);
     }
 }
 

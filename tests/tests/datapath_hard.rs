@@ -86,7 +86,7 @@ fn fragments_follow_their_first() {
         }
         let key =
             lab.connections(maps::PENDING).into_iter().find(|(key, _)| key.addr[0].is_v4() == (family == Family::V4));
-        assert_eq!(key.map(|(_, entry)| entry.packets), Some([5, 0]), "each is counted where it belongs");
+        assert_eq!(key.map(|(_, entry)| entry.packets()), Some([5, 0]), "each is counted where it belongs");
         // Answers in pieces, the last of which establishes nothing by itself.
         let answer = |offset, more| B.udp(&A, family, [PORTS[1], PORTS[0]]).part(1, offset, more);
         lab.send(At::From(B), &answer(0, true)).reaches(&A);
@@ -245,7 +245,7 @@ fn icmp_errors_belong_to_the_connection_they_quote() {
             lab.send(At::From(C), &forged).drops(DropReason::InvalidSourceIp, None);
             // The connection has not moved by any of that.
             let (key, entry) = lab.connection(maps::PENDING);
-            assert_eq!((entry.state, entry.packets), (CtState::New as u8, [1, 0]));
+            assert_eq!((entry.state, entry.packets()), (CtState::New as u8, [1, 0]));
             lab.forget(maps::PENDING, &key);
         }
         // To the outside: routers on the way, and the node itself.

@@ -109,7 +109,7 @@ impl Follower {
         if packet.proto == TCP && packet.flags & RST != 0 {
             return None;
         }
-        Some(Self { state: CtState::New, said: said(packet, From::Initiator) })
+        Some(Self { state: ct::begins(packet), said: said(packet, From::Initiator) })
     }
 
     fn next(&mut self, from: End, packet: &parse::Packet) -> Effect {
@@ -363,8 +363,8 @@ impl Looks {
     fn of(key: &CtKey, entry: &CtEntry, established: bool) -> Self {
         Self {
             state: entry.state,
-            packets: entry.packets,
-            bytes: entry.bytes,
+            packets: entry.packets(),
+            bytes: entry.bytes(),
             tcp_flags: entry.tcp_flags.map(|flags| flags & NOTED),
             midstream: entry.flags & FLAG_MIDSTREAM != 0,
             initiator: key.addr[usize::from(entry.flags & FLAG_INITIATOR_HIGH != 0)],

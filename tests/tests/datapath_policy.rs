@@ -364,7 +364,7 @@ fn the_nodes_address_on_a_packet_from_outside_is_no_privilege() {
             };
         }
         let (_, entry) = lab.connection(maps::CONNTRACK);
-        assert_eq!((entry.state, entry.packets), (CtState::Established as u8, [3, 1]));
+        assert_eq!((entry.state, entry.packets()), (CtState::Established as u8, [3, 1]));
     }
 }
 

@@ -2,6 +2,7 @@
 //! not compile until it has its packet.
 
 use datapath_abi::{
+    control::Sweep,
     identity::CLASS_ANY,
     maps::{self, Scalar},
     policy::Direction,
@@ -129,6 +130,11 @@ fn bump(scalar: Scalar) {
         Scalar::PendingFull => {
             drop(lab);
             let mut lab = Lab::of(full::strict_pending(1).expect("a table that refuses"));
+            lab.send(At::From(A), &A.udp(&B, V4, [1, 2])).reaches(&B).opens();
+            lab.send(At::From(A), &A.udp(&B, V4, [2, 2])).reaches(&B).opens().bumps(scalar);
+        }
+        Scalar::PendingShare => {
+            let _ = lab.sweep(Sweep { active_interval_ns: u64::MAX, hz: 1_000_000, share: 1 });
             lab.send(At::From(A), &A.udp(&B, V4, [1, 2])).reaches(&B).opens();
             lab.send(At::From(A), &A.udp(&B, V4, [2, 2])).reaches(&B).opens().bumps(scalar);
         }

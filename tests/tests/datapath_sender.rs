@@ -87,7 +87,7 @@ fn a_living_connection_does_not_excuse_a_false_sender() {
                 lab.send(At::From(A), &packet).reaches(&B);
             }
         }
-        assert_eq!(lab.connection(maps::CONNTRACK).1.packets, [3, 1], "what was refused was not counted");
+        assert_eq!(lab.connection(maps::CONNTRACK).1.packets(), [3, 1], "what was refused was not counted");
     }
 }
 

@@ -200,11 +200,11 @@ fn a_connection_is_reported_without() {
     let mut lab = Lab::new();
     lab.stage(&B, Ingress, ISOLATED, &[]);
     lab.send(At::From(A), &A.udp(&B, Family::V4, PORTS)).reaches(&B).opens().would_say([NOT_ASKED, DEFAULT_DENY]);
-    let (report, seen) = lab.sweep(Sweep { active_interval_ns: 0, hz: 1_000_000, pad: 0 });
+    let (report, seen) = lab.sweep(Sweep { active_interval_ns: 0, hz: 1_000_000, share: 0 });
     assert_eq!(report.reported, 1);
     seen.lives().would_say([NOT_ASKED; 2]);
     lab.remove(&B);
-    let (report, seen) = lab.sweep(Sweep { active_interval_ns: u64::MAX, hz: 1_000_000, pad: 0 });
+    let (report, seen) = lab.sweep(Sweep { active_interval_ns: u64::MAX, hz: 1_000_000, share: 0 });
     assert_eq!(report.removed, 1);
     seen.closes(EndReason::EndpointGone).would_say([NOT_ASKED; 2]);
 }

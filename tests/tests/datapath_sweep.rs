@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH},
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, Tally},
     control::Sweep,
     event::{DIRECTION_NONE, EndReason, FlowEvent},
     maps,
@@ -24,7 +24,7 @@ const HZ: u32 = 1000;
 const MARGIN_S: u32 = 4;
 const NEVER_NS: u64 = u64::MAX;
 
-const SWEEP: Sweep = Sweep { active_interval_ns: NEVER_NS, hz: HZ, pad: 0 };
+const SWEEP: Sweep = Sweep { active_interval_ns: NEVER_NS, hz: HZ, share: 0 };
 
 /// A connection from A to B that was last seen `idle_s` ago.
 fn entry(lab: &mut Lab, proto: u8, state: CtState, idle_s: u32) -> (CtKey, CtEntry) {
@@ -47,14 +47,15 @@ fn entry(lab: &mut Lab, proto: u8, state: CtState, idle_s: u32) -> (CtKey, CtEnt
         state: state as u8,
         flags: 0,
         tcp_flags: [SYN | ACK, SYN],
-        packets: [3, 4],
-        bytes: [500, 600],
+        own: [Tally { packets: 1, bytes: 100 }, Tally { packets: 4, bytes: 600 }],
+        shared: [Tally { packets: 2, bytes: 400 }, Tally::default()],
         created_ns: clock.monotonic_ns - 1_000_000_000,
         reported_ns: 0,
         rtt_us: 77,
         reported: 0,
         denied: 0,
-        pad: [0; 2],
+        owner: [1; 2],
+        sctp_tag: [0; 2],
     };
     (key, entry)
 }

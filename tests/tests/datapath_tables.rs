@@ -3,7 +3,8 @@
 
 use daemon::datapath::load::Capacities;
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey, CtState},
+    conntrack::{CtEntry, CtKey, CtState, Waiting},
+    control::Sweep,
     event::{EventKind, FlowEvent},
     maps::{self, Scalar},
     policy::Direction,
@@ -12,9 +13,9 @@ use datapath_abi::{
 use tests::{
     count::Count,
     full,
-    host::{A, B, C, FAMILIES, Family, WORLD},
+    host::{A, B, C, FAMILIES, Family, Host, WORLD},
     lab::{At, Lab},
-    packet::{ACK, SYN},
+    packet::{ACK, RST, SYN, TCP},
     rules::{Rule, allow},
 };
 
@@ -81,7 +82,7 @@ fn a_full_table_of_established_ones_keeps_them_and_serves_others_from_the_small_
     lab.send(At::From(A), &A.tcp(&B, Family::V4, third, ACK)).reaches(&B).bumps(Scalar::ConntrackFull);
     lab.send(At::From(B), &B.tcp(&A, Family::V4, [80, 40_002], ACK)).reaches(&A).bumps(Scalar::ConntrackFull);
     assert_eq!(lab.sizes(), (2, 1));
-    assert_eq!(lab.connection(maps::PENDING).1.packets, [2, 2], "counted where it is");
+    assert_eq!(lab.connection(maps::PENDING).1.packets(), [2, 2], "counted where it is");
     assert_eq!(lab.connection(maps::PENDING).1.state, CtState::Established as u8);
     // The first two are as they were.
     lab.send(At::From(B), &B.tcp(&A, Family::V4, BACK, ACK)).reaches(&A);
@@ -90,6 +91,100 @@ fn a_full_table_of_established_ones_keeps_them_and_serves_others_from_the_small_
     lab.programs.hash::<CtKey, CtEntry>(maps::CONNTRACK).remove(&key).unwrap();
     lab.send(At::From(A), &A.tcp(&B, Family::V4, third, ACK)).reaches(&B);
     assert_eq!(lab.sizes(), (2, 0));
+}
+
+/// A sweep that gives each endpoint so many places in PENDING.
+fn sweep(share: u32) -> Sweep {
+    // A tick in a nanosecond: nothing ages.
+    Sweep { active_interval_ns: u64::MAX, hz: 1_000_000, share }
+}
+
+fn waiting(lab: &mut Lab, pod: &Host) -> i32 {
+    lab.programs.array::<Waiting>(maps::WAITING).get(&pod.slot, 0).expect("WAITING has the slot").count
+}
+
+/// One pod's flood takes its own share of the small table, and what others wait for stays.
+#[test]
+fn a_flood_does_not_evict_what_other_pods_wait_for() {
+    const SHARE: u16 = 16;
+    for family in FAMILIES {
+        // Some of an LRU table's places are kept ready on each CPU.
+        let mut lab = small(&[(maps::PENDING, 1024)]);
+        lab.isolate(&A, Direction::Ingress, &[]);
+        let _ = lab.sweep(sweep(SHARE.into()));
+        // Open, from a pod and from the outside; neither is answered for now.
+        lab.send(At::From(A), &A.tcp(&B, family, PORTS, SYN)).reaches(&B).opens();
+        lab.send(At::To(B, WORLD), &WORLD.udp(&B, family, [7, 53])).passes().opens();
+        assert_eq!([&A, &B, &C].map(|pod| waiting(&mut lab, pod)), [1, 1, 0]);
+
+        // Of SYNs that are not answered, or answered by SYN-ACK or RST, and of datagrams.
+        for port in 1..=SHARE {
+            let seen = match port % 4 {
+                0 => lab.send(At::From(C), &C.udp(&B, family, [port, 53])),
+                _ => lab.send(At::From(C), &C.tcp(&B, family, [port, 80], SYN)),
+            };
+            seen.reaches(&B).opens();
+            match port % 4 {
+                1 => lab.send(At::From(B), &B.tcp(&C, family, [80, port], SYN | ACK)).reaches(&C),
+                2 => lab.send(At::From(B), &B.tcp(&C, family, [80, port], RST | ACK)).reaches(&C),
+                _ => continue,
+            };
+        }
+        assert_eq!(waiting(&mut lab, &C), i32::from(SHARE));
+        for port in 1000..3000u16 {
+            // Between open pods nothing depends on an entry.
+            lab.send(At::From(C), &C.tcp(&B, family, [port, 80], SYN)).reaches(&B).opens().bumps(Scalar::PendingShare);
+        }
+        assert_eq!(lab.sizes(), (0, 2 + usize::from(SHARE)));
+        // Sent again it is known, though the share is taken.
+        lab.send(At::From(C), &C.tcp(&B, family, [3, 80], SYN)).reaches(&B);
+        lab.send(At::From(B), &B.tcp(&A, family, BACK, SYN | ACK)).reaches(&A);
+        lab.send(At::From(A), &A.tcp(&B, family, PORTS, ACK)).reaches(&B);
+        assert_eq!(lab.sizes(), (1, 1 + usize::from(SHARE)), "promoted");
+        assert_eq!([&A, &B, &C].map(|pod| waiting(&mut lab, pod)), [0, 1, i32::from(SHARE)]);
+        // Under a policy it is refused what cannot be tracked.
+        lab.isolate(&C, Direction::Egress, &[Rule::identity(B.identity, allow(1, 1))]);
+        lab.send(At::From(C), &C.tcp(&B, family, [5000, 80], SYN))
+            .bumps(Scalar::PendingShare)
+            .drops(DropReason::ConntrackFull, None);
+    }
+}
+
+/// What waits is counted until it is answered or set up; what was pushed out is found out by the sweep.
+#[test]
+fn room_for_what_waits_comes_back() {
+    for family in FAMILIES {
+        let mut lab = small(&[(maps::PENDING, 1024)]);
+        let _ = lab.sweep(sweep(4));
+        for port in 1..=4 {
+            lab.send(At::From(A), &A.udp(&B, family, [port, 53])).reaches(&B).opens();
+        }
+        lab.send(At::From(A), &A.udp(&B, family, [5, 53])).reaches(&B).opens().bumps(Scalar::PendingShare);
+        // Answered: it waits no more, though it stays in PENDING. As many as there is room for.
+        for port in 1..=4 {
+            lab.send(At::From(B), &B.udp(&A, family, [53, port])).reaches(&A);
+        }
+        assert_eq!((waiting(&mut lab, &A), lab.sizes()), (0, (0, 4)));
+        for port in 11..=14u16 {
+            lab.send(At::From(A), &A.tcp(&B, family, [port, 80], SYN)).reaches(&B).opens();
+        }
+        lab.send(At::From(A), &A.tcp(&B, family, [15, 80], SYN)).reaches(&B).opens().bumps(Scalar::PendingShare);
+        // Gone without the programs' doing, as when others push it out.
+        for (key, _) in lab.connections(maps::PENDING) {
+            if key.proto == TCP && key.port.iter().any(|port| [11, 12, 13].contains(port)) {
+                lab.forget(maps::PENDING, &key);
+            }
+        }
+        assert_eq!(waiting(&mut lab, &A), 4);
+        let _ = lab.sweep(sweep(4));
+        assert_eq!(waiting(&mut lab, &A), 1);
+        lab.send(At::From(A), &A.tcp(&B, family, [16, 80], SYN)).reaches(&B).opens();
+        // Any number.
+        let _ = lab.sweep(sweep(0));
+        for port in 101..=120u16 {
+            lab.send(At::From(A), &A.tcp(&B, family, [port, 80], SYN)).reaches(&B).opens();
+        }
+    }
 }
 
 #[test]

@@ -80,6 +80,27 @@ fn connections_are_told_with_pods_state_age_and_packets_both_ways() {
 }
 
 #[test]
+fn fragments_are_told_with_the_ports_of_their_first() {
+    trial(|| {
+        let rule = "  podSelector: {matchLabels: {app: db}}\n  ingress: [{from: [{podSelector: {}}]}]";
+        let objects = [pod("shop/web", "app: web"), pod("shop/db", "app: db"), policy("shop/db", rule)].concat();
+        let node = Node::start(&[("all.yaml", &objects)])?;
+        let [web, db] = node.add_all(["shop/web", "shop/db"])?;
+        let _echo = Echo::start(&db.sandbox, &[], &[53])?;
+        for to in db.at(53) {
+            let asking = connected_udp(&web.sandbox, to)?;
+            asking.send(&[b'x'; 4000])?;
+            let ends = format!("{} to {to}", asking.local_addr()?);
+            let there = || Ok(dump(&node, &["fragments"], &ends)?.len() == 1);
+            ensure!(eventually(PATIENCE, there)?, "no {ends} in {:?}", dump(&node, &["FRAGMENTS"], "")?);
+            let (key, value) = dump(&node, &["FRAGMENTS"], &ends)?.remove(0);
+            ensure!(key.contains(", id 0x") && value == format!("udp {ends}"), "{key} = {value}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_dump_is_as_long_as_is_asked_for_and_says_what_it_leaves_out() {
     trial(|| {
         let node = Node::start(&[])?;

@@ -242,6 +242,11 @@ fn programs_that_somebody_removes_are_put_back() {
             ensure!(eventually(PATIENCE, put_back)?, "{way:?}: {}", log(&node)?);
             in_order(&node, &format!("{way:?}"))?;
         }
+        let told = || {
+            let conditions = node.ask()?.status()?.conditions;
+            Ok(conditions.iter().any(|it| it.code == "programs-put-back" && it.message.contains("3 times")))
+        };
+        ensure!(eventually(PATIENCE, told)?, "{:?}", node.ask()?.status()?.conditions);
         // Nobody hears of it, but whoever starts looks.
         node.take_agent()?.kill()?;
         for way in ways.iter().skip(1) {

@@ -196,7 +196,7 @@ fn same_connection(wanted: Option<&Connection>, key: &Key, did: &Did) -> Result<
     let mut ends = key.1;
     ends.sort_unstable_by_key(|(ip, port)| (datapath_abi::addr::Addr::from(*ip).words, *port));
     let initiator = ends[usize::from(entry.flags & FLAG_INITIATOR_HIGH != 0)];
-    let found = (entry.state, entry.packets, entry.bytes, entry.flags & FLAG_MIDSTREAM != 0, initiator);
+    let found = (entry.state, entry.packets(), entry.bytes(), entry.flags & FLAG_MIDSTREAM != 0, initiator);
     let model = &wanted.model;
     let wanted = (model.state() as u8, model.packets, model.bytes, model.midstream, wanted.initiator());
     if found == wanted {

@@ -235,6 +235,10 @@ pub(crate) fn all(
     }
     cases.push(Case::established("established, pod to the outside", "established_out_v4", C, WORLD, v4, there));
     cases.push(Case::established("established, outside to pod", "established_in_v4", WORLD, C, v4, [CLIENT, 8080]));
+    let far = many.peer(0);
+    let packet = tcp(A, far, v4, there, ACK);
+    many.put_established(&A, &far, &packet)?;
+    cases.push(Case::established("established, counted by another CPU", "established_shared_v4", A, far, v4, there));
     for scene in [&*few, &*many] {
         let rules = if scene.spread() > 100 { MANY } else { FEW };
         let remote = scene.peer(0);

@@ -106,7 +106,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Makes the connection of a packet from a pod to somebody elsewhere an established one.
+    /// Makes the connection of a packet from a pod to somebody elsewhere an established one, which no CPU counts without
+    /// a lock.
     pub(crate) fn put_established(&mut self, from: &Host, to: &Host, packet: &Packet) -> anyhow::Result<()> {
         let mut key = CtKey::default();
         let high = ct::key_of(&packet.addr.map(Addr::from), packet.ports(), packet.proto(), &mut key);

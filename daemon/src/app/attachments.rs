@@ -1,4 +1,7 @@
-//! Carries out the steps of an endpoint's life, and knows which endpoints there are.
+//! Carries out the steps of an endpoint's life, and knows which endpoints there are. What becomes of programs that somebody
+//! else removes is in [`guard`].
+
+pub mod guard;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,22 +12,20 @@ use std::{
 };
 
 use policy::model::PodKey;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
+use self::guard::PutBack;
 use super::{
     admin::Stage,
     engine::{Engine, EngineError},
 };
 use crate::{
-    datapath::{
-        attach::{self, AttachError, Attacher},
-        load::program,
-    },
+    datapath::attach::{AttachError, Attacher},
     endpoint::{self, Step, Undo},
     ipam::{AllocateError, Allocator, Owner, PodAddress, Store as _, Usage},
     mac::Mac,
     net::{
-        NetError, Netns, NetnsError, Node, filter,
+        NetError, Netns, NetnsError, Node,
         host::{self, HostSide},
         link::{self, VethError, VethSpec},
         pod::{self, PodSide},
@@ -117,6 +118,8 @@ pub struct Attachments {
     /// Those that a DEL is at work on.
     leaving: Leaving,
     presence: Presence,
+    /// Programs that somebody had removed.
+    put_back: PutBack,
     /// As they were written down last.
     cursors: Mutex<Vec<IpAddr>>,
     mtu: u32,
@@ -183,6 +186,7 @@ impl Attachments {
             records: Mutex::new(records),
             busy: Mutex::default(),
             leaving: Leaving::default(),
+            put_back: PutBack::default(),
             presence,
             mtu,
         }
@@ -463,51 +467,6 @@ impl Attachments {
             Ok(_) => false,
             Err(error) => error.is_not_found(),
         }
-    }
-
-    /// Which programs an interface does not have.
-    async fn missing_programs(&self, ifindex: u32) -> Result<Vec<&'static str>, NetError> {
-        let pinned = lock(&self.attacher).pinned(ifindex);
-        if pinned == [true; 2] {
-            return Ok(Vec::new());
-        }
-        let filters = filter::present(&self.node, ifindex, attach::PRIORITY, attach::HANDLE).await?;
-        let there = pinned.into_iter().zip(filters).map(|(pinned, filter)| pinned || filter);
-        let missing = [program::FROM_POD, program::TO_POD].into_iter().zip(there).filter(|(_, there)| !there);
-        Ok(missing.map(|(name, _)| name).collect())
-    }
-
-    /// Puts programs back that somebody has taken off a pod's interface: off these, or with none named
-    /// off any.
-    pub async fn put_back_programs(&self, interfaces: &BTreeSet<u32>) {
-        let concerned = |record: &EndpointRecord| interfaces.is_empty() || interfaces.contains(&record.host_ifindex);
-        for record in self.records().iter().filter(|record| record.phase == Phase::Ready && concerned(record)) {
-            let turn = self.turn(&record.owner);
-            let guard = turn.lock().await;
-            // Gone meanwhile, or about to.
-            if self.record(&record.owner).as_ref() == Some(record)
-                && let Err(error) = self.put_back(record).await
-            {
-                error!(owner = %record.owner, %error, "Programs of a pod's interface could not be put back");
-            }
-            drop(guard);
-            if self.record(&record.owner).is_none() {
-                self.leave(&record.owner, &turn);
-            }
-        }
-    }
-
-    async fn put_back(&self, record: &EndpointRecord) -> Result<(), AttachmentError> {
-        let missing = self.missing_programs(record.host_ifindex).await?;
-        let Ok(name) = self.presence.name(record.host_ifindex) else { return Ok(()) };
-        if !missing.is_empty() {
-            lock(&self.attacher).renew(&name, record.host_ifindex)?;
-            warn!(
-                namespace = %record.pod.namespace, pod = %record.pod.name, ifindex = record.host_ifindex, ?missing,
-                "Somebody had taken programs off a pod's interface: put back"
-            );
-        }
-        Ok(())
     }
 
     fn keep(&self, record: &EndpointRecord) -> Result<(), StateError> {

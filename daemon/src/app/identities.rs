@@ -17,7 +17,7 @@ use super::{
     run::stopped,
 };
 use crate::{
-    datapath::connections::Table,
+    datapath::connections::{Dumped, Table},
     state::{IdentityBook, IdentityRecord, StateDir},
 };
 
@@ -103,7 +103,9 @@ pub(super) async fn release(
 /// were, and would say it of whoever has the number next.
 fn unconnected(mut idle: BTreeSet<u32>, connections: &Connections) -> Result<BTreeSet<u32>, String> {
     for table in [Table::Conntrack, Table::Pending] {
-        let found = connections(table, usize::MAX)?;
+        let Dumped::Connections(found) = connections(table, usize::MAX)? else {
+            return Err("another table was read".to_owned());
+        };
         if found.cut.is_some() {
             // It changes faster than it can be read, and may hold more: another time.
             return Ok(BTreeSet::new());
@@ -136,8 +138,9 @@ mod tests {
             let entries = match table {
                 Table::Conntrack => vec![between(256, 300), between(2, 258)],
                 Table::Pending => vec![between(259, 259), between(300, 1)],
+                Table::Fragments => panic!("fragments have no identities"),
             };
-            Ok(Found { entries, cut: None })
+            Ok(Dumped::Connections(Found { entries, cut: None }))
         };
         assert_eq!(unconnected(idle, &connections), Ok([257, 260].into()));
     }
@@ -146,7 +149,7 @@ mod tests {
     fn none_is_free_while_connections_may_have_been_missed() {
         let restless = |table: Table, _: usize| {
             let cut = (table == Table::Pending).then_some(Cut::Restless);
-            Ok(Found { entries: Vec::new(), cut })
+            Ok(Dumped::Connections(Found { entries: Vec::new(), cut }))
         };
         assert_eq!(unconnected([256].into(), &restless), Ok(BTreeSet::new()));
         let unreadable = |_: Table, _: usize| Err("gone".to_owned());

@@ -22,7 +22,6 @@ use std::{
 use anyhow::{Context, bail};
 use datapath_abi::maps;
 use flows::{observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
-use futures::StreamExt as _;
 use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -31,7 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
-    attachments::{Attachments, local_endpoint, lock},
+    attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
     engine::Engine,
     flows::{drain, unix_ns},
     handler::CniHandler,
@@ -48,14 +47,14 @@ use crate::{
     config::Config,
     datapath::{
         attach::Attacher,
-        connections::{Connections, Table},
+        connections::{Connections, Dumped, Table},
         load::{self, Capacities, program},
         maps::{Counts, Tables, take_events},
         probe::{self, AttachMode},
         sweep::Sweeper,
     },
     ipam::{Owner, Pools},
-    net::{Node, changes, filter, host, masquerade, presence::Presence, uplink},
+    net::{Node, changes, host, masquerade, presence::Presence, uplink},
     reconcile::{Capacity, Identities, Planner},
     state::{self, Durability, Opened, StateDir},
     telemetry::{self, CniMetrics},
@@ -65,8 +64,6 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(1);
 /// Pause between two looks for tombstones.
 const TOMBSTONES: Duration = Duration::from_secs(2);
-/// Pause before a subscription that has ended is tried again.
-const RESUBSCRIBE: Duration = Duration::from_millis(100);
 /// How long clients may take to finish when the agent stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// MTU of Ethernet (IEEE 802.3), when nothing else is said.
@@ -107,7 +104,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let events = take_events(&mut control)?;
     let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
     let connections = Connections::new(&mut control)?;
-    let sweeper = Sweeper::new(control)?;
+    let sweeper = Sweeper::new(control, config.capacities.of(maps::PENDING))?;
     let mut attacher = Attacher::new(packet, mode, &config.pin_dir)?;
     let mirror = tables.read()?;
 
@@ -206,6 +203,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         pools: pool_usage(attachments.clone()),
         pipeline: pipeline.clone(),
         extras: endpoint_extras(attachments.clone()),
+        put_back: put_back(attachments.clone()),
     });
 
     let mut tasks = JoinSet::new();
@@ -368,9 +366,14 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
 
 fn read_connections(connections: Connections, capacities: &Capacities) -> Arc<super::admin::Connections> {
     let [conntrack, pending] = [maps::CONNTRACK, maps::PENDING].map(|map| capacities.of(map) as usize);
+    let fragments = capacities.of(maps::FRAGMENTS) as usize;
     Arc::new(move |table, limit| {
-        let capacity = if table == Table::Conntrack { conntrack } else { pending };
-        connections.read(table, limit, capacity).map_err(|error| error.to_string())
+        let found = match table {
+            Table::Conntrack => connections.read(false, limit, conntrack).map(Dumped::Connections),
+            Table::Pending => connections.read(true, limit, pending).map(Dumped::Connections),
+            Table::Fragments => connections.fragments(limit, fragments).map(Dumped::Fragments),
+        };
+        found.map_err(|error| error.to_string())
     })
 }
 
@@ -379,6 +382,10 @@ fn pool_usage(attachments: Arc<Attachments>) -> Arc<super::admin::PoolUsage> {
     Arc::new(move || {
         attachments.usage().into_iter().map(|usage| (usage.pool, count(usage.used), count(usage.free))).collect()
     })
+}
+
+fn put_back(attachments: Arc<Attachments>) -> Arc<super::admin::PutBack> {
+    Arc::new(move || attachments.put_back_figures())
 }
 
 fn endpoint_extras(attachments: Arc<Attachments>) -> Arc<super::admin::Extras> {
@@ -463,36 +470,6 @@ async fn look_after(attachments: Arc<Attachments>, gc_interval: Duration, mut st
                 }
             }
             _ = dead.tick() => attachments.collect_dead().await,
-            () = stopped(&mut stop) => return,
-        }
-    }
-}
-
-/// Puts programs back where somebody removes them. Hears of it at once; looks at all interfaces when it may
-/// have missed something.
-async fn guard_programs(node: Node, attachments: Arc<Attachments>, mut stop: watch::Receiver<bool>) {
-    loop {
-        let subscribed = tokio::select! {
-            subscribed = filter::removals(&node) => subscribed,
-            () = stopped(&mut stop) => return,
-        };
-        match subscribed {
-            Ok(mut removals) => {
-                attachments.put_back_programs(&BTreeSet::new()).await;
-                loop {
-                    let removed = tokio::select! {
-                        removed = removals.next() => removed,
-                        () = stopped(&mut stop) => return,
-                    };
-                    let Some(removed) = removed else { break };
-                    attachments.put_back_programs(&removed).await;
-                }
-                warn!("Notifications of removed programs ended: subscribing anew");
-            }
-            Err(error) => warn!(%error, "Removed programs are not notified"),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RESUBSCRIBE) => {}
             () = stopped(&mut stop) => return,
         }
     }

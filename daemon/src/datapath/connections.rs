@@ -5,14 +5,14 @@
 //! changes for ever: steps are counted. Looking does not make an entry of an LRU table younger
 //! (`htab_lru_map_lookup_elem_sys`, kernel/bpf/hashtab.c).
 
-use std::collections::HashMap as Seen;
+use std::{collections::HashMap as Seen, hash::Hash};
 
 use aya::{
     Ebpf,
     maps::{HashMap, MapData, MapError},
 };
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey},
+    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
     maps,
 };
 
@@ -21,27 +21,39 @@ use super::maps::{TableError, failed, take};
 /// Steps of a walk, as a multiple of what the table can hold.
 const STEPS: usize = 2;
 
-/// The two tables.
+/// The tables.
 #[expect(missing_debug_implementations, reason = "aya's maps have none")]
 pub struct Connections {
     conntrack: HashMap<MapData, CtKey, CtEntry>,
     pending: HashMap<MapData, CtKey, CtEntry>,
+    fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
 }
 
-/// One of the two.
+/// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Table {
     /// CONNTRACK: connections with packets in both directions.
     Conntrack,
     /// PENDING: connections without an answer yet.
     Pending,
+    /// FRAGMENTS: packets of which the first fragment was let through.
+    Fragments,
+}
+
+/// What was read of one.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Dumped {
+    /// Of a table of connections.
+    Connections(Found<CtKey, CtEntry>),
+    /// Of FRAGMENTS.
+    Fragments(Found<FragmentKey, FragmentEntry>),
 }
 
 /// What was found of a table.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Found {
-    /// Each connection once, in no order.
-    pub entries: Vec<(CtKey, CtEntry)>,
+#[derive(Clone, PartialEq, Debug)]
+pub struct Found<K, V> {
+    /// Each entry once, in no order.
+    pub entries: Vec<(K, V)>,
     /// Why there may be more.
     pub cut: Option<Cut>,
 }
@@ -58,33 +70,51 @@ pub enum Cut {
 impl Connections {
     /// Takes the maps out of a loaded object.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, TableError> {
-        Ok(Self { conntrack: take(ebpf, maps::CONNTRACK)?, pending: take(ebpf, maps::PENDING)? })
+        Ok(Self {
+            conntrack: take(ebpf, maps::CONNTRACK)?,
+            pending: take(ebpf, maps::PENDING)?,
+            fragments: take(ebpf, maps::FRAGMENTS)?,
+        })
     }
 
-    /// Up to `limit` connections of a table whose capacity is `capacity`.
-    pub fn read(&self, table: Table, limit: usize, capacity: usize) -> Result<Found, TableError> {
-        let (map, name) = match table {
-            Table::Conntrack => (&self.conntrack, maps::CONNTRACK),
-            Table::Pending => (&self.pending, maps::PENDING),
-        };
-        let entry = |key: &CtKey| match map.get(key, 0) {
-            Ok(entry) => Ok(Some(entry)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(failed(name, "read")(error)),
-        };
-        let keys = map.keys().map(|key| key.map_err(failed(name, "list")));
-        walk(keys, entry, limit, capacity.saturating_mul(STEPS))
+    /// Up to `limit` connections of those that have been set up, or (`pending`) of the others. `capacity`: of that table.
+    pub fn read(&self, pending: bool, limit: usize, capacity: usize) -> Result<Found<CtKey, CtEntry>, TableError> {
+        if pending {
+            of_map(&self.pending, maps::PENDING, limit, capacity)
+        } else {
+            of_map(&self.conntrack, maps::CONNTRACK, limit, capacity)
+        }
+    }
+
+    /// The same of FRAGMENTS.
+    pub fn fragments(&self, limit: usize, capacity: usize) -> Result<Found<FragmentKey, FragmentEntry>, TableError> {
+        of_map(&self.fragments, maps::FRAGMENTS, limit, capacity)
     }
 }
 
+fn of_map<K: aya::Pod + Eq + Hash, V: aya::Pod>(
+    map: &HashMap<MapData, K, V>,
+    name: &'static str,
+    limit: usize,
+    capacity: usize,
+) -> Result<Found<K, V>, TableError> {
+    let entry = |key: &K| match map.get(key, 0) {
+        Ok(entry) => Ok(Some(entry)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) => Err(failed(name, "read")(error)),
+    };
+    let keys = map.keys().map(|key| key.map_err(failed(name, "list")));
+    walk(keys, entry, limit, capacity.saturating_mul(STEPS))
+}
+
 /// Goes along the keys, for `steps` at most.
-fn walk<E>(
-    keys: impl Iterator<Item = Result<CtKey, E>>,
-    entry: impl Fn(&CtKey) -> Result<Option<CtEntry>, E>,
+fn walk<K: Eq + Hash, V, E>(
+    keys: impl Iterator<Item = Result<K, E>>,
+    entry: impl Fn(&K) -> Result<Option<V>, E>,
     limit: usize,
     steps: usize,
-) -> Result<Found, E> {
-    let mut seen: Seen<CtKey, CtEntry> = Seen::new();
+) -> Result<Found<K, V>, E> {
+    let mut seen: Seen<K, V> = Seen::new();
     let mut cut = None;
     for (step, key) in keys.enumerate() {
         let key = key?;
@@ -121,7 +151,7 @@ mod tests {
         Ok((key.port[0] != 13).then(CtEntry::default))
     }
 
-    fn ports(found: &Found) -> Vec<u16> {
+    fn ports(found: &Found<CtKey, CtEntry>) -> Vec<u16> {
         let mut ports: Vec<u16> = found.entries.iter().map(|(key, _)| key.port[0]).collect();
         ports.sort_unstable();
         ports

@@ -90,14 +90,14 @@ pub struct Capacities(BTreeMap<String, u32>);
 impl Capacities {
     /// As little as the kernel takes: for programs that are only tried out.
     pub fn least() -> Self {
-        let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name) && info.name != maps::STAGED);
+        let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name) && !is_by_slot(info.name));
         let least = |info: &maps::MapInfo| if info.kind == "ringbuf" { 4096 } else { 8 };
         Self(resizable.map(|info| (info.name.to_owned(), least(info))).collect())
     }
 
     /// Capacity of one map.
     pub fn of(&self, map: &str) -> u32 {
-        let map = if map == maps::STAGED { maps::ENDPOINTS } else { map };
+        let map = if is_by_slot(map) { maps::ENDPOINTS } else { map };
         self.0
             .get(map)
             .copied()
@@ -115,7 +115,7 @@ impl Capacities {
         if is_fixed(info.name) {
             return Err(refuse("its size is fixed by the programs"));
         }
-        if info.name == maps::STAGED {
+        if is_by_slot(info.name) {
             return Err(refuse("it has as many places as ENDPOINTS: set that"));
         }
         if entries == 0 {
@@ -127,6 +127,11 @@ impl Capacities {
         self.0.insert(map.to_owned(), entries);
         Ok(())
     }
+}
+
+/// Whether a map has a place for each slot, as ENDPOINTS has.
+fn is_by_slot(map: &str) -> bool {
+    matches!(map, maps::STAGED | maps::WAITING)
 }
 
 /// Whether the programs themselves fix a map's size.

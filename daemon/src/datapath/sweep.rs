@@ -14,19 +14,29 @@ use super::{
 /// Values of CONFIG_HZ (kernel/Kconfig.hz), plus alpha's.
 const TICK_RATES: [u32; 5] = [100, 250, 300, 1000, 1024];
 
+/// One endpoint may have this part of PENDING: so no three push out what others wait for.
+const SHARES: u32 = 4;
+
+/// How many connections of one endpoint may wait in a PENDING of this capacity.
+pub fn share(pending: u32) -> u32 {
+    (pending / SHARES).max(1)
+}
+
 /// Runs sweeps.
 #[derive(Debug)]
 pub struct Sweeper {
     ebpf: Ebpf,
+    share: u32,
     first: Clock,
     hz: Option<u32>,
 }
 
 impl Sweeper {
-    /// From an object that was loaded with `sweep` and `clock`. Notes the time, to compare later.
-    pub fn new(ebpf: Ebpf) -> Result<Self, TableError> {
+    /// From an object that was loaded with `sweep` and `clock`. Notes the time, to compare later. `pending`: the capacity
+    /// of PENDING.
+    pub fn new(ebpf: Ebpf, pending: u32) -> Result<Self, TableError> {
         let first = clock(&ebpf)?;
-        Ok(Self { ebpf, first, hz: None })
+        Ok(Self { ebpf, share: share(pending), first, hz: None })
     }
 
     /// The programs' monotonic time now, nanoseconds.
@@ -39,7 +49,7 @@ impl Sweeper {
     /// [`Sweeper::new`] on.
     pub fn sweep(&mut self, active_interval: Duration) -> Result<Option<SweepReport>, TableError> {
         let Some(hz) = self.hz()? else { return Ok(None) };
-        let order = Sweep { active_interval_ns: active_interval.as_nanos() as u64, hz, pad: 0 };
+        let order = Sweep { active_interval_ns: active_interval.as_nanos() as u64, hz, share: self.share };
         let mut data = [0; size_of::<Sweep>() + size_of::<SweepReport>()];
         data[..size_of::<Sweep>()].copy_from_slice(order.as_bytes());
         let mut out = data;

@@ -91,6 +91,8 @@ metrics! {
     CONNECTIONS = gauge("connections", "Connections as the last sweep found them, by state");
     IPAM_USED = gauge("ipam_addresses_used", "Addresses that pods have, by range");
     IPAM_FREE = gauge("ipam_addresses_free", "Addresses that can be given out, by range; 2^64 stands for more than that");
+    PUT_BACK = counter("programs_put_back", "Times that programs which somebody had removed from a pod's interface were put back");
+    PUT_BACK_FAILED = counter("programs_put_back_failures", "Times that this failed");
     FLOW_OBSERVED = counter("flow_events_observed", "Events of the kernel, those it could not hand over included");
     FLOW_KEPT = counter("flow_records_kept", "Events that became flow records");
     FLOW_DROPPED = counter("flow_events_dropped", "Events that became no record, by reason");
@@ -111,6 +113,9 @@ const fn scalar_metric(scalar: Scalar, name: &'static str) -> Metric {
         Scalar::ConntrackFull => "Connections that got an answer but found the table of connections full",
         Scalar::PendingFull => "New connections that the table of connections without an answer refused",
         Scalar::EventsWritten => "Flow events written to the ring buffer",
+        Scalar::PendingShare => {
+            "New connections of endpoints that had their share of the table of connections without an answer"
+        }
         Scalar::Redecided => "Connections decided anew because rules had changed",
     };
     Metric::counter(name, help)
@@ -216,7 +221,7 @@ fn escaped(value: &str) -> String {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { build, uptime, engine, datapath, maps, source, conntrack, pools, flows } = self;
+        let Self { build, uptime, engine, datapath, maps, source, conntrack, pools, flows, put_back } = self;
         let to = &mut Writer(encoder);
         write_build(to, build)?;
         to.one(&UPTIME, *uptime)?;
@@ -224,6 +229,8 @@ impl Collector for Snapshot {
         if let Some(engine) = engine {
             write_engine(to, engine)?;
         }
+        to.one(&PUT_BACK, put_back.done)?;
+        to.one(&PUT_BACK_FAILED, put_back.failed)?;
         to.one(&SOURCE_SYNCED, source.synced)?;
         to.one(&SOURCE_ERRORS, source.errors)?;
         if let Some(datapath) = datapath {

@@ -14,6 +14,8 @@ use datapath_abi::maps::Scalar;
 use flows::ledger::Balance;
 use futures::future::BoxFuture;
 
+use crate::app::attachments::guard::PutBackFigures;
+
 mod cni;
 pub mod http;
 pub mod logging;
@@ -68,6 +70,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolFigures>,
     /// Of the flow pipeline.
     pub flows: FlowFigures,
+    /// Programs that somebody had removed from pods' interfaces.
+    pub put_back: PutBackFigures,
 }
 
 /// What runs.

@@ -1,7 +1,9 @@
 //! Conntrack in the maps: the fast path of established connections, and everything slower.
 
 use datapath_abi::{
-    conntrack::{CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
+    conntrack::{
+        self, CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK, Tally,
+    },
     endpoint::{NO_SLOT, RulesPtr},
     event::{EndReason, Hook},
     identity,
@@ -10,14 +12,14 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{Kind, Part, proto, tcp},
+    parse::{Kind, Part, proto, sctp, tcp},
 };
 
 use crate::{
     Outcome, Seen,
     bpf::{
-        kernel::{jiffies, now_ns},
-        maps::{self, EntryRef, Table},
+        kernel::{self, jiffies, now_ns},
+        maps::{self, EntryRef, Put, Table},
         policy::{self, Judgement},
         steps,
     },
@@ -54,7 +56,7 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
     if flags & FLAG_REVOKED != 0 || ct::notable(&seen.packet) || entry.state() != CtState::Established as u8 {
         return None;
     }
-    entry.account(responder, seen.bytes, jiffies());
+    entry.account_established(responder, seen.bytes, jiffies());
     if seen.hook as u8 == Hook::FromPod as u8 && target.ifindex() != 0 && flags & FLAG_VIA_STACK == 0 {
         return Some(Outcome::Deliver(target));
     }
@@ -110,6 +112,8 @@ pub(crate) enum Slow {
     Reopen,
     /// The rules of an end have changed since the connection was decided.
     Changed,
+    /// Taken for new, but the key is taken, or may be: nothing has been done yet.
+    Taken,
 }
 
 impl Slow {
@@ -123,6 +127,7 @@ impl Slow {
             Slow::Stranger => 4 << 32,
             Slow::Reopen => 5 << 32,
             Slow::Changed => 6 << 32,
+            Slow::Taken => 7 << 32,
         }
     }
 
@@ -135,7 +140,8 @@ impl Slow {
             3 => Slow::Unknown,
             4 => Slow::Stranger,
             5 => Slow::Reopen,
-            _ => Slow::Changed,
+            6 => Slow::Changed,
+            _ => Slow::Taken,
         }
     }
 }
@@ -239,21 +245,46 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
         let after = ct::next(before, &seen.packet, from, said(seen_flags[0]) | said(seen_flags[1]) << 1);
         entry.add_tcp_flags(responder, seen.packet.flags);
         entry.set_state(after as u8);
-    } else {
+    } else if seen.packet.proto != proto::SCTP || ct::tag_fits(&seen.packet, from, entry.sctp_tag()) {
         entry.set_state(ct::next(before, &seen.packet, from, 0) as u8);
+        // Comes after INIT ACK, whose initiate tag it bears.
+        if !responder
+            && seen.packet.proto == proto::SCTP
+            && seen.packet.flags == sctp::COOKIE_ECHO
+            && seen.packet.part as u8 == Part::Whole as u8
+            && table == Table::Pending
+        {
+            entry.set_responder_tag(seen.packet.id);
+        }
     }
     if responder && before as u8 == CtState::New as u8 {
+        if table == Table::Pending {
+            entry.set_responder_owner(conntrack::owner(kernel::cpu()));
+        }
         let rtt_us = now_ns().wrapping_sub(entry.created_ns()) / 1000;
         entry.set_rtt_us(if rtt_us > u32::MAX as u64 { u32::MAX } else { rtt_us as u32 });
     }
     entry.account(responder, seen.bytes, jiffies());
-    if table == Table::Pending && entry.state() == CtState::Established as u8 {
-        if maps::promote(&seen.key, entry) {
-            maps::remove_pending(&seen.key);
-        } else {
-            maps::bump(Scalar::ConntrackFull);
+    if table == Table::Pending {
+        let after = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
+        let less = ct::waits(seen.packet.proto, before) as i32 - ct::waits(seen.packet.proto, after) as i32;
+        if less != 0 {
+            maps::waits(waiting_slot(entry.slot()), -less);
+        }
+        if after as u8 == CtState::Established as u8 {
+            if maps::promote(&seen.key, entry) {
+                maps::remove_pending(&seen.key);
+            } else {
+                maps::bump(Scalar::ConntrackFull);
+            }
         }
     }
+}
+
+/// Whose connection it is, as far as room in PENDING goes: the initiator's, if that is local.
+#[inline(always)]
+pub(crate) fn waiting_slot(slot: [u32; 2]) -> u32 {
+    if slot[0] != NO_SLOT { slot[0] } else { slot[1] }
 }
 
 /// The rules of an end have changed: asks them again, for the connection as it was opened, and
@@ -303,7 +334,11 @@ pub(crate) fn redecide(seen: &Seen) {
     }
     // Out of the table in which others can push it out. What nobody has answered stays there: else
     // whoever opens much that nobody answers could fill the other table by a change of rules.
-    if table == Table::Pending && entry.state() != CtState::New as u8 && maps::promote(&seen.key, entry) {
+    let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
+    if table == Table::Pending && state as u8 != CtState::New as u8 && maps::promote(&seen.key, entry) {
+        if ct::waits(seen.key.proto, state) {
+            maps::waits(waiting_slot(slot), -1);
+        }
         maps::remove_pending(&seen.key);
     }
 }
@@ -368,50 +403,88 @@ fn end(seen: &Seen, entry: EntryRef, why: EndReason) -> Slow {
 
 /// The first packet of a connection, or one from the middle of a connection that we have not
 /// seen begin: both are decided by the rules for their own direction.
+///
+/// `guess`: nobody has looked into PENDING. If the key is there, nothing is done, and the answer is
+/// [`Slow::Taken`]; also if the rules do not allow the packet: what that means depends on what is there.
 #[inline(always)]
-pub(crate) fn first(seen: &Seen) -> Slow {
+pub(crate) fn first(seen: &Seen, guess: bool) -> Slow {
     let now_ns = now_ns();
-    let is_tcp = seen.packet.proto == proto::TCP;
-    let mut entry = CtEntry {
-        ends: NOBODY,
-        last_seen: jiffies(),
-        state: CtState::New as u8,
-        flags: if seen.greater { FLAG_INITIATOR_HIGH } else { 0 },
-        tcp_flags: [if is_tcp { seen.packet.flags } else { 0 }, 0],
-        packets: [1, 0],
-        bytes: [seen.bytes as u64, 0],
+    let mut ends = NOBODY;
+    let judgement = judged(seen, &mut ends);
+    if !judgement.passes() {
+        if guess && maps::pending(&seen.key).is_some() {
+            return Slow::Taken;
+        }
+        return refuse(seen, &ends, judgement, now_ns);
+    }
+    // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
+    if seen.packet.proto == proto::TCP && seen.packet.flags & tcp::RST != 0 {
+        return onward(seen, &ends);
+    }
+    let slot = waiting_slot(ends.slot);
+    let why = if maps::may_wait(slot) {
+        match steps::open(seen, &ends, now_ns, !guess) {
+            Put::Done => {
+                maps::waits(slot, 1);
+                None
+            }
+            Put::Taken => return Slow::Taken,
+            Put::Full => Some(Scalar::PendingFull),
+        }
+    } else if guess && maps::pending(&seen.key).is_some() {
+        return Slow::Taken;
+    } else {
+        Some(Scalar::PendingShare)
+    };
+    if let Some(why) = why {
+        maps::bump(why);
+        // Without an entry the answer would be judged on its own: only between ends that have
+        // no rules does that make no difference.
+        let ruled = ends.rules.iter().any(|rules| RulesPtr(*rules).is_ruled());
+        if ruled && ends.identity[0] != identity::HOST {
+            return refuse(seen, &ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
+        }
+    }
+    steps::report_packet(seen, &ends, Judgement::PASS, now_ns);
+    onward(seen, &ends)
+}
+
+/// Puts the entry of a new connection into PENDING. `replace`: whatever the key has there.
+#[inline(always)]
+pub(crate) fn open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> Put {
+    let packet = &seen.packet;
+    let mut flags = if seen.greater { FLAG_INITIATOR_HIGH } else { 0 };
+    if seen.hook as u8 == Hook::ToPod as u8 {
+        flags |= FLAG_VIA_STACK;
+    }
+    if !ct::opens(packet) {
+        flags |= FLAG_MIDSTREAM;
+    }
+    let none = Tally { packets: 0, bytes: 0 };
+    let tag = if packet.proto == proto::SCTP && packet.flags == sctp::INIT && packet.part as u8 == Part::Whole as u8 {
+        packet.id
+    } else {
+        0
+    };
+    // All calls before the entry is written, or what is copied into it is kept on the stack a second time.
+    let (last_seen, owner) = (jiffies(), conntrack::owner(kernel::cpu()));
+    let entry = CtEntry {
+        last_seen,
+        state: ct::begins(packet) as u8,
+        flags,
+        tcp_flags: [if packet.proto == proto::TCP { packet.flags } else { 0 }, 0],
+        own: [none; 2],
+        shared: [Tally { packets: 1, bytes: seen.bytes as u64 }, none],
         created_ns: now_ns,
         reported_ns: 0,
         rtt_us: 0,
         reported: 0,
         denied: 0,
-        pad: [0; 2],
+        owner: [owner, 0],
+        sctp_tag: [tag, 0],
+        ends: *ends,
     };
-    let judgement = judged(seen, &mut entry.ends);
-    if !judgement.passes() {
-        return refuse(seen, &entry.ends, judgement, now_ns);
-    }
-    if seen.hook as u8 == Hook::ToPod as u8 {
-        entry.flags |= FLAG_VIA_STACK;
-    }
-    // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
-    let reset = is_tcp && seen.packet.flags & tcp::RST != 0;
-    if !ct::opens(&seen.packet) {
-        entry.flags |= FLAG_MIDSTREAM;
-    }
-    if !reset && !maps::put_pending(&seen.key, &entry) {
-        maps::bump(Scalar::PendingFull);
-        // Without an entry the answer would be judged on its own: only between ends that have
-        // no rules does that make no difference.
-        let ruled = entry.ends.rules.iter().any(|rules| RulesPtr(*rules).is_ruled());
-        if ruled && entry.ends.identity[0] != identity::HOST {
-            return refuse(seen, &entry.ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
-        }
-    }
-    if !reset {
-        steps::report_packet(seen, &entry.ends, Judgement::PASS, now_ns);
-    }
-    onward(seen, &entry.ends)
+    maps::put_pending(&seen.key, &entry, replace)
 }
 
 /// A packet that has no entry, or must not touch it.

@@ -11,7 +11,7 @@ use datapath_abi::{
 use datapath_ebpf::ct;
 
 use crate::bpf::{
-    event,
+    conntrack, event,
     kernel::{self, Visit, jiffies, now_ns},
     maps::{self, EntryRef},
     packet::Orders,
@@ -71,6 +71,8 @@ struct Pass {
     entries: u32,
     removed: u32,
     reported: u32,
+    /// In PENDING.
+    pending: bool,
 }
 
 /// Goes through both conntrack tables: reports ends and long lives, removes what is over.
@@ -86,10 +88,14 @@ pub(crate) fn sweep(context: &TcContext) -> i32 {
         entries: 0,
         removed: 0,
         reported: 0,
+        pending: false,
     };
     kernel::each_established(&mut pass);
     let established = pass.entries;
+    kernel::count_waiting_anew();
+    pass.pending = true;
     kernel::each_pending(&mut pass);
+    kernel::waiting_counted(if order.share > i32::MAX as u32 { i32::MAX } else { order.share as i32 });
     let report = SweepReport {
         established,
         pending: pass.entries.wrapping_sub(established),
@@ -136,7 +142,13 @@ impl Visit for Pass {
             if gone || over {
                 maps::remove(key);
                 self.removed += 1;
+                return;
             }
+        }
+        if self.pending && ct::waits(key.proto, state) {
+            maps::found_waiting(conntrack::waiting_slot(slot));
+        }
+        if ended {
             return;
         }
         let since = if entry.reported_ns() != 0 { entry.reported_ns() } else { entry.created_ns() };

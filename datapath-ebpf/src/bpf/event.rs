@@ -74,8 +74,8 @@ pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
         event.time_ns = now_ns;
         event.addr = addr;
         event.rules = entry.ends.rules;
-        event.packets = entry.packets;
-        event.bytes = entry.bytes;
+        event.packets = entry.packets();
+        event.bytes = entry.bytes();
         event.identity = entry.ends.identity;
         event.slot = entry.ends.slot;
         event.cookie = entry.ends.cookie;

@@ -3,10 +3,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{bpf_for_each_map_elem, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer};
-use datapath_abi::conntrack::{CtEntry, CtKey};
+use aya_ebpf::helpers::generated::{
+    bpf_for_each_map_elem, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer,
+};
+use datapath_abi::conntrack::{CtEntry, CtKey, Waiting};
 
-use crate::bpf::maps::{CONNTRACK, EntryRef, PENDING};
+use crate::bpf::maps::{self, CONNTRACK, EntryRef, PENDING, WAITING};
 
 /// Nanoseconds of CLOCK_MONOTONIC.
 #[inline(always)]
@@ -20,6 +22,13 @@ pub(crate) fn now_ns() -> u64 {
 pub(crate) fn jiffies() -> u32 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_jiffies64() as u32 }
+}
+
+/// Number of the CPU we run on, and stay on.
+#[inline(always)]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_smp_processor_id() }
 }
 
 /// Hands the packet to the other end of a veth. Returns what the program has to return.
@@ -45,6 +54,46 @@ pub(crate) fn each_established<V: Visit>(visitor: &mut V) {
 #[inline(always)]
 pub(crate) fn each_pending<V: Visit>(visitor: &mut V) {
     each((&raw const PENDING).cast_mut().cast(), visitor);
+}
+
+/// Begins to count anew what waits, for every endpoint.
+#[inline(always)]
+pub(crate) fn count_waiting_anew() {
+    each_waiting(begin, 0);
+}
+
+/// Ends it, and says how many may wait of each.
+#[inline(always)]
+pub(crate) fn waiting_counted(limit: i32) {
+    each_waiting(settle, limit);
+}
+
+type EachWaiting = extern "C" fn(*mut c_void, *const u32, *mut Waiting, *mut i32) -> i64;
+
+#[inline(always)]
+fn each_waiting(callback: EachWaiting, mut limit: i32) {
+    // SAFETY: map, callback and its argument are what the helper asks for; the verifier checks.
+    unsafe {
+        bpf_for_each_map_elem(
+            (&raw const WAITING).cast_mut().cast(),
+            callback as *mut c_void,
+            (&raw mut limit).cast(),
+            0,
+        );
+    }
+}
+
+/// 0: go on.
+extern "C" fn begin(_map: *mut c_void, _slot: *const u32, waiting: *mut Waiting, _limit: *mut i32) -> i64 {
+    maps::count_anew(waiting);
+    0
+}
+
+/// 0: go on.
+extern "C" fn settle(_map: *mut c_void, _slot: *const u32, waiting: *mut Waiting, limit: *mut i32) -> i64 {
+    // SAFETY: the kernel calls this with the argument that `each_waiting` gave it.
+    maps::counted_anew(waiting, unsafe { *limit });
+    0
 }
 
 #[inline(always)]

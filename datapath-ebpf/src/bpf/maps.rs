@@ -12,13 +12,13 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_ANY, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use datapath_abi::{
     addr::{Addr, AddrEntry},
-    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
+    conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey, Waiting},
     endpoint::Endpoint,
     event::{FlowEvent, HOOKS, Hook},
     maps::{Counter, Scalar},
@@ -26,12 +26,16 @@ use datapath_abi::{
     reason::REASONS,
 };
 
+use crate::bpf::kernel;
+
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
 pub(crate) static CONNTRACK: HashMap<CtKey, CtEntry, 131_072> = HashMap::new();
 #[btf_map]
 pub(crate) static PENDING: LruHashMap<CtKey, CtEntry, 16_384> = LruHashMap::new();
+#[btf_map]
+pub(crate) static WAITING: Array<Waiting, 1_024> = Array::new();
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentEntry, 8_192> = LruHashMap::new();
 #[btf_map]
@@ -62,6 +66,20 @@ static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 static COUNTERS: PerCpuArray<Counter, { (HOOKS * REASONS) as usize }> = PerCpuArray::new();
 #[btf_map]
 static SCALARS: PerCpuArray<u64, { Scalar::COUNT as usize }> = PerCpuArray::new();
+
+macro_rules! load {
+    ($pointer:expr, $($field:tt)+) => {
+        // SAFETY: the pointer is a map value, which the verifier knows; fields are words.
+        unsafe { read_volatile(addr_of!((*$pointer).$($field)+)) }
+    };
+}
+
+macro_rules! store {
+    ($pointer:expr, $value:expr, $($field:tt)+) => {
+        // SAFETY: as for `load!`.
+        unsafe { write_volatile(addr_of_mut!((*$pointer).$($field)+), $value) }
+    };
+}
 
 /// Counts a packet. `reason` 0 is "passed".
 #[inline(always)]
@@ -125,20 +143,6 @@ pub(crate) fn staged(slot: u32, direction: Direction) -> u64 {
         Some(rules) => unsafe { read_volatile(addr_of!((*rules)[direction as usize])) },
         None => 0,
     }
-}
-
-macro_rules! load {
-    ($pointer:expr, $($field:tt)+) => {
-        // SAFETY: the pointer is a map value, which the verifier knows; fields are words.
-        unsafe { read_volatile(addr_of!((*$pointer).$($field)+)) }
-    };
-}
-
-macro_rules! store {
-    ($pointer:expr, $value:expr, $($field:tt)+) => {
-        // SAFETY: as for `load!`.
-        unsafe { write_volatile(addr_of_mut!((*$pointer).$($field)+), $value) }
-    };
 }
 
 const _: () = assert!(
@@ -286,10 +290,77 @@ pub(crate) fn promote(key: &CtKey, entry: EntryRef) -> bool {
     CONNTRACK.insert(key, unsafe { &*entry.0 }, BPF_ANY as u64).is_ok()
 }
 
-/// False: the map refused.
+/// What PENDING has said to an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is there.
+    Done,
+    /// No room.
+    Full,
+    /// The key has an entry, which stays.
+    Taken,
+}
+
+/// `replace`: whatever the key may have.
 #[inline(always)]
-pub(crate) fn put_pending(key: &CtKey, entry: &CtEntry) -> bool {
-    PENDING.insert(key, entry, BPF_ANY as u64).is_ok()
+pub(crate) fn put_pending(key: &CtKey, entry: &CtEntry, replace: bool) -> Put {
+    match PENDING.insert(key, entry, if replace { BPF_ANY } else { BPF_NOEXIST } as u64) {
+        Ok(()) => Put::Done,
+        Err(error) if !replace && error as i64 == EEXIST => Put::Taken,
+        Err(_) => Put::Full,
+    }
+}
+
+/// errno(3).
+const EEXIST: i64 = -17;
+
+/// Whether an endpoint may have one more connection that waits in PENDING. `slot`: see [`Waiting`].
+#[inline(always)]
+pub(crate) fn may_wait(slot: u32) -> bool {
+    match WAITING.get_ptr(slot) {
+        Some(waiting) => {
+            let limit = load!(waiting, limit);
+            limit == 0 || load!(waiting, count) < limit
+        }
+        None => true,
+    }
+}
+
+/// Counts one that waits, or waits no more (-1).
+#[inline(always)]
+pub(crate) fn waits(slot: u32, more: i32) {
+    if let Some(waiting) = WAITING.get_ptr_mut(slot) {
+        // SAFETY: a map value, aligned; several CPUs may count at once.
+        unsafe { atomic_xadd::<i32, i32, { AtomicOrdering::Relaxed }>(addr_of_mut!((*waiting).count), more) };
+    }
+}
+
+/// The sweep's: begins to count anew.
+#[inline(always)]
+pub(crate) fn count_anew(waiting: *mut Waiting) {
+    let count = load!(waiting, count);
+    store!(waiting, count, before);
+    store!(waiting, 0, found);
+}
+
+/// The sweep's: has found one.
+#[inline(always)]
+pub(crate) fn found_waiting(slot: u32) {
+    if let Some(waiting) = WAITING.get_ptr_mut(slot) {
+        let found = load!(waiting, found);
+        store!(waiting, found + 1, found);
+    }
+}
+
+/// The sweep's: takes what was found in place of what was counted when it began. What was counted since is kept.
+#[inline(always)]
+pub(crate) fn counted_anew(waiting: *mut Waiting, limit: i32) {
+    let missing = load!(waiting, found).wrapping_sub(load!(waiting, before));
+    if missing != 0 {
+        // SAFETY: as in `waits`.
+        unsafe { atomic_xadd::<i32, i32, { AtomicOrdering::Relaxed }>(addr_of_mut!((*waiting).count), missing) };
+    }
+    store!(waiting, limit, limit);
 }
 
 /// Removes the key from CONNTRACK.
@@ -446,13 +517,27 @@ impl EntryRef {
         }
     }
 
-    /// Counts a packet and notes when it came.
+    /// Says who counts the responder's direction without a lock. Only while the entry is in PENDING.
+    #[inline(always)]
+    pub(crate) fn set_responder_owner(self, owner: u8) {
+        store!(self.0, owner, owner[1]);
+    }
+
+    #[inline(always)]
+    pub(crate) fn sctp_tag(self) -> [u32; 2] {
+        [load!(self.0, sctp_tag[0]), load!(self.0, sctp_tag[1])]
+    }
+
+    /// Notes the tag of packets to the responder.
+    #[inline(always)]
+    pub(crate) fn set_responder_tag(self, tag: u32) {
+        store!(self.0, tag, sctp_tag[1]);
+    }
+
+    /// Counts a packet and notes when it came. From any CPU, in either table.
     #[inline(always)]
     pub(crate) fn account(self, responder: bool, bytes: u32, now: u32) {
-        // A cache line that does not change need not travel between CPUs.
-        if load!(self.0, last_seen) != now {
-            store!(self.0, now, last_seen);
-        }
+        self.seen_at(now);
         if responder {
             self.add(1, bytes);
         } else {
@@ -460,15 +545,50 @@ impl EntryRef {
         }
     }
 
+    /// The same for an entry of CONNTRACK, without a lock on the CPU that owns the direction.
+    ///
+    /// No addition is lost: a direction's owner does not change while its entry is in CONNTRACK (it is written in
+    /// PENDING, where nobody comes by here, and promotion copies), only the owner writes `own`, and no program of ours
+    /// interrupts another one on its CPU: they run in soft interrupts or with these off (`sch_handle_ingress`,
+    /// `sch_handle_egress`, `bpf_test_run`). As for all fields, a CPU that has found an entry may still write
+    /// to it when it was removed and its place given to another connection; there it could leave the old one's count.
+    #[inline(always)]
+    pub(crate) fn account_established(self, responder: bool, bytes: u32, now: u32) {
+        self.seen_at(now);
+        // Eight bits against all of the number's: CPUs that do not fit own nothing.
+        let me = kernel::cpu() + 1;
+        if responder {
+            if load!(self.0, owner[1]) as u32 == me { self.add_own(1, bytes) } else { self.add(1, bytes) }
+        } else if load!(self.0, owner[0]) as u32 == me {
+            self.add_own(0, bytes);
+        } else {
+            self.add(0, bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn seen_at(self, now: u32) {
+        // A cache line that does not change need not travel between CPUs.
+        if load!(self.0, last_seen) != now {
+            store!(self.0, now, last_seen);
+        }
+    }
+
+    #[inline(always)]
+    fn add_own(self, direction: usize, more: u32) {
+        let packets = load!(self.0, own[direction].packets);
+        store!(self.0, packets + 1, own[direction].packets);
+        let bytes = load!(self.0, own[direction].bytes);
+        store!(self.0, bytes + more as u64, own[direction].bytes);
+    }
+
     #[inline(always)]
     fn add(self, direction: usize, bytes: u32) {
-        // SAFETY: a map value, aligned; both directions and several queues may count at once.
+        // SAFETY: a map value, aligned; several CPUs may count at once.
         unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*self.0).packets[direction]), 1);
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(
-                addr_of_mut!((*self.0).bytes[direction]),
-                bytes as u64,
-            );
+            let tally = addr_of_mut!((*self.0).shared[direction]);
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*tally).packets), 1);
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(addr_of_mut!((*tally).bytes), bytes as u64);
         }
     }
 }

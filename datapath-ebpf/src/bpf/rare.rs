@@ -54,10 +54,17 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
     }
     if seen.packet.kind as u8 == Kind::Fragment as u8 {
         if let Some(first) = maps::fragment(&fragment_key(seen)) {
+            if parse::overlaps_tcp(&seen.packet, first.proto) {
+                return Err(DropReason::TruncatedHeader);
+            }
             seen.packet.port = first.port;
             seen.packet.proto = first.proto;
             seen.packet.kind = Kind::Related;
         }
+    }
+    if seen.packet.part as u8 == Part::Later as u8 {
+        // Was its offset: it shows no type.
+        seen.packet.icmp = [0; 2];
     }
     seen.greater = ct::key(&seen.packet, &mut seen.key);
     Ok(())

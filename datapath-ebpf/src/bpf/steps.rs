@@ -14,13 +14,14 @@ use datapath_abi::{
     policy::{Decision, Direction},
     reason::DropReason,
 };
+use datapath_ebpf::{ct, parse::proto};
 
 use crate::{
     Seen,
     bpf::{
         conntrack::{self, Slow},
         event,
-        maps::{self, EntryRef},
+        maps::{self, EntryRef, Put},
         packet::{Deep, Skb},
         policy::{self, Judgement, Staged},
         rare,
@@ -33,6 +34,13 @@ use crate::{
 /// `established`: the fast path has found the connection in CONNTRACK.
 #[inline(always)]
 pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
+    // Nearly always it is one, and PENDING says so when it gets the entry: one look less into that table.
+    if !established && seen.packet.proto == proto::TCP && ct::opens(&seen.packet) {
+        let guessed = Slow::unpack(step_first(seen, true));
+        if !matches!(guessed, Slow::Taken) {
+            return guessed;
+        }
+    }
     let mut known = Slow::unpack(step_known(seen, established));
     if matches!(known, Slow::Changed) {
         step_redecide(seen);
@@ -41,10 +49,10 @@ pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
     match known {
         Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
             Slow::Dropped(reason) => Slow::Dropped(reason),
-            _ => Slow::unpack(step_first(seen)),
+            _ => Slow::unpack(step_first(seen, false)),
         },
-        Slow::Unknown => Slow::unpack(step_first(seen)),
-        Slow::Reopen => match Slow::unpack(step_first(seen)) {
+        Slow::Unknown => Slow::unpack(step_first(seen, false)),
+        Slow::Reopen => match Slow::unpack(step_first(seen, false)) {
             Slow::Dropped(reason) => Slow::Dropped(reason),
             // The new one is in PENDING, where CONNTRACK would hide it.
             allowed => {
@@ -53,7 +61,7 @@ pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
             }
         },
         // Changed again, within these nanoseconds: the next packet finds out.
-        Slow::Stranger | Slow::Changed => untracked(seen),
+        Slow::Stranger | Slow::Changed | Slow::Taken => untracked(seen),
         done => done,
     }
 }
@@ -121,6 +129,17 @@ pub(crate) fn staged(seen: &Seen, ends: &Ends, direction: Direction, reply: bool
     Staged::from_bits(step_staged(seen, ends, direction as u32, reply as u32))
 }
 
+/// Puts the entry of a new connection into PENDING: see [`conntrack::open`]. A function of its own for the sake of the
+/// stack, on which the entry is while nothing else is called.
+#[inline(always)]
+pub(crate) fn open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> Put {
+    match step_open(seen, ends, now_ns, replace) {
+        0 => Put::Done,
+        1 => Put::Full,
+        _ => Put::Taken,
+    }
+}
+
 /// What one rule set says.
 #[inline(always)]
 pub(crate) fn look(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
@@ -182,8 +201,17 @@ fn step_midstream(seen: &Seen) -> u64 {
 }
 
 #[inline(never)]
-fn step_first(seen: &Seen) -> u64 {
-    conntrack::first(seen).pack()
+fn step_first(seen: &Seen, guess: bool) -> u64 {
+    conntrack::first(seen, guess).pack()
+}
+
+#[inline(never)]
+fn step_open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> u32 {
+    match conntrack::open(seen, ends, now_ns, replace) {
+        Put::Done => 0,
+        Put::Full => 1,
+        Put::Taken => 2,
+    }
 }
 
 #[inline(never)]

@@ -12,6 +12,8 @@ use crate::ct;
 /// Most extension headers that are read: RFC 8200 names five that occur once each, and destination
 /// options that occur twice.
 const MAX_EXTENSIONS: usize = 8;
+/// The same of a packet that an ICMP error quotes.
+const MAX_QUOTED_EXTENSIONS: usize = 4;
 /// Most IPv4 options that are read, paddings included.
 const MAX_OPTIONS: usize = 12;
 /// Farthest place of a transport header, from the start of the frame: 512 bytes of extensions.
@@ -64,13 +66,21 @@ fn rare_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<usize, DropReason
     Ok(at)
 }
 
-/// A fragment without transport header, `offset` bytes into its packet.
+/// A fragment without transport header, `offset` bytes into its packet. Of IPv6, what it says of the transport header counts for nothing, the first
+/// fragment's word holds (RFC 8200, section 4.5): see [`overlaps_tcp`].
 #[inline(always)]
 fn later(packet: &mut Packet, offset: u16) -> Result<(), DropReason> {
     packet.part = Part::Later;
     packet.kind = Kind::Fragment;
-    // It would put other flags into the header that the first fragment has shown (RFC 3128).
-    if packet.proto == proto::TCP && offset < TCP_HEADER { Err(DropReason::TruncatedHeader) } else { Ok(()) }
+    packet.icmp = offset.to_be_bytes();
+    if overlaps_tcp(packet, packet.proto) { Err(DropReason::TruncatedHeader) } else { Ok(()) }
+}
+
+/// Whether a later fragment would put other flags into the TCP header that the first one has shown (RFC 3128). `proto`:
+/// what that has shown.
+#[inline(always)]
+pub fn overlaps_tcp(later: &Packet, proto: u8) -> bool {
+    proto == proto::TCP && u16::from_be_bytes(later.icmp) < TCP_HEADER
 }
 
 /// A first fragment has the transport header in it (RFC 1858, RFC 7112): itself, and not what
@@ -240,14 +250,32 @@ pub fn quote<B: Bytes>(bytes: &B, at: usize, packet: &Packet, key: &mut CtKey) -
         let addr = [Addr { words: [header.u64(8), header.u64(16)] }, Addr { words: [header.u64(24), header.u64(32)] }];
         let mut next = header.u8(6);
         let mut end = inner + 40;
-        // Path MTU discovery of fragmented packets: the first fragment is quoted.
-        if next == 44 {
-            let fragment = bytes.view(end & OFFSET_MASK, 8)?;
-            if fragment.u16(2) & 0xfff8 != 0 {
+        for _ in 0..MAX_QUOTED_EXTENSIONS {
+            match next {
+                // Options of both kinds, routes: the key is of who sent it and whom it was going to, as read above.
+                0 | 43 | 60 => {
+                    let extension = bytes.view(end & OFFSET_MASK, 4)?;
+                    // With segments left, its destination is not the connection's.
+                    if next == 43 && extension.u8(3) != 0 {
+                        return None;
+                    }
+                    next = extension.u8(0);
+                    end += (extension.u8(1) as usize + 1) * 8;
+                }
+                // Path MTU discovery of fragmented packets: the first fragment is quoted.
+                44 => {
+                    let fragment = bytes.view(end & OFFSET_MASK, 8)?;
+                    if fragment.u16(2) & 0xfff8 != 0 {
+                        return None;
+                    }
+                    next = fragment.u8(0);
+                    end += 8;
+                }
+                _ => break,
+            }
+            if end > MAX_OFFSET {
                 return None;
             }
-            next = fragment.u8(0);
-            end += 8;
         }
         if is_extension(next) {
             return None;

@@ -428,6 +428,7 @@ fn an_error_has_the_key_of_what_it_quotes() {
         frame6(proto::TCP, 64, DST6, &tcp_header(40_000, 80, 0)),
         frame6(proto::UDP, 64, DST6, &udp_header(1, 2)),
         frame6(44, 64, DST6, &fragment),
+        frame6(60, 64, DST6, &chain(&[(60, PAD)], proto::UDP, &udp_header(1, 2)).1),
         frame6(proto::ICMPV6, 64, DST6, &icmp_header(128, 0, 700)),
     ] {
         let packet = parsed(&frame).unwrap();
@@ -440,7 +441,7 @@ fn an_error_has_the_key_of_what_it_quotes() {
             let outer = if packet.v4 { 20 } else { 40 };
             let inner = match (packet.v4, frame[20]) {
                 (true, _) => usize::from(frame[14] & 15) * 4,
-                (false, 44) => 48,
+                (false, 44 | 60) => 48,
                 (false, _) => 40,
             };
             let least = ETH_LEN + outer + 8 + inner + 8;
@@ -467,7 +468,8 @@ fn an_error_that_quotes_what_its_target_has_not_sent() {
         ("a later fragment", frame4(proto::UDP, &[], 1, &udp_header(1, 2))),
         ("an error", frame4(proto::ICMP, &[], 0, &icmp_header(3, 0, 0))),
         ("a timestamp request", frame4(proto::ICMP, &[], 0, &icmp_header(13, 0, 0))),
-        ("extension headers", frame6(60, 64, DST6, &chain(&[(60, PAD)], proto::UDP, &udp_header(1, 2)).1)),
+        ("five extension headers", frame6(60, 64, DST6, &chain(&[(60, PAD); 5], proto::UDP, &udp_header(1, 2)).1)),
+        ("a route with a stop left", frame6(43, 64, DST6, &[17, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2, 0, 8, 0, 0])),
         ("a later fragment", frame6(44, 64, DST6, &[17, 0, 0, 9, 0, 0, 0, 1, 0, 1, 0, 2, 0, 8, 0, 0])),
         ("neighbour discovery", frame6(proto::ICMPV6, 255, DST6, &icmp_header(135, 0, 0))),
     ] {

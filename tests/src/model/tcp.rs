@@ -33,8 +33,6 @@ pub(super) struct Tcp {
     ends: [State; 2],
     /// Has said that it will send no more.
     fin: [bool; 2],
-    /// The first segment that was seen had a FIN, which is remembered until the next one comes.
-    began_with_fin: bool,
     reset: Option<Reset>,
 }
 
@@ -56,8 +54,9 @@ impl Tcp {
         if !opens && !rows.apply(Row::Midstream) {
             return None;
         }
-        let began_with_fin = flags & FIN != 0;
-        Some((Self { ends: [SynSent, Listen], fin: [false; 2], began_with_fin, reset: None }, !opens))
+        // Of a connection that was there before: its initiator, for us, has closed its half.
+        let fin = [flags & FIN != 0, false];
+        Some((Self { ends: [SynSent, Listen], fin, reset: None }, !opens))
     }
 
     pub(super) fn next(&mut self, from: End, flags: u8, rows: &mut Rows<'_>) -> Effect {
@@ -144,7 +143,6 @@ impl Tcp {
 
     fn says_fin(&mut self, from: End) {
         self.fin[from as usize] = true;
-        self.fin[End::Initiator as usize] |= self.began_with_fin;
     }
 
     /// 3.10.4 for the sender, 3.10.7.4, eighth, for the receiver.

@@ -2,10 +2,10 @@
 //! Connections that are established lose nothing; new ones are made (docs/limits.md). BULKHEAD_FLOODS says how often.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
@@ -21,7 +21,7 @@ use tests::{
     traffic::{
         Echo, OPEN,
         Protocol::{Tcp, Udp},
-        Reached, reach,
+        Reached, connected_udp, reach,
     },
     trial::trial,
 };
@@ -108,6 +108,60 @@ fn a_flood_from_one_pod_takes_nothing_from_connections_that_are_established() {
         // It is over by itself.
         for to in db.at(80) {
             ensure!(reach(&web.sandbox, Tcp, to, OPEN)? == Reached::Yes, "not after the flood: {to}");
+        }
+        Ok(())
+    });
+}
+
+/// PENDING of the second test, and how long the flood lasts: many times what it takes to turn that table over.
+const SMALL: usize = 1024;
+const LASTS: Duration = Duration::from_secs(2);
+
+#[test]
+fn a_flood_from_one_pod_takes_nothing_from_what_others_wait_for() {
+    trial(|| {
+        let arguments = vec![format!("--map-capacity=PENDING={SMALL}")];
+        let objects = [
+            namespace("shop", ""),
+            pod("shop/db", "app: db"),
+            pod("shop/web", "app: web"),
+            pod("shop/bad", "app: bad"),
+            // An answer needs its request in the table.
+            policy("shop/web", "  podSelector: {matchLabels: {app: web}}\n  policyTypes: [Ingress]"),
+        ];
+        let node = Node::start_as(Setup { arguments, ..Setup::default() }, &[("all.yaml", &*objects.concat())])?;
+        let [web, db, bad] = node.add_all(["shop/web", "shop/db", "shop/bad"])?;
+        let slow = {
+            let _inside = db.sandbox.enter()?;
+            UdpSocket::bind("[::]:99")?
+        };
+        slow.set_read_timeout(Some(OPEN))?;
+        let mut asking = Vec::new();
+        for to in db.at(99) {
+            let socket = connected_udp(&web.sandbox, to)?;
+            socket.send(b"how long?")?;
+            let mut question = [0; 16];
+            let (_, from) = slow.recv_from(&mut question).context("the question")?;
+            asking.push((socket, from));
+        }
+        // A sweep has seen them, and shares are given out.
+        let swept = || Ok(node.ask()?.status()?.conntrack.is_some_and(|tables| tables.pending >= 2));
+        ensure!(eventually(PATIENCE, swept)?, "{:?}", node.ask()?.status()?.conntrack);
+
+        let (began, mut round) = (Instant::now(), 0);
+        while began.elapsed() < LASTS {
+            frame::send(&bad.sandbox, IFNAME, &syns(&bad, db.addresses(), round))?;
+            round += 1;
+        }
+        ensure!(usize::from(round) * usize::from(BURST) > 4 * SMALL, "{round} bursts are no flood");
+        let told = || Ok(node.ask()?.status()?.conditions.iter().any(|it| it.code == "pending-share"));
+        ensure!(eventually(PATIENCE, told)?, "{:?}", node.ask()?.status()?.conditions);
+        for (socket, from) in asking {
+            slow.send_to(b"so long", from)?;
+            socket.set_read_timeout(Some(OPEN))?;
+            let mut answer = [0; 16];
+            let length = socket.recv(&mut answer).with_context(|| format!("the answer to {from}"))?;
+            ensure!(&answer[..length] == b"so long");
         }
         Ok(())
     });

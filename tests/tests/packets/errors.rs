@@ -81,6 +81,38 @@ pub(crate) fn write(table: &mut Table) {
         .fate(&[BACK_ROUTER, BACK_NODE], PASSES)
         .fate(&[BACK_OTHER, BACK_REMOTE], drops(UnrelatedIcmpError));
     table
+        .packet("about packets with extension headers: options, a route, a first fragment", |scene, family| {
+            let to = other_end(scene);
+            let options = [0, 1, 4, 0, 0, 0, 0];
+            let packets =
+                [A.udp(&to, family, ports(0)), A.tcp(&to, family, ports(0), SYN)].into_iter().flat_map(|it| {
+                    [
+                        it.clone().extension(60, &options),
+                        it.clone().extension(0, &options).extension(60, &options),
+                        it.clone().extension(43, &[0, 0, 0, 0, 0, 0, 0]),
+                        it.extension(0, &options).extension(60, &options).part(9, 0, true),
+                    ]
+                });
+            errors(scene, family, packets.collect(), 500)
+        })
+        .after(spoken)
+        .v6()
+        .fate(&back[..3], PASSES);
+    table
+        .packet(
+            "about packets with a route that leads elsewhere first, or more than four extension headers",
+            |scene, family| {
+                let to = other_end(scene);
+                let options = [0, 1, 4, 0, 0, 0, 0];
+                let long = (0..5).fold(A.udp(&to, family, ports(0)), |it, _| it.extension(60, &options));
+                let packets = vec![A.udp(&to, family, ports(0)).extension(43, &[0, 0, 1, 0, 0, 0, 0]), long];
+                errors(scene, family, packets, 500)
+            },
+        )
+        .after(spoken)
+        .v6()
+        .fate(&back[..3], drops(UnrelatedIcmpError));
+    table
         .packet("quoting as little as must be: the header and 8 bytes", |scene, family| {
             let least = if family == Family::V4 { 28 } else { 48 };
             errors(scene, family, connections(&other_end(scene), family)[..4].to_vec(), least)

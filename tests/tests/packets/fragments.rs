@@ -69,6 +69,14 @@ pub(crate) fn write(table: &mut Table) {
         .after(first_of_tcp)
         .fate(&FIRST, drops(TruncatedHeader));
     table
+        .packet("TCP: later, overlapping the header, in another protocol's name", |scene, family| {
+            let part = |offset| scene.from.udp(&scene.to, family, ports(0)).part(1, offset, true);
+            vec![part(1), part(2)]
+        })
+        .after(first_of_tcp)
+        .v6()
+        .fate(&ASKED, drops(TruncatedHeader));
+    table
         .packet("later, its first is lost or comes after it", |scene, family| {
             let places = [(1, true), (2, true), (185, false), (0x1fff, false)];
             places.map(|(offset, more)| udp(scene, family, 1, offset, more)).to_vec()

@@ -11,6 +11,7 @@ use super::{
     figures::{EngineView, Fill},
 };
 use crate::{
+    app::attachments::guard::PutBackFigures,
     source::{SourceProblem, SourceStatus},
     telemetry::{DatapathFigures, FlowFigures, PoolFigures},
 };
@@ -32,6 +33,8 @@ pub(super) struct Seen<'a> {
     pub(super) flows: FlowFigures,
     /// Endpoints whose interface has gone without a DEL.
     pub(super) lost: Vec<PodKey>,
+    /// Programs that somebody had removed.
+    pub(super) put_back: PutBackFigures,
 }
 
 /// All conditions, worst first, then by code, then by message.
@@ -101,6 +104,20 @@ fn of_endpoints(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let fix = "let the runtime call DEL or GC, or remove the containers";
         to.push(condition(Severity::Warning, "endpoint-lost", message, fix));
     }
+    let PutBackFigures { done, failed } = seen.put_back;
+    let fix = "find out who removes filters of pods' interfaces (tc, another agent): until they are back, nothing is enforced there";
+    if failed > 0 {
+        let message = format!(
+            "programs that somebody has removed from pods' interfaces could not be put back, {}",
+            times(failed)
+        );
+        to.push(condition(Severity::Error, "programs-not-put-back", message, "see the daemon's log, and restart it"));
+    }
+    if done > 0 {
+        let message =
+            format!("somebody has removed programs from pods' interfaces, {}: they were put back", times(done));
+        to.push(condition(Severity::Warning, "programs-put-back", message, fix));
+    }
     let bare = seen.engine.endpoints.iter().filter(|(_, _, has_object)| !has_object);
     let bare: Vec<PodKey> = bare.map(|(_, pod, _)| pod.clone()).collect();
     if !bare.is_empty() {
@@ -109,6 +126,12 @@ fn of_endpoints(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let fix = "add Pod objects with these names, if policies are to select them by label";
         to.push(condition(Severity::Info, "endpoint-without-object", message, fix));
     }
+}
+
+/// How often, since the agent has started.
+fn times(count: u64) -> String {
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    format!("{times} since the agent started")
 }
 
 fn of_space(seen: &Seen<'_>, to: &mut Vec<Condition>) {
@@ -166,6 +189,11 @@ fn of_scalars(figures: &DatapathFigures, to: &mut Vec<Condition>) {
             Scalar::PendingFull => {
                 ("pending-full", format!("{count} new connections found PENDING full {SINCE}"), maps::PENDING)
             }
+            Scalar::PendingShare => (
+                "pending-share",
+                format!("{count} new connections of pods that had their share of PENDING waiting {SINCE}"),
+                maps::PENDING,
+            ),
             Scalar::EventsWritten | Scalar::Redecided => continue,
         };
         let fix = format!("raise the capacity of {map} (--map-capacity {map}=N)");

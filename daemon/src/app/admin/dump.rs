@@ -18,11 +18,11 @@ use self::names::Names;
 use super::{AdminService, Table, convert, work_out};
 use crate::{
     app::knowledge::monotonic_ns,
-    datapath::connections::{Cut, Found},
+    datapath::connections::{Cut, Dumped, Found},
     reconcile::Mirror,
 };
 
-/// Connections of one table that are told if nothing else is asked for.
+/// Connections or fragments of one table that are told if nothing else is asked for.
 const SOME_CONNECTIONS: usize = 10_000;
 
 /// Entries on their way to a client.
@@ -82,16 +82,13 @@ fn beyond(limit: usize) -> String {
 
 /// The maps that are asked for, each once, in the order of datapath-abi's list.
 fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
+    // WAITING is the programs' own account of PENDING, which can be dumped itself.
     let dumpable =
-        || maps::ALL.iter().map(|info| info.name).filter(|name| ![maps::EVENTS, maps::FRAGMENTS].contains(name));
+        || maps::ALL.iter().map(|info| info.name).filter(|name| ![maps::EVENTS, maps::WAITING].contains(name));
     for name in wanted {
         if name == maps::EVENTS {
             let fix = "use `bulkhead flows`, or leave it out";
             return Err(Status::invalid_argument(format!("maps: EVENTS is a ring buffer without entries: {fix}")));
-        }
-        if name == maps::FRAGMENTS {
-            let why = "FRAGMENTS is not read by the daemon, its entries are gone in a moment";
-            return Err(Status::invalid_argument(format!("maps: {why}: leave it out")));
         }
         if !dumpable().any(|known| known == name) {
             let known = dumpable().collect::<Vec<_>>().join(", ");
@@ -109,16 +106,17 @@ fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>
     Ok(dumpable().filter(chosen).collect())
 }
 
-/// Which table of connections a map is, if it is one.
+/// Which table that the programs write a map is, if it is one.
 fn table(name: &str) -> Option<Table> {
     match name {
         maps::CONNTRACK => Some(Table::Conntrack),
         maps::PENDING => Some(Table::Pending),
+        maps::FRAGMENTS => Some(Table::Fragments),
         _ => None,
     }
 }
 
-/// The entries of one map that holds no connections, sorted by key.
+/// The entries of one map that is read whole, sorted by key.
 fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>) -> Result<Lines, Status> {
     Ok(match name {
         maps::COUNTERS | maps::SCALARS => {
@@ -129,22 +127,36 @@ fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>) -> Re
     })
 }
 
-/// Connections sorted by key, and what there is to say of what is missing.
+/// Connections or fragments sorted by key, and what there is to say of what is missing.
 async fn of_connections(service: &AdminService, table: Table, limit: usize) -> Result<(Lines, Option<String>), Status> {
     let Some(read) = service.parts.connections.clone() else { return Ok((Box::new(std::iter::empty()), None)) };
     let found = work_out(move || {
         let mut found = read(table, limit)?;
-        found.entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.port, key.proto));
+        match &mut found {
+            Dumped::Connections(Found { entries, .. }) => {
+                entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.port, key.proto));
+            }
+            Dumped::Fragments(Found { entries, .. }) => {
+                entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.id, key.proto));
+            }
+        }
         Ok(found)
     });
     let unreadable = |reason: String| Status::internal(format!("the table of connections cannot be read: {reason}"));
-    let Found { entries, cut } = found.await?.map_err(unreadable)?;
-    let names = service.ask(Names::of).await?;
-    let now_ns = monotonic_ns();
+    let (lines, cut): (Lines, _) = match found.await?.map_err(unreadable)? {
+        Dumped::Connections(Found { entries, cut }) => {
+            let names = service.ask(Names::of).await?;
+            let now_ns = monotonic_ns();
+            let lines = entries.into_iter().map(move |(key, entry)| text::connection(&key, &entry, &names, now_ns));
+            (Box::new(lines), cut)
+        }
+        Dumped::Fragments(Found { entries, cut }) => {
+            (Box::new(entries.into_iter().map(|(key, entry)| text::fragment(&key, &entry))), cut)
+        }
+    };
     let note = cut.map(|cut| match cut {
         Cut::Limit => beyond(limit),
         Cut::Restless => "the table changed faster than it could be read: entries may be missing, ask again".to_owned(),
     });
-    let lines = entries.into_iter().map(move |(key, entry)| text::connection(&key, &entry, &names, now_ns));
-    Ok((Box::new(lines), note))
+    Ok((lines, note))
 }

@@ -203,6 +203,7 @@ impl telemetry::Source for AdminService {
                 }),
                 pools: self.pools(),
                 flows: self.flows(),
+                put_back: (self.parts.put_back)(),
             }
         })
     }

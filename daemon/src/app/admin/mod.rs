@@ -43,10 +43,13 @@ use proto::bulkhead::admin::v1::admin_server::{Admin, AdminServer};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tonic::{Request, Response, Status};
 
-use super::engine::{Engine, EngineError, State};
+use super::{
+    attachments::guard::PutBackFigures,
+    engine::{Engine, EngineError, State},
+};
 use crate::{
     datapath::{
-        connections::{Found, Table},
+        connections::{Dumped, Table},
         maps::Counts,
     },
     reconcile::EndpointKey,
@@ -153,9 +156,9 @@ impl Tally for Mutex<Counts> {
     }
 }
 
-/// Reads up to so many entries of a table of connections; errors are words. May block for as long
+/// Reads up to so many entries of a table of connections or of FRAGMENTS; errors are words. May block for as long
 /// as that takes.
-pub type Connections = dyn Fn(Table, usize) -> Result<Found, String> + Send + Sync;
+pub type Connections = dyn Fn(Table, usize) -> Result<Dumped, String> + Send + Sync;
 /// Tells the ranges of pod addresses, with how many are used and free ([`u64::MAX`]: more than
 /// that).
 pub type PoolUsage = dyn Fn() -> Vec<(IpNetwork, u64, u64)> + Send + Sync;
@@ -163,6 +166,9 @@ pub type PoolUsage = dyn Fn() -> Vec<(IpNetwork, u64, u64)> + Send + Sync;
 pub type UplinkName = dyn Fn() -> BoxFuture<'static, Option<String>> + Send + Sync;
 /// Tells what only the store of attachments knows.
 pub type Extras = dyn Fn(&EndpointKey) -> Option<EndpointExtra> + Send + Sync;
+
+/// Tells how often programs were put back on pods' interfaces.
+pub type PutBack = dyn Fn() -> PutBackFigures + Send + Sync;
 
 /// Everything the service looks at.
 #[derive(Clone)]
@@ -187,6 +193,8 @@ pub struct AdminParts {
     pub pipeline: Arc<Pipeline>,
     /// The store of attachments.
     pub extras: Arc<Extras>,
+    /// The same store, of programs that somebody has removed.
+    pub put_back: Arc<PutBack>,
 }
 
 impl fmt::Debug for AdminParts {

@@ -29,6 +29,7 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
         pools: service.pools(),
         flows: service.flows(),
         lost: lost(service, &engine),
+        put_back: (service.parts.put_back)(),
         engine: &engine,
         source: &source,
     };

@@ -150,6 +150,7 @@ impl Node {
             pools: Arc::new(move || lock(&tell_pools).clone()),
             pipeline: Arc::new(Pipeline::new(Arc::new(flow_node), NonZeroUsize::new(64).unwrap())),
             extras: Arc::new(move |key| lock(&tell_extras).get(key).cloned()),
+            put_back: Arc::new(Default::default),
         };
         Self { held, counts, source, extras, pools: usage, parts }
     }

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use flows::ledger::Balance;
 
 use super::*;
+use crate::app::attachments::guard::PutBackFigures;
 use crate::telemetry::{CniVerb, ConntrackFigures, MapFigures, PoolFigures, SourceFigures};
 
 /// Every figure has a value of its own.
@@ -68,6 +69,7 @@ fn full() -> Snapshot {
             records: 50,
             record_capacity: 51,
         },
+        put_back: PutBackFigures { done: 52, failed: 53 },
     }
 }
 

@@ -8,7 +8,10 @@ use std::{
 
 use datapath_abi::{
     addr::{Addr, AddrEntry},
-    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK},
+    conntrack::{
+        CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK,
+        FragmentEntry, FragmentKey,
+    },
     endpoint::{Endpoint, RulesPtr},
     identity,
     maps::{self, Scalar},
@@ -99,6 +102,17 @@ pub(super) fn scalars(figures: DatapathFigures) -> Lines {
     }))
 }
 
+/// An entry of FRAGMENTS.
+pub(super) fn fragment(key: &FragmentKey, entry: &FragmentEntry) -> (String, String) {
+    let FragmentKey { addr, id, proto: _, pad: _ } = *key;
+    let FragmentEntry { port, proto, pad: _ } = *entry;
+    let [source, destination] = addr.map(IpAddr::from);
+    // As it stands in the header: two bytes of IPv4, four of IPv6.
+    let id = if addr[0].is_v4() { id } else { u32::from_be(id) };
+    let ends = format!("{} to {}", SocketAddr::new(source, port[0]), SocketAddr::new(destination, port[1]));
+    (format!("{source} to {destination}, id {id:#x}"), format!("{} {ends}", protocol(proto)))
+}
+
 /// An entry of CONNTRACK or PENDING. Pairs are initiator, responder.
 pub(super) fn connection(key: &CtKey, entry: &CtEntry, names: &Names, now_ns: u64) -> (String, String) {
     let CtKey { addr, port, proto, pad: _ } = *key;
@@ -109,15 +123,17 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry, names: &Names, now_ns: u6
         state,
         flags,
         tcp_flags,
-        packets,
-        bytes,
+        own: _,
+        shared: _,
         created_ns,
         reported_ns,
         rtt_us,
         reported,
         denied: _,
-        pad: _,
+        owner: _,
+        sctp_tag: _,
     } = *entry;
+    let (packets, bytes) = (entry.packets(), entry.bytes());
     let initiator = usize::from(flags & FLAG_INITIATOR_HIGH != 0);
     let name = |side: usize| {
         let ip = ends[initiator ^ side].ip();

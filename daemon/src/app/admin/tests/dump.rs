@@ -2,14 +2,14 @@
 
 use datapath_abi::{
     addr::Addr,
-    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REVOKED},
+    conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_REVOKED, FragmentEntry, FragmentKey, Tally},
     endpoint::RulesPtr,
     reason::REASONS,
 };
 use futures::TryStreamExt;
 
 use super::*;
-use crate::datapath::connections::Cut;
+use crate::datapath::connections::{Cut, Dumped, Found};
 
 async fn ask(node: &Node, names: &[&str]) -> Result<Vec<String>, String> {
     ask_some(node, names, 0).await
@@ -100,7 +100,9 @@ async fn maps_come_in_one_order_each_once() {
         .iter()
         .map(|info| info.name)
         // Nothing is staged here.
-        .filter(|name| ![maps::EVENTS, maps::FRAGMENTS, maps::CONNTRACK, maps::PENDING, maps::STAGED].contains(name))
+        .filter(|name| {
+            ![maps::EVENTS, maps::FRAGMENTS, maps::CONNTRACK, maps::PENDING, maps::WAITING, maps::STAGED].contains(name)
+        })
         .collect();
     assert_eq!(maps_of(&all), expected);
     assert!(all.contains(&"COUNTERS from_pod, passed = packets 1, bytes 2".to_owned()));
@@ -126,8 +128,8 @@ fn connection(port: u16, flags: u8) -> (CtKey, CtEntry) {
         state: CtState::Established as u8,
         flags,
         tcp_flags: [0x1b, 0x12],
-        packets: [3, 2],
-        bytes: [300, 200],
+        own: [Tally { packets: 1, bytes: 100 }, Tally::default()],
+        shared: [Tally { packets: 2, bytes: 200 }, Tally { packets: 2, bytes: 200 }],
         created_ns: u64::MAX,
         reported_ns: 0,
         rtt_us: 120,
@@ -147,9 +149,18 @@ async fn connections_are_dumped_where_they_can_be_read() {
             let mut open = connection(40_000, FLAG_REVOKED);
             // The responder is not of this node any more.
             open.1.ends.slot[1] = 0;
-            Ok(Found { entries: vec![connection(40_001, FLAG_INITIATOR_HIGH), open], cut: None })
+            let entries = vec![connection(40_001, FLAG_INITIATOR_HIGH), open];
+            Ok(Dumped::Connections(Found { entries, cut: None }))
         }
         Table::Pending => Err("no such map".to_owned()),
+        Table::Fragments => {
+            let v6 = ["fd88::2", "fd88::3"].map(|addr| Addr::from(addr.parse::<std::net::IpAddr>().unwrap()));
+            let v4 = [[10, 88, 0, 2], [10, 88, 0, 3]].map(Addr::from_v4);
+            let entry = FragmentEntry { port: [1, 53], proto: 17, pad: [0; 3] };
+            let key = |addr, id, proto| (FragmentKey { addr, id, proto, pad: [0; 3] }, entry);
+            let entries = vec![key(v6, 0x0102_0304_u32.to_be(), 0), key(v4, 0x1234, 17)];
+            Ok(Dumped::Fragments(Found { entries, cut: None }))
+        }
     }));
     let lines = dump(&node, &["CONNTRACK"]).await;
     let rest = |port: u16, initiator: &str, flags: &str, slots: &str| {
@@ -163,6 +174,13 @@ async fn connections_are_dumped_where_they_can_be_read() {
     let expected =
         [rest(40_000, "10.88.0.2:40000", "REVOKED", "1/0"), rest(40_001, "10.88.0.3:5432", "INITIATOR_HIGH", "1/2")];
     assert_eq!(lines, expected);
+    assert_eq!(
+        dump(&node, &["FRAGMENTS"]).await,
+        [
+            "FRAGMENTS 10.88.0.2 to 10.88.0.3, id 0x1234 = udp 10.88.0.2:1 to 10.88.0.3:53",
+            "FRAGMENTS fd88::2 to fd88::3, id 0x1020304 = udp [fd88::2]:1 to [fd88::3]:53",
+        ]
+    );
     let error = ask(&node, &["PENDING"]).await.unwrap_err();
     assert_eq!(error, "Internal: the table of connections cannot be read: no such map");
 }
@@ -177,7 +195,7 @@ async fn ends_without_a_pod_have_their_names_as_well() {
         (elsewhere.0.addr[0], elsewhere.1.ends.slot[0]) = (Addr::from_v4([10, 99, 0, 3]), 0);
         let mut nobody = elsewhere;
         nobody.0.addr[0] = Addr::from_v4([10, 99, 0, 4]);
-        Ok(Found { entries: vec![world, gone, elsewhere, nobody], cut: None })
+        Ok(Dumped::Connections(Found { entries: vec![world, gone, elsewhere, nobody], cut: None }))
     }));
     let lines = dump(&node, &["PENDING"]).await;
     let ends: Vec<&str> = lines.iter().filter_map(|line| line.split(", ").find(|part| part.contains(" to "))).collect();
@@ -191,7 +209,7 @@ async fn what_is_left_out_is_said() {
     node.parts.connections = Some(Arc::new(|table, limit| {
         assert_eq!(limit, 1);
         let cut = if table == Table::Conntrack { Cut::Limit } else { Cut::Restless };
-        Ok(Found { entries: vec![connection(1, 0)], cut: Some(cut) })
+        Ok(Dumped::Connections(Found { entries: vec![connection(1, 0)], cut: Some(cut) }))
     }));
     let lines = ask_some(&node, &["CONNTRACK", "PENDING", "ENDPOINTS", "GENERATION"], 1).await.unwrap();
     let starts: Vec<&str> = lines.iter().map(|line| line.split_inclusive(' ').next().unwrap().trim()).collect();
@@ -211,8 +229,6 @@ async fn what_cannot_be_dumped_is_named() {
     let node = shop();
     let error = ask(&node, &["PEERS", "EVENTS"]).await.unwrap_err();
     assert!(error.starts_with("InvalidArgument: maps: EVENTS is a ring buffer without entries: "), "{error}");
-    let error = ask(&node, &["FRAGMENTS"]).await.unwrap_err();
-    assert!(error.starts_with("InvalidArgument: maps: FRAGMENTS is not read by the daemon"), "{error}");
     let error = ask(&node, &["peers\u{1b}"]).await.unwrap_err();
     assert!(
         error.starts_with("InvalidArgument: maps: there is no map \"peers\\u{1b}\": use some of CONNTRACK, "),
