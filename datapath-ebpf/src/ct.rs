@@ -26,15 +26,7 @@ pub fn key(packet: &Packet, key: &mut CtKey) -> bool {
 /// The same for ends (source, destination) and a protocol.
 #[inline(always)]
 pub fn key_of(addr: &[Addr; 2], port: [u16; 2], proto: u8, key: &mut CtKey) -> bool {
-    let (src, dst) = (addr[0].words, addr[1].words);
-    // For IPv4 the first words are equal, and one comparison of the second ones decides.
-    let greater = if src[0] != dst[0] {
-        src[0] > dst[0]
-    } else if src[1] != dst[1] {
-        src[1] > dst[1]
-    } else {
-        port[0] > port[1]
-    };
+    let greater = is_greater(addr, port);
     if greater {
         key.addr = [addr[1], addr[0]];
         key.port = [port[1], port[0]];
@@ -44,6 +36,32 @@ pub fn key_of(addr: &[Addr; 2], port: [u16; 2], proto: u8, key: &mut CtKey) -> b
     }
     key.proto = proto;
     key.pad = [0; 3];
+    greater
+}
+
+/// Whether the first of two ends is the greater one.
+#[inline(always)]
+fn is_greater(addr: &[Addr; 2], port: [u16; 2]) -> bool {
+    let (src, dst) = (addr[0].words, addr[1].words);
+    // For IPv4 the first words are equal, and one comparison of the second ones decides.
+    if src[0] != dst[0] {
+        src[0] > dst[0]
+    } else if src[1] != dst[1] {
+        src[1] > dst[1]
+    } else {
+        port[0] > port[1]
+    }
+}
+
+/// Turns the beginning of a packet into its key, in place: the packet is then of use for nothing but what comes behind. Says whether
+/// its source is the greater end, as [`key`] does.
+#[inline(always)]
+pub fn put_in_order(packet: &mut Packet) -> bool {
+    let greater = is_greater(&packet.addr, packet.port);
+    if greater {
+        packet.addr = [packet.addr[1], packet.addr[0]];
+        packet.port = [packet.port[1], packet.port[0]];
+    }
     greater
 }
 

@@ -20,7 +20,12 @@
 mod bpf;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use datapath_abi::{addr::Addr, conntrack::CtKey, event::Hook, reason::DropReason};
+use datapath_abi::{
+    addr::Addr,
+    conntrack::{CtEntry, CtKey},
+    event::Hook,
+    reason::DropReason,
+};
 use datapath_ebpf::{
     ct,
     parse::{self, Bytes, ETH_LEN, ETH_P_ARP, Kind, Packet, Part},
@@ -30,10 +35,8 @@ use crate::bpf::{
     conntrack::{self, Slow},
     count,
     forward::{self, DROP, NEXT},
-    kernel,
     maps::{self, EndpointRef},
     packet::Skb,
-    policy::Judgement,
     rare, steps,
 };
 
@@ -53,23 +56,78 @@ pub(crate) struct Seen {
     pub(crate) hook: Hook,
     pub(crate) pad: [u8; 2],
 }
-datapath_abi::assert_size!(Seen, 112);
+datapath_abi::assert_size!(Seen, 120);
+
+/// What the slow path knows about its packet: one for each CPU, in a map, for the kernel's stack of 512 bytes is that of all
+/// nested calls together. Nobody else uses it meanwhile: see [`maps::scratch`].
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) seen: Seen,
+    /// `ends` are the packet's, or those of the connection that is judged; the rest is used when a new entry
+    /// is put into PENDING, and what is zero there in each of them is never written.
+    pub(crate) entry: CtEntry,
+    /// Addresses of the connection that is judged, where they are not the packet's: initiator, responder.
+    pub(crate) addr: [Addr; 2],
+    /// When its first packet came, or when it was refused.
+    pub(crate) now_ns: u64,
+    /// What the rules with the staged policies would say of it, by direction: bits of a [`bpf::policy::Staged`].
+    pub(crate) staged: [u64; 2],
+    /// What is to be reported: bits of a [`bpf::policy::Judgement`].
+    pub(crate) judgement: u32,
+    /// Not zero: the packet is to be reported.
+    pub(crate) tell: u32,
+}
 
 impl Seen {
-    /// What is known before the headers are read.
+    /// What was read of a packet that was put in order.
     #[inline(always)]
-    fn of(skb: &Skb) -> Self {
-        Self {
-            packet: Packet::EMPTY,
-            key: CtKey { addr: [Addr::ZERO; 2], port: [0; 2], proto: 0, pad: [0; 3] },
-            ifindex: skb.ifindex(),
-            ingress_ifindex: skb.ingress_ifindex(),
-            bytes: skb.network_bytes(),
-            mac: 0,
-            greater: false,
-            hook: skb.hook,
-            pad: [0; 2],
+    pub(crate) fn take(&mut self, skb: &Skb, packet: &Packet, greater: bool) {
+        self.key.addr = packet.addr;
+        self.key.port = packet.port;
+        self.key.proto = packet.proto;
+        self.key.pad = packet.pad;
+        self.packet = *packet;
+        if greater {
+            self.packet.addr = [packet.addr[1], packet.addr[0]];
+            self.packet.port = [packet.port[1], packet.port[0]];
         }
+        self.mac = match skb.view(0, ETH_LEN) {
+            Some(ethernet) => parse::mac_word(ethernet, 6),
+            None => 0,
+        };
+        self.greater = greater;
+        self.came(skb);
+    }
+
+    /// What is known without its headers.
+    #[inline(always)]
+    fn came(&mut self, skb: &Skb) {
+        self.ifindex = skb.ifindex();
+        self.ingress_ifindex = skb.ingress_ifindex();
+        self.bytes = skb.network_bytes();
+        self.hook = skb.hook;
+        self.pad = [0; 2];
+    }
+
+    /// Reads a packet; one that is rare not to its end.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, skb: &Skb) -> Result<(), DropReason> {
+        // One by one, or it would be made on the stack and copied.
+        self.packet = Packet::EMPTY;
+        self.key = CtKey { addr: [Addr::ZERO; 2], port: [0; 2], proto: 0, pad: [0; 3] };
+        self.mac = 0;
+        self.greater = false;
+        self.came(skb);
+        let ethernet = skb.view(0, ETH_LEN).ok_or(DropReason::TruncatedHeader)?;
+        self.mac = parse::mac_word(ethernet, 6);
+        if skb.is_tagged() {
+            return Err(DropReason::UnsupportedL3);
+        }
+        parse::ip(skb, parse::View::u16(ethernet, 12), &mut self.packet)?;
+        if !rare::is_rare(self) {
+            self.greater = ct::key(&self.packet, &mut self.key);
+        }
+        Ok(())
     }
 }
 
@@ -114,6 +172,7 @@ pub(crate) fn probe(_context: TcContext) -> i32 {
     NEXT
 }
 
+/// The fast path, and what it leaves to [`slow`]. Has one packet on the stack, which is its key as well.
 #[inline(always)]
 fn run(skb: &Skb) -> i32 {
     let Some(ethernet) = skb.view(0, ETH_LEN) else { return dropped(skb, DropReason::TruncatedHeader) };
@@ -121,68 +180,90 @@ fn run(skb: &Skb) -> i32 {
     if ethertype == ETH_P_ARP {
         return arp(skb);
     }
-    let mut seen = Seen::of(skb);
-    seen.mac = parse::mac_word(ethernet, 6);
-    if skb.is_tagged() {
-        return unreadable(skb, &seen, DropReason::UnsupportedL3);
+    let mac = parse::mac_word(ethernet, 6);
+    let mut packet = Packet::EMPTY;
+    if skb.is_tagged() || parse::ip(skb, ethertype, &mut packet).is_err() || packet.kind as u8 != Kind::Tracked as u8 {
+        return slow(skb, None, false);
     }
-    if let Err(reason) = parse::ip(skb, ethertype, &mut seen.packet) {
-        return unreadable(skb, &seen, reason);
+    let greater = ct::put_in_order(&mut packet);
+    let established = maps::established_of(&packet);
+    if let Some(entry) = established
+        && let Some(outcome) = conntrack::fast(skb, &packet, greater, mac, entry)
+    {
+        return carry_out(skb, packet.v4, packet.ttl, outcome);
     }
-    if rare::is_rare(&seen) {
-        if let Err(reason) = steps::rare(skb, &mut seen) {
-            return unreadable(skb, &seen, reason);
-        }
-    } else {
-        seen.greater = ct::key(&seen.packet, &mut seen.key);
-    }
-    let outcome = step(&mut seen);
-    if seen.packet.part as u8 == Part::First as u8 && !matches!(outcome, Outcome::Drop(_)) {
-        steps::remember(&seen);
-    }
-    match outcome {
-        Outcome::Stack => {
-            count::passed(skb.hook, seen.bytes);
-            NEXT
-        }
-        Outcome::Deliver(target) => {
-            count::passed(skb.hook, seen.bytes);
-            forward::to_endpoint(skb, &seen.packet, target)
-        }
-        Outcome::Drop(reason) => dropped(skb, reason),
-    }
+    slow(skb, Some((&packet, greater)), established.is_some())
 }
 
+/// Everything that is no packet in the middle of an established connection under the rules it was decided by.
+///
+/// `read`: the packet, put in order, and whether its source is the greater end; `None` if it has to be read once more.
+/// `established`: the fast path has found its connection in CONNTRACK.
 #[inline(always)]
-fn step(seen: &mut Seen) -> Outcome {
-    let slow = match seen.packet.kind {
-        Kind::Tracked => {
-            let established = maps::established(&seen.key);
-            if let Some(entry) = established
-                && let Some(outcome) = conntrack::fast(seen, entry)
-            {
-                return outcome;
-            }
-            steps::slow(seen, established.is_some())
+fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
+    let Some(at) = maps::scratch() else { return dropped(skb, DropReason::Invalid) };
+    at.tell = 0;
+    let whole = match read {
+        Some((packet, greater)) => {
+            steps::take(skb, at, packet, greater);
+            Ok(())
         }
-        Kind::Neighbour | Kind::Router => steps::neighbour(seen),
-        Kind::Related => match steps::related(seen) {
-            Some(slow) => slow,
-            None => {
-                let later = seen.packet.part as u8 == Part::Later as u8;
-                seen.packet.kind = if later { Kind::Fragment } else { Kind::IcmpError };
-                steps::untracked(seen)
-            }
-        },
-        _ => steps::untracked(seen),
+        None => steps::read(skb, at),
     };
-    match slow {
+    // Who had to be read again had no key to look for.
+    let established = established || read.is_none() && maps::established(&at.seen.key).is_some();
+    let decided = match whole {
+        Ok(()) => decide(at, established),
+        Err(reason) => conntrack::unreadable(at, reason),
+    };
+    if at.tell != 0 {
+        steps::report_packet(at);
+    }
+    if at.seen.packet.part as u8 == Part::First as u8 && !matches!(decided, Slow::Dropped(_)) {
+        steps::remember(&at.seen);
+    }
+    let outcome = match decided {
         Slow::Deliver(slot) => match maps::endpoint(slot) {
             Some(target) => Outcome::Deliver(target),
             None => Outcome::Stack,
         },
         Slow::Dropped(reason) => Outcome::Drop(DropReason::try_from(reason).unwrap_or(DropReason::Invalid)),
-        Slow::Stack | Slow::Unknown | Slow::Stranger | Slow::Reopen | Slow::Changed | Slow::Taken => Outcome::Stack,
+        _ => Outcome::Stack,
+    };
+    carry_out(skb, at.seen.packet.v4, at.seen.packet.ttl, outcome)
+}
+
+/// By what kind of packet it is.
+#[inline(always)]
+fn decide(at: &mut Scratch, established: bool) -> Slow {
+    match at.seen.packet.kind {
+        Kind::Tracked => steps::slow(at, established),
+        Kind::Neighbour | Kind::Router => steps::neighbour(at),
+        Kind::Related => match steps::related(at) {
+            Some(slow) => slow,
+            None => {
+                let later = at.seen.packet.part as u8 == Part::Later as u8;
+                at.seen.packet.kind = if later { Kind::Fragment } else { Kind::IcmpError };
+                steps::untracked(at)
+            }
+        },
+        _ => steps::untracked(at),
+    }
+}
+
+/// Counts a packet, and does with it what was decided.
+#[inline(always)]
+fn carry_out(skb: &Skb, v4: bool, ttl: u8, outcome: Outcome) -> i32 {
+    match outcome {
+        Outcome::Stack => {
+            count::passed(skb.hook, skb.network_bytes());
+            NEXT
+        }
+        Outcome::Deliver(target) => {
+            count::passed(skb.hook, skb.network_bytes());
+            forward::to_endpoint(skb, v4, ttl, target)
+        }
+        Outcome::Drop(reason) => dropped(skb, reason),
     }
 }
 
@@ -208,22 +289,6 @@ fn arp(skb: &Skb) -> i32 {
 }
 
 const PROBE: Addr = Addr::from_v4([0; 4]);
-
-/// A packet whose headers make no sense: dropped for everybody, with an event that says where, and
-/// what could be read before the sense was lost.
-#[inline(never)]
-fn unreadable(skb: &Skb, seen: &Seen, reason: DropReason) -> i32 {
-    let mut ends = conntrack::NOBODY;
-    if let Some(slot) = maps::slot_of(skb.ifindex()) {
-        if let Some(endpoint) = maps::endpoint(slot) {
-            let side = if skb.hook as u8 == Hook::FromPod as u8 { 0 } else { 1 };
-            ends.slot[side] = slot;
-            ends.identity[side] = endpoint.identity();
-        }
-    }
-    steps::report_packet(seen, &ends, Judgement::invalid(reason), kernel::now_ns());
-    dropped(skb, reason)
-}
 
 #[inline(always)]
 fn dropped(skb: &Skb, reason: DropReason) -> i32 {

@@ -123,7 +123,8 @@ pub enum Part {
     Later,
 }
 
-/// One IP packet. Laid out without padding, as the kernel's verifier wants it.
+/// One IP packet. Laid out without padding, as the kernel's verifier wants it, and so that it begins with what
+/// a [`datapath_abi::conntrack::CtKey`] is made of: see [`crate::ct::put_in_order`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
@@ -133,6 +134,11 @@ pub struct Packet {
     pub port: [u16; 2],
     /// IANA protocol number.
     pub proto: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+    /// Of a fragment: the header's identification, which all parts share. Of SCTP that is whole, in memory order: the
+    /// verification tag, of INIT the initiate tag.
+    pub id: u32,
     /// TCP flags; SCTP: type of the first chunk.
     pub flags: u8,
     /// ICMP type and code. SCTP: 0, flags of the first chunk. A later fragment: its offset in bytes, big-endian.
@@ -145,11 +151,20 @@ pub struct Packet {
     pub ttl: u8,
     /// Whether it is a fragment.
     pub part: Part,
-    /// Of a fragment: the header's identification, which all parts share. Of SCTP that is whole, in memory order: the
-    /// verification tag, of INIT the initiate tag.
-    pub id: u32,
+    /// Zero.
+    pub end: [u8; 5],
 }
-datapath_abi::assert_size!(Packet, 48);
+datapath_abi::assert_size!(Packet, 56);
+
+const _: () = {
+    use core::mem::offset_of;
+
+    use datapath_abi::conntrack::CtKey;
+    assert!(offset_of!(Packet, addr) == offset_of!(CtKey, addr));
+    assert!(offset_of!(Packet, port) == offset_of!(CtKey, port));
+    assert!(offset_of!(Packet, proto) == offset_of!(CtKey, proto));
+    assert!(offset_of!(Packet, pad) == offset_of!(CtKey, pad));
+};
 
 impl Packet {
     /// Nothing yet.
@@ -157,12 +172,14 @@ impl Packet {
         addr: [Addr::ZERO; 2],
         port: [0; 2],
         proto: 0,
+        pad: [0; 3],
         flags: 0,
         icmp: [0; 2],
         kind: Kind::Tracked,
         v4: false,
         ttl: 0,
         part: Part::Whole,
+        end: [0; 5],
         id: 0,
     };
 }

@@ -384,6 +384,26 @@ fn a_syn_again_changes_nothing_about_a_living_connection() {
     assert_eq!(lab.connection(maps::CONNTRACK).1.state, CtState::Established as u8);
 }
 
+/// Packets that are read by the long way find their connection as well, also those that could be the first of one.
+#[test]
+fn a_syn_behind_options_meets_what_its_ports_have_had() {
+    use datapath_abi::event::EndReason;
+    for family in FAMILIES {
+        let long = |flags| {
+            let plain = A.tcp(&B, family, PORTS, flags);
+            if family == Family::V4 { plain.options(&[1; 4]) } else { plain.extension(60, &[0, 1, 4, 0, 0, 0, 0]) }
+        };
+        let mut lab = Lab::new();
+        establish(&mut lab, family);
+        lab.send(At::From(A), &long(SYN)).reaches(&B);
+        assert_eq!(lab.sizes(), (1, 0), "a living connection's SYN again");
+        lab.send(At::From(A), &long(FIN | ACK)).reaches(&B);
+        lab.send(At::From(A), &long(SYN)).reaches(&B).closes(EndReason::Replaced).opens();
+        assert_eq!(lab.sizes(), (0, 1));
+        assert_eq!(lab.connection(maps::PENDING).1.packets(), [1, 0]);
+    }
+}
+
 #[test]
 fn both_ends_may_open_at_once() {
     let mut lab = Lab::new();

@@ -1,7 +1,7 @@
 //! What has to hold on every kernel of tests/kernels.toml: all programs load and are attached in every
 //! way that the kernel has, and are replaced there.
 
-use std::env;
+use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
 use daemon::datapath::{
@@ -62,9 +62,23 @@ fn programs_are_attached_and_replaced_in_every_way_there_is() {
                 let mut attacher = Attacher::new(ebpf, mode, pins.path())?;
                 let done = if time == "first" { attacher.attach(name, index) } else { attacher.renew(name, index) };
                 done.with_context(|| format!("{}, {time} time", mode.name()))?;
-                ensure!(attacher.pinned(index) == [mode == AttachMode::Tcx; 2], "{}: {time} time", mode.name());
+                ensure!(attacher.by_tcx(name, index) == [mode == AttachMode::Tcx; 2], "{}: {time} time", mode.name());
+                if mode == AttachMode::Tcx && time == "second" {
+                    pins_are_not_taken_for_programs(&mut attacher, &pins)?;
+                }
             }
         }
         Ok(())
     });
+}
+
+/// A pin without what it is about: here that of another interface's link, under our name. `h1` has programs, `h0` has none by tcx.
+fn pins_are_not_taken_for_programs(attacher: &mut Attacher, pins: &Bpffs) -> anyhow::Result<()> {
+    let links = load::pin_dir(pins.path()).join("links");
+    let [of_h1, of_h0] = ["12", "10"].map(|index| links.join(format!("{index}-{}", program::FROM_POD)));
+    fs::rename(&of_h1, &of_h0)?;
+    ensure!(attacher.by_tcx("h0", 10) == [false; 2], "a pin was taken for a program");
+    fs::rename(&of_h0, &of_h1)?;
+    ensure!(attacher.by_tcx("h1", 12) == [true; 2], "what the kernel has was not found");
+    Ok(())
 }

@@ -14,7 +14,7 @@ use policy::{
 };
 use tests::{
     model::{End as Side, Model, Says},
-    packet::TCP,
+    packet::{SCTP, SCTP_ABORT, SCTP_COOKIE_ECHO, SCTP_SHUTDOWN, SCTP_SHUTDOWN_COMPLETE, TCP},
 };
 
 use crate::{
@@ -84,6 +84,10 @@ pub struct Connection {
     revoked: Option<Direction>,
     /// Whether any rules were in force at its ends then.
     ruled: bool,
+    /// SCTP: whether the tags of packets to the initiator and to the responder are known, from INIT and from COOKIE ECHO.
+    tags: [bool; 2],
+    /// Whether it has been in the table of established ones, where tags are not noted any more.
+    promoted: bool,
 }
 
 impl Connection {
@@ -284,7 +288,27 @@ impl Connection {
         let verdict = asked.judge_for(&asked.flow(&self.opened), self.pods);
         self.revoked = verdict.err().map(|(direction, _)| direction);
         self.ruled = self.is_ruled(asked);
+        self.promoted |= self.revoked.is_some() && self.model.state() != CtState::New;
         self.revoked
+    }
+
+    /// A packet that passes. What ends an association counts with the right tag, which a packet in pieces does not show; the
+    /// tags of packets here are all right.
+    fn next(&mut self, from: Side, packet: &Packet, bytes: u64) {
+        let chunk = match &packet.says {
+            Says::Sctp(chunks) => chunks.first().copied(),
+            _ => None,
+        };
+        let whole = packet.part == Part::Whole;
+        let ends = matches!(chunk, Some(SCTP_ABORT | SCTP_SHUTDOWN | SCTP_SHUTDOWN_COMPLETE));
+        if ends && !whole && self.tags[from.other() as usize] {
+            self.model.packets[from as usize] += 1;
+            self.model.bytes[from as usize] += bytes;
+        } else {
+            self.model.next(from, &packet.says, bytes);
+            self.tags[1] |= chunk == Some(SCTP_COOKIE_ECHO) && whole && from == Side::Initiator && !self.promoted;
+        }
+        self.promoted |= self.model.state() == CtState::Established;
     }
 
     /// Which end has sent a packet of it that does not say its ports.
@@ -326,7 +350,7 @@ fn known(connection: &Connection, packet: &Packet, bytes: u64, asked: &Asked<'_>
     let fate = match connection.revoked {
         Some(direction) => Fate::Revoked(direction),
         None => {
-            connection.model.next(from, &packet.says, bytes);
+            connection.next(from, packet, bytes);
             Fate::Passes
         }
     };
@@ -363,7 +387,9 @@ fn first(packet: &Packet, bytes: u64, asked: &Asked<'_>) -> Step {
             Some(model) => {
                 let pods = asked.pods([packet.source.ip(), packet.destination.ip()]);
                 let opened = packet.clone();
-                let mut connection = Connection { opened, pods, model, revoked: None, ruled: false };
+                let tags = [packet.proto == SCTP && packet.opens() && packet.part == Part::Whole, false];
+                let mut connection =
+                    Connection { opened, pods, model, revoked: None, ruled: false, tags, promoted: false };
                 connection.ruled = connection.is_ruled(asked);
                 Step { key, fate: Fate::Opens(rules), after: Some(connection) }
             }

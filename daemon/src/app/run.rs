@@ -92,6 +92,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let pools = Pools::new(&ranges)?;
 
     // What the kernel can do, and what it holds.
+    if probe::is_realtime(Path::new(probe::REALTIME)) {
+        bail!("this is a real-time kernel ({} is 1): take one without CONFIG_PREEMPT_RT", probe::REALTIME);
+    }
     let mode = match config.attach {
         Attach::Tcx if !probe::has_tcx()? => bail!("--attach tcx: this kernel has no tcx (6.6 has it), use clsact"),
         Attach::Tcx => AttachMode::Tcx,

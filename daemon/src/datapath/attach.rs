@@ -143,9 +143,15 @@ impl Attacher {
         }
     }
 
-    /// Whether `from_pod` and `to_pod` are attached by tcx, as far as the pins tell.
-    pub fn pinned(&self, ifindex: u32) -> [bool; 2] {
-        PLACES.map(|(name, _)| self.pin(ifindex, name).exists())
+    /// Whether `from_pod` and `to_pod` are attached by tcx. A pin outlives what it is about, when a link is detached by
+    /// force: the kernel is asked.
+    pub fn by_tcx(&self, interface: &str, ifindex: u32) -> [bool; 2] {
+        PLACES.map(|(name, place)| {
+            // Where nothing of ours was ever attached so, there may be no tcx to ask.
+            self.pin(ifindex, name).exists()
+                && SchedClassifier::query_tcx(interface, place)
+                    .is_ok_and(|(_, programs)| programs.iter().any(|program| program.name_as_str() == Some(name)))
+        })
     }
 
     fn pin(&self, ifindex: u32, program: &str) -> PathBuf {

@@ -1,5 +1,7 @@
 //! What the running kernel can do, found out by trying.
 
+use std::{fs, path::Path};
+
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions};
 
 use super::load::{self, Capacities, LoadError};
@@ -23,6 +25,15 @@ impl AttachMode {
     }
 }
 
+/// Where a kernel says that it is a real-time one (`kernel/ksysfs.c`, CONFIG_PREEMPT_RT).
+pub const REALTIME: &str = "/sys/kernel/realtime";
+
+/// Whether the kernel is a real-time one. `told`: [`REALTIME`]. There programs of one CPU may interrupt each other, which take the
+/// CPU's memory for theirs alone (docs/adr/0018).
+pub fn is_realtime(told: &Path) -> bool {
+    fs::read_to_string(told).is_ok_and(|text| text.trim() != "0")
+}
+
 /// Whether programs can be attached by tcx: tried on the loopback interface with the program that does
 /// nothing to packets, which is taken away again.
 pub fn has_tcx() -> Result<bool, LoadError> {
@@ -40,5 +51,21 @@ pub fn has_tcx() -> Result<bool, LoadError> {
             Ok(true)
         }
         Err(_) => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_time_kernel_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("realtime");
+        assert!(!is_realtime(&told), "others have no such file");
+        fs::write(&told, "1\n").unwrap();
+        assert!(is_realtime(&told));
+        fs::write(&told, "0\n").unwrap();
+        assert!(!is_realtime(&told));
     }
 }

@@ -1,9 +1,7 @@
 //! Conntrack in the maps: the fast path of established connections, and everything slower.
 
 use datapath_abi::{
-    conntrack::{
-        self, CtEntry, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK, Tally,
-    },
+    conntrack::{self, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK, Tally},
     endpoint::{NO_SLOT, RulesPtr},
     event::{EndReason, Hook},
     identity,
@@ -12,24 +10,25 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{Kind, Part, proto, sctp, tcp},
+    parse::{Kind, Packet, Part, proto, sctp, tcp},
 };
 
 use crate::{
-    Outcome, Seen,
+    Outcome, Scratch, Seen,
     bpf::{
         kernel::{self, jiffies, now_ns},
         maps::{self, EntryRef, Put, Table},
-        policy::{self, Judgement},
+        packet::Skb,
+        policy::Judgement,
         steps,
     },
 };
 
 /// A packet of a connection in CONNTRACK. `None`: not a case for the fast path.
 #[inline(always)]
-pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
+pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, mac: u64, entry: EntryRef) -> Option<Outcome> {
     let flags = entry.flags();
-    let responder = seen.greater != (flags & FLAG_INITIATOR_HIGH != 0);
+    let responder = greater != (flags & FLAG_INITIATOR_HIGH != 0);
     let slot = entry.slot();
     let rules = entry.rules();
     let initiator_end = maps::endpoint(slot[0])?;
@@ -38,26 +37,27 @@ pub(crate) fn fast(seen: &Seen, entry: EntryRef) -> Option<Outcome> {
         return None;
     }
     let (source, target) = if responder { (responder_end, initiator_end) } else { (initiator_end, responder_end) };
-    match seen.hook {
+    match skb.hook {
         Hook::FromPod => {
-            if source.ifindex() != seen.ifindex || source.mac_word() != seen.mac {
+            if source.ifindex() != skb.ifindex() || source.mac_word() != mac {
                 return None;
             }
         }
         Hook::ToPod => {
-            if target.ifindex() != seen.ifindex
-                || seen.ingress_ifindex != 0
-                    && (![0, seen.ingress_ifindex].contains(&source.ifindex()) || from_host(entry, responder))
+            let ingress_ifindex = skb.ingress_ifindex();
+            if target.ifindex() != skb.ifindex()
+                || ingress_ifindex != 0
+                    && (![0, ingress_ifindex].contains(&source.ifindex()) || from_host(entry, responder))
             {
                 return None;
             }
         }
     }
-    if flags & FLAG_REVOKED != 0 || ct::notable(&seen.packet) || entry.state() != CtState::Established as u8 {
+    if flags & FLAG_REVOKED != 0 || ct::notable(packet) || entry.state() != CtState::Established as u8 {
         return None;
     }
-    entry.account_established(responder, seen.bytes, jiffies());
-    if seen.hook as u8 == Hook::FromPod as u8 && target.ifindex() != 0 && flags & FLAG_VIA_STACK == 0 {
+    entry.account_established(responder, skb.network_bytes(), jiffies());
+    if skb.hook as u8 == Hook::FromPod as u8 && target.ifindex() != 0 && flags & FLAG_VIA_STACK == 0 {
         return Some(Outcome::Deliver(target));
     }
     Some(Outcome::Stack)
@@ -72,7 +72,7 @@ fn from_host(entry: EntryRef, responder: bool) -> bool {
 }
 
 /// A packet whose key is in a table but is no case for the fast path. [`Slow::Unknown`] and
-/// [`Slow::Stranger`] ask the caller to go on with [`first`] or [`untracked`]: not from here,
+/// [`Slow::Stranger`] ask the caller to go on with [`first`] or [`steps::untracked`]: not from here,
 /// as the kernel's stack of 512 bytes is that of all calls together.
 ///
 /// `established`: the fast path has found it in CONNTRACK. If not, PENDING comes first and then
@@ -80,7 +80,8 @@ fn from_host(entry: EntryRef, responder: bool) -> bool {
 /// must not be missed in both. A SYN may: it is judged by the rules in any case, and at worst, sent
 /// again while its connection was being promoted, counts as one more connection.
 #[inline(always)]
-pub(crate) fn known(seen: &Seen, established: bool) -> u64 {
+pub(crate) fn known(at: &mut Scratch, established: bool) -> u64 {
+    let seen = &at.seen;
     let (entry, table) = if established && let Some(entry) = maps::established(&seen.key) {
         (entry, Table::Established)
     } else if let Some(entry) = maps::pending(&seen.key) {
@@ -92,7 +93,7 @@ pub(crate) fn known(seen: &Seen, established: bool) -> u64 {
     } else {
         return Slow::Unknown.pack();
     };
-    found(seen, entry, table).pack()
+    found(at, entry, table).pack()
 }
 
 /// What a step of the slow path has found. Crosses as one number.
@@ -108,6 +109,8 @@ pub(crate) enum Slow {
     Unknown,
     /// Has the key of a connection that is not its own.
     Stranger,
+    /// The endpoint that had it is gone.
+    Gone,
     /// Opens anew what is over or was cut: what there is stays unless the rules allow it.
     Reopen,
     /// The rules of an end have changed since the connection was decided.
@@ -128,6 +131,7 @@ impl Slow {
             Slow::Reopen => 5 << 32,
             Slow::Changed => 6 << 32,
             Slow::Taken => 7 << 32,
+            Slow::Gone => 8 << 32,
         }
     }
 
@@ -141,13 +145,15 @@ impl Slow {
             4 => Slow::Stranger,
             5 => Slow::Reopen,
             6 => Slow::Changed,
-            _ => Slow::Taken,
+            7 => Slow::Taken,
+            _ => Slow::Gone,
         }
     }
 }
 
 #[inline(always)]
-fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
+fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
+    let seen = &at.seen;
     let flags = entry.flags();
     let responder = seen.greater != (flags & FLAG_INITIATOR_HIGH != 0);
     let slot = entry.slot();
@@ -158,7 +164,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     let Some(initiator_end) = maps::endpoint(slot[0]) else { return Slow::Dropped(DropReason::Invalid as u8) };
     let Some(responder_end) = maps::endpoint(slot[1]) else { return Slow::Dropped(DropReason::Invalid as u8) };
     if initiator_end.ifindex() != ifindex[0] || responder_end.ifindex() != ifindex[1] {
-        return end(seen, entry, EndReason::EndpointGone);
+        return Slow::Gone;
     }
     let source = if responder { responder_end } else { initiator_end };
     let target_ifindex = if responder { ifindex[0] } else { ifindex[1] };
@@ -180,7 +186,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
 
     let changed = [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules();
     if seen.packet.kind as u8 == Kind::Related as u8 {
-        return if changed { Slow::Changed } else { related(seen, entry, responder) };
+        return if changed { Slow::Changed } else { related(at, entry, responder) };
     }
     let revoked = flags & FLAG_REVOKED != 0;
     // A new connection with the addresses and ports of one that is over, or that was cut: judged
@@ -188,7 +194,6 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     // connection must not be taken for something new.
     let is_tcp = seen.packet.proto == proto::TCP;
     if ct::opens(&seen.packet) && (state >= CtState::Closing as u8 || revoked && is_tcp) {
-        report_end(seen, entry, EndReason::Replaced);
         return Slow::Reopen;
     }
     if changed {
@@ -196,7 +201,7 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
     }
     if revoked {
         entry.touch(jiffies());
-        return cut(seen, entry, responder);
+        return cut(at, entry, responder);
     }
     progress(seen, entry, table, responder, state);
     along(seen, entry, responder)
@@ -205,21 +210,25 @@ fn found(seen: &Seen, entry: EntryRef, table: Table) -> Slow {
 /// What belongs to a connection and has no say in its life: an ICMP error about it, which is no packet
 /// of it, or a later fragment, which is one; its flags came with the first.
 #[inline(always)]
-fn related(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
+fn related(at: &mut Scratch, entry: EntryRef, responder: bool) -> Slow {
     if entry.flags() & FLAG_REVOKED != 0 {
-        return cut(seen, entry, responder);
+        return cut(at, entry, responder);
     }
-    if seen.packet.part as u8 == Part::Later as u8 {
-        entry.account(responder, seen.bytes, jiffies());
+    if at.seen.packet.part as u8 == Part::Later as u8 {
+        entry.account(responder, at.seen.bytes, jiffies());
     }
-    along(seen, entry, responder)
+    along(&at.seen, entry, responder)
 }
 
 /// Drops a packet of a connection that the rules forbid now.
 #[inline(always)]
-fn cut(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
-    let judgement = Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder);
-    refuse(seen, &ends_of(entry, responder), judgement, now_ns())
+fn cut(at: &mut Scratch, entry: EntryRef, responder: bool) -> Slow {
+    at.entry.ends = ends_of(entry);
+    if responder {
+        turn(&mut at.entry.ends);
+    }
+    at.now_ns = now_ns();
+    refuse(at, Judgement::refused(DropReason::PolicyChange, entry.denied()).of_reply(responder))
 }
 
 /// Where a packet of a connection goes.
@@ -287,25 +296,22 @@ pub(crate) fn waiting_slot(slot: [u32; 2]) -> u32 {
     if slot[0] != NO_SLOT { slot[0] } else { slot[1] }
 }
 
-/// The rules of an end have changed: asks them again, for the connection as it was opened, and
-/// notes the answer in its entry. The packet that led here is then looked at again.
+/// The rules of an end have changed: who has to be asked again, for the connection as it was opened. Written into
+/// `entry.ends` and `addr`; the responder's port. The answer goes to [`end_again`], and the packet that led here
+/// is then looked at again.
 #[inline(always)]
-pub(crate) fn redecide(seen: &Seen) {
-    let Some((entry, table)) = maps::connection(&seen.key) else { return };
+pub(crate) fn begin_again(at: &mut Scratch) -> Option<u16> {
+    let seen = &at.seen;
+    let (entry, _) = maps::connection(&seen.key)?;
     maps::bump(Scalar::Redecided);
-    let flags = entry.flags();
-    let high = flags & FLAG_INITIATOR_HIGH != 0;
-    let addr = if high { [seen.key.addr[1], seen.key.addr[0]] } else { seen.key.addr };
+    let high = entry.flags() & FLAG_INITIATOR_HIGH != 0;
+    let addr = &mut at.addr;
+    *addr = if high { [seen.key.addr[1], seen.key.addr[0]] } else { seen.key.addr };
     let port = if high { seen.key.port[0] } else { seen.key.port[1] };
-    let slot = entry.slot();
-    let (Some(initiator), Some(responder)) = (maps::endpoint(slot[0]), maps::endpoint(slot[1])) else { return };
-    let mut ends = Ends {
-        rules: [initiator.egress_rules(), responder.ingress_rules()],
-        slot,
-        ifindex: entry.ifindex(),
-        identity: entry.identity(),
-        cookie: [0; 2],
-    };
+    let ends = &mut at.entry.ends;
+    *ends = ends_of(entry);
+    ends.rules = [maps::endpoint(ends.slot[0])?.egress_rules(), maps::endpoint(ends.slot[1])?.ingress_rules()];
+    ends.cookie = [0; 2];
     // Identities may have changed since; only this node's own processes are known by how they
     // came, not by address.
     if ends.identity[0] != identity::HOST {
@@ -315,10 +321,17 @@ pub(crate) fn redecide(seen: &Seen) {
         Some(found) => found.identity,
         None => identity::WORLD,
     };
-    let judgement = steps::judge(&mut ends, seen, &addr, port);
+    Some(port)
+}
+
+/// Notes in a connection's entry what was decided after [`begin_again`].
+#[inline(always)]
+pub(crate) fn end_again(at: &mut Scratch, judgement: Judgement) {
+    let (seen, ends) = (&at.seen, &at.entry.ends);
+    let Some((entry, table)) = maps::connection(&seen.key) else { return };
     if judgement.passes() {
         entry.set_verdict(ends.rules, ends.identity, ends.cookie);
-        if flags & FLAG_REVOKED != 0 {
+        if entry.flags() & FLAG_REVOKED != 0 {
             entry.set_flags(entry.flags() & !FLAG_REVOKED);
             entry.set_reported(false);
         }
@@ -337,7 +350,7 @@ pub(crate) fn redecide(seen: &Seen) {
     let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
     if table == Table::Pending && state as u8 != CtState::New as u8 && maps::promote(&seen.key, entry) {
         if ct::waits(seen.key.proto, state) {
-            maps::waits(waiting_slot(slot), -1);
+            maps::waits(waiting_slot(ends.slot), -1);
         }
         maps::remove_pending(&seen.key);
     }
@@ -352,78 +365,68 @@ fn now_identity(addr: &datapath_abi::addr::Addr) -> u32 {
     }
 }
 
-/// The ends of an entry in the order source, destination of the packet.
+/// The ends of an entry: initiator, responder.
 #[inline(always)]
-fn ends_of(entry: EntryRef, responder: bool) -> Ends {
-    let ends = Ends {
+fn ends_of(entry: EntryRef) -> Ends {
+    Ends {
         rules: entry.rules(),
         slot: entry.slot(),
         ifindex: entry.ifindex(),
         identity: entry.identity(),
         cookie: entry.cookie(),
-    };
-    if responder { turned(ends) } else { ends }
-}
-
-/// Source and destination exchanged. The rules and what they said stay those of the connection's
-/// own directions: see `FlowEvent::reply`.
-#[inline(always)]
-fn turned(ends: Ends) -> Ends {
-    Ends {
-        slot: [ends.slot[1], ends.slot[0]],
-        ifindex: [ends.ifindex[1], ends.ifindex[0]],
-        identity: [ends.identity[1], ends.identity[0]],
-        ..ends
     }
 }
 
-/// Reports the end of a connection, once.
+/// Exchanges source and destination. The rules and what they said stay those of the connection's
+/// own directions: see `FlowEvent::reply`.
 #[inline(always)]
-fn report_end(seen: &Seen, entry: EntryRef, why: EndReason) {
+pub(crate) fn turn(ends: &mut Ends) {
+    ends.slot = [ends.slot[1], ends.slot[0]];
+    ends.ifindex = [ends.ifindex[1], ends.ifindex[0]];
+    ends.identity = [ends.identity[1], ends.identity[0]];
+}
+
+/// Reports the end of the connection that has the packet's key, once. `why`: an [`EndReason`].
+#[inline(always)]
+pub(crate) fn report_end(at: &Scratch, why: u32) {
+    let Some((entry, _)) = maps::connection(&at.seen.key) else { return };
     if entry.reported() {
         return;
     }
     let state = entry.state();
-    let why = match why {
-        EndReason::Replaced if state == CtState::Reset as u8 => EndReason::Rst,
-        EndReason::Replaced if state == CtState::TimeWait as u8 => EndReason::Fin,
-        other => other,
+    let why = if why != EndReason::Replaced as u32 {
+        why
+    } else if state == CtState::Reset as u8 {
+        EndReason::Rst as u32
+    } else if state == CtState::TimeWait as u8 {
+        EndReason::Fin as u32
+    } else {
+        why
     };
-    steps::report_connection(&seen.key, entry, why as u32, now_ns());
+    steps::report_connection(&at.seen.key, entry, why, now_ns());
     entry.set_reported(true);
 }
 
-/// Reports the end of a connection and forgets it.
-#[inline(always)]
-fn end(seen: &Seen, entry: EntryRef, why: EndReason) -> Slow {
-    report_end(seen, entry, why);
-    maps::remove(&seen.key);
-    Slow::Unknown
-}
-
 /// The first packet of a connection, or one from the middle of a connection that we have not
-/// seen begin: both are decided by the rules for their own direction.
+/// seen begin: both are decided by the rules for their own direction, which have said `judgement`.
 ///
 /// `guess`: nobody has looked into PENDING. If the key is there, nothing is done, and the answer is
 /// [`Slow::Taken`]; also if the rules do not allow the packet: what that means depends on what is there.
 #[inline(always)]
-pub(crate) fn first(seen: &Seen, guess: bool) -> Slow {
-    let now_ns = now_ns();
-    let mut ends = NOBODY;
-    let judgement = judged(seen, &mut ends);
+pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow {
     if !judgement.passes() {
-        if guess && maps::pending(&seen.key).is_some() {
+        if guess && maps::pending(&at.seen.key).is_some() {
             return Slow::Taken;
         }
-        return refuse(seen, &ends, judgement, now_ns);
+        return refuse(at, judgement);
     }
     // A stray RST opens nothing: it passes, as the rules say, and is forgotten.
-    if seen.packet.proto == proto::TCP && seen.packet.flags & tcp::RST != 0 {
-        return onward(seen, &ends);
+    if at.seen.packet.proto == proto::TCP && at.seen.packet.flags & tcp::RST != 0 {
+        return onward(at);
     }
-    let slot = waiting_slot(ends.slot);
+    let slot = waiting_slot(at.entry.ends.slot);
     let why = if maps::may_wait(slot) {
-        match steps::open(seen, &ends, now_ns, !guess) {
+        match open(at, !guess) {
             Put::Done => {
                 maps::waits(slot, 1);
                 None
@@ -431,7 +434,7 @@ pub(crate) fn first(seen: &Seen, guess: bool) -> Slow {
             Put::Taken => return Slow::Taken,
             Put::Full => Some(Scalar::PendingFull),
         }
-    } else if guess && maps::pending(&seen.key).is_some() {
+    } else if guess && maps::pending(&at.seen.key).is_some() {
         return Slow::Taken;
     } else {
         Some(Scalar::PendingShare)
@@ -440,18 +443,20 @@ pub(crate) fn first(seen: &Seen, guess: bool) -> Slow {
         maps::bump(why);
         // Without an entry the answer would be judged on its own: only between ends that have
         // no rules does that make no difference.
-        let ruled = ends.rules.iter().any(|rules| RulesPtr(*rules).is_ruled());
+        let ends = &at.entry.ends;
+        let ruled = RulesPtr(ends.rules[0]).is_ruled() || RulesPtr(ends.rules[1]).is_ruled();
         if ruled && ends.identity[0] != identity::HOST {
-            return refuse(seen, &ends, Judgement::invalid(DropReason::ConntrackFull), now_ns);
+            return refuse(at, Judgement::invalid(DropReason::ConntrackFull));
         }
     }
-    steps::report_packet(seen, &ends, Judgement::PASS, now_ns);
-    onward(seen, &ends)
+    report(at, Judgement::PASS);
+    onward(at)
 }
 
 /// Puts the entry of a new connection into PENDING. `replace`: whatever the key has there.
 #[inline(always)]
-pub(crate) fn open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> Put {
+fn open(at: &mut Scratch, replace: bool) -> Put {
+    let (seen, entry) = (&at.seen, &mut at.entry);
     let packet = &seen.packet;
     let mut flags = if seen.greater { FLAG_INITIATOR_HIGH } else { 0 };
     if seen.hook as u8 == Hook::ToPod as u8 {
@@ -460,66 +465,32 @@ pub(crate) fn open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> Put 
     if !ct::opens(packet) {
         flags |= FLAG_MIDSTREAM;
     }
-    let none = Tally { packets: 0, bytes: 0 };
     let tag = if packet.proto == proto::SCTP && packet.flags == sctp::INIT && packet.part as u8 == Part::Whole as u8 {
         packet.id
     } else {
         0
     };
-    // All calls before the entry is written, or what is copied into it is kept on the stack a second time.
-    let (last_seen, owner) = (jiffies(), conntrack::owner(kernel::cpu()));
-    let entry = CtEntry {
-        last_seen,
-        state: ct::begins(packet) as u8,
-        flags,
-        tcp_flags: [if packet.proto == proto::TCP { packet.flags } else { 0 }, 0],
-        own: [none; 2],
-        shared: [Tally { packets: 1, bytes: seen.bytes as u64 }, none],
-        created_ns: now_ns,
-        reported_ns: 0,
-        rtt_us: 0,
-        reported: 0,
-        denied: 0,
-        owner: [owner, 0],
-        sctp_tag: [tag, 0],
-        ends: *ends,
-    };
-    maps::put_pending(&seen.key, &entry, replace)
+    // `ends` is there already, and all that is not named here is zero: see `Scratch`.
+    entry.last_seen = jiffies();
+    entry.state = ct::begins(packet) as u8;
+    entry.flags = flags;
+    entry.tcp_flags[0] = if packet.proto == proto::TCP { packet.flags } else { 0 };
+    entry.shared[0] = Tally { packets: 1, bytes: seen.bytes as u64 };
+    entry.created_ns = at.now_ns;
+    entry.owner[0] = conntrack::owner(kernel::cpu());
+    entry.sctp_tag[0] = tag;
+    maps::put_pending(&seen.key, entry, replace)
 }
 
-/// A packet that has no entry, or must not touch it.
+/// Who has to be asked about a packet of a connection in no table, read as the other end's: writes `addr`, turns
+/// `entry.ends`, which are the packet's; the port. `None`: nobody.
 #[inline(always)]
-pub(crate) fn untracked(seen: &Seen) -> Slow {
-    let mut ends = NOBODY;
-    let judgement = judged(seen, &mut ends);
-    if !judgement.passes() {
-        return refuse(seen, &ends, judgement, now_ns());
+pub(crate) fn midstream(at: &mut Scratch) -> Option<u16> {
+    let ends = &mut at.entry.ends;
+    if ends.identity[0] == identity::HOST {
+        return None;
     }
-    onward(seen, &ends)
-}
-
-/// Neighbour discovery is between a pod and its node, on one link.
-#[inline(always)]
-pub(crate) fn neighbour(seen: &Seen) -> Slow {
-    let mut ends = NOBODY;
-    let refused = match steps::ends(seen, &mut ends) {
-        Ok(()) if policy::on_this_link(seen, &ends) => return Slow::Stack,
-        Ok(()) => DropReason::ForgedNeighbourDiscovery,
-        Err(reason) => reason,
-    };
-    refuse(seen, &ends, Judgement::invalid(refused), now_ns())
-}
-
-/// TCP from the middle of a connection that is in no table. Who opened it is not known. If it was
-/// the other end, this is an answer to what the rules may forbid: that reading must be allowed as
-/// well. `Unknown`: it is, go on with [`first`].
-#[inline(always)]
-pub(crate) fn midstream(seen: &Seen) -> Slow {
-    let mut ends = NOBODY;
-    if steps::ends(seen, &mut ends).is_err() || ends.identity[0] == identity::HOST {
-        return Slow::Unknown;
-    }
-    ends = turned(ends);
+    turn(ends);
     ends.rules = [
         match maps::endpoint(ends.slot[0]) {
             Some(end) => end.egress_rules(),
@@ -530,44 +501,54 @@ pub(crate) fn midstream(seen: &Seen) -> Slow {
             None => 0,
         },
     ];
-    let addr = [seen.packet.addr[1], seen.packet.addr[0]];
-    if steps::judge(&mut ends, seen, &addr, seen.packet.port[0]).passes() {
-        return Slow::Unknown;
-    }
-    let ends = turned(ends);
-    refuse(seen, &ends, Judgement::invalid(DropReason::Midstream).of_reply(true), now_ns())
+    at.addr = [at.seen.packet.addr[1], at.seen.packet.addr[0]];
+    Some(at.seen.packet.port[0])
 }
 
-/// Whether a packet needs [`midstream`].
+/// Whether a packet needs `steps::midstream`.
 #[inline(always)]
 pub(crate) fn is_midstream(seen: &Seen) -> bool {
     seen.packet.proto == proto::TCP && seen.packet.flags & tcp::RST == 0 && !ct::opens(&seen.packet)
 }
 
-/// Who is at the ends, and what their rules say.
-#[inline(always)]
-fn judged(seen: &Seen, ends: &mut Ends) -> Judgement {
-    match steps::ends(seen, ends) {
-        Ok(()) => steps::judge(ends, seen, &seen.packet.addr, seen.packet.port[1]),
-        Err(reason) => Judgement::invalid(reason),
-    }
-}
-
 /// Where a packet goes that may go.
 #[inline(always)]
-fn onward(seen: &Seen, ends: &Ends) -> Slow {
-    if seen.hook as u8 == Hook::FromPod as u8 && ends.slot[1] != NO_SLOT {
-        Slow::Deliver(ends.slot[1])
-    } else {
-        Slow::Stack
-    }
+pub(crate) fn onward(at: &Scratch) -> Slow {
+    let slot = at.entry.ends.slot[1];
+    if at.seen.hook as u8 == Hook::FromPod as u8 && slot != NO_SLOT { Slow::Deliver(slot) } else { Slow::Stack }
 }
 
-/// Reports a packet that is dropped.
+/// Has a packet reported, with the ends in `entry.ends`.
 #[inline(always)]
-fn refuse(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64) -> Slow {
-    steps::report_packet(seen, ends, judgement, now_ns);
+fn report(at: &mut Scratch, judgement: Judgement) {
+    at.judgement = judgement.bits();
+    at.tell = 1;
+}
+
+/// Drops a packet, and has it reported: when is in `now_ns`.
+#[inline(always)]
+pub(crate) fn refuse(at: &mut Scratch, judgement: Judgement) -> Slow {
+    report(at, judgement);
     Slow::Dropped(judgement.reason())
+}
+
+/// A packet whose headers make no sense: dropped for everybody, with an event that says where, and
+/// what could be read before the sense was lost.
+#[inline(always)]
+pub(crate) fn unreadable(at: &mut Scratch, reason: DropReason) -> Slow {
+    at.entry.ends = NOBODY;
+    at.now_ns = now_ns();
+    if let Some(slot) = maps::slot_of(at.seen.ifindex)
+        && let Some(endpoint) = maps::endpoint(slot)
+    {
+        let ends = &mut at.entry.ends;
+        if at.seen.hook as u8 == Hook::FromPod as u8 {
+            (ends.slot[0], ends.identity[0]) = (slot, endpoint.identity());
+        } else {
+            (ends.slot[1], ends.identity[1]) = (slot, endpoint.identity());
+        }
+    }
+    refuse(at, Judgement::invalid(reason))
 }
 
 /// Nobody is known yet.

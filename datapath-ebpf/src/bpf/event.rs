@@ -1,25 +1,25 @@
 //! Flow events: what is in them.
 
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey, Ends, FLAG_INITIATOR_HIGH},
-    endpoint::RulesPtr,
+    conntrack::{CtEntry, CtKey, FLAG_INITIATOR_HIGH},
     event::{DIRECTION_NONE, EventKind, STAGED_NOT_ASKED},
-    policy::Direction,
 };
-use datapath_ebpf::{decide, parse::proto};
+use datapath_ebpf::parse::proto;
 
 use crate::{
-    Seen,
+    Scratch,
     bpf::{
         maps,
         policy::{Judgement, Staged},
-        steps,
     },
 };
 
 /// The first packet of a connection was let through, or a packet was dropped.
 #[inline(always)]
-pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64) {
+pub(crate) fn packet(at: &Scratch) {
+    let Scratch { seen, entry: CtEntry { ends, .. }, now_ns, .. } = at;
+    let judgement = Judgement::from_bits(at.judgement);
+    let [egress, ingress] = [Staged::from_bits(at.staged[0]), Staged::from_bits(at.staged[1])];
     let p = &seen.packet;
     let icmp = p.proto == proto::ICMP || p.proto == proto::ICMPV6;
     let (kind, direction) = if judgement.passes() {
@@ -27,14 +27,8 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
     } else {
         (EventKind::Dropped, judgement.direction())
     };
-    let any_staged = RulesPtr(ends.rules[0] | ends.rules[1]).has(RulesPtr::HAS_STAGED);
-    let [egress, ingress] = if any_staged && decide::is_by_rules(judgement.reason()) {
-        [Direction::Egress, Direction::Ingress].map(|asked| steps::staged(seen, ends, asked, judgement.is_reply()))
-    } else {
-        [Staged::NOT_ASKED; 2]
-    };
     maps::emit(|event| {
-        event.time_ns = now_ns;
+        event.time_ns = *now_ns;
         event.addr = p.addr;
         event.rules = ends.rules;
         event.packets = [1, 0];
@@ -43,7 +37,7 @@ pub(crate) fn packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64
         event.slot = ends.slot;
         event.cookie = ends.cookie;
         event.staged_cookie = [egress.cookie(), ingress.cookie()];
-        event.created_ns = now_ns;
+        event.created_ns = *now_ns;
         event.rtt_us = 0;
         event.ifindex = seen.ifindex;
         event.port = if icmp { [p.icmp[0] as u16, p.icmp[1] as u16] } else { p.port };

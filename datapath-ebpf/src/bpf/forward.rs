@@ -1,7 +1,5 @@
 //! Where a packet goes that may go: into a pod of this node, or to the host's stack.
 
-use datapath_ebpf::parse::Packet;
-
 use crate::bpf::{kernel, maps::EndpointRef, packet::Skb};
 
 /// Source MAC of what we deliver ourselves: that of the host side of every veth. Locally
@@ -16,8 +14,8 @@ pub(crate) const DROP: i32 = 2;
 /// Hands the packet to the pod behind `target`, past the host's stack. A packet that must not
 /// be routed any more (TTL) goes to the stack, which tells the sender.
 #[inline(always)]
-pub(crate) fn to_endpoint(skb: &Skb, packet: &Packet, target: EndpointRef) -> i32 {
-    if packet.ttl <= 1 || !skb.route(target.mac(), HOST_MAC, packet.v4, packet.ttl) {
+pub(crate) fn to_endpoint(skb: &Skb, v4: bool, ttl: u8, target: EndpointRef) -> i32 {
+    if ttl <= 1 || !skb.route(target.mac(), HOST_MAC, v4, ttl) {
         return NEXT;
     }
     kernel::redirect_peer(target.ifindex())

@@ -26,7 +26,9 @@ use datapath_abi::{
     reason::REASONS,
 };
 
-use crate::bpf::kernel;
+use datapath_ebpf::parse::Packet;
+
+use crate::{Scratch, bpf::kernel};
 
 const LAZY: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -66,6 +68,9 @@ static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 static COUNTERS: PerCpuArray<Counter, { (HOOKS * REASONS) as usize }> = PerCpuArray::new();
 #[btf_map]
 static SCALARS: PerCpuArray<u64, { Scalar::COUNT as usize }> = PerCpuArray::new();
+/// The programs' own: not pinned, and of no concern to the daemon.
+#[btf_map]
+static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 macro_rules! load {
     ($pointer:expr, $($field:tt)+) => {
@@ -118,6 +123,18 @@ pub(crate) fn emit(fill: impl FnOnce(&mut FlowEvent)) {
         }
         None => bump(Scalar::EventsLost),
     }
+}
+
+/// This CPU's notes, for the run of one program. Call it once in a run.
+///
+/// No other program of ours runs on this CPU before this one has ended: tc calls them in soft interrupts or with
+/// these off (`sch_handle_ingress`, `sch_handle_egress`), what they send on goes its way when they have ended
+/// (`skb_do_redirect`), and no helper they call runs a program. See docs/adr/0018.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: a map value that is this run's alone; any bit pattern the programs leave there is a `Scratch`, and
+    // what the kernel puts there at first, zeroes, too.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
 /// A local endpoint. Slot 0 gives the entry of nobody: zeroes.
@@ -258,6 +275,13 @@ pub(crate) struct EntryRef(*mut CtEntry);
 #[inline(always)]
 pub(crate) fn established(key: &CtKey) -> Option<EntryRef> {
     CONNTRACK.get_ptr_mut(key).map(EntryRef)
+}
+
+/// By a packet whose beginning was made its key: see [`datapath_ebpf::ct::put_in_order`].
+#[inline(always)]
+pub(crate) fn established_of(packet: &Packet) -> Option<EntryRef> {
+    // SAFETY: a packet begins with the fields of a key, at the same places (asserted in `parse`).
+    established(unsafe { &*(&raw const *packet).cast::<CtKey>() })
 }
 
 #[inline(always)]

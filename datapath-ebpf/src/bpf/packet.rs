@@ -38,6 +38,12 @@ impl<'a> Skb<'a> {
         skb
     }
 
+    /// As [`Skb::new`], in a step: what can be made linear is.
+    #[inline(always)]
+    pub(crate) fn again(context: &'a TcContext, hook: Hook) -> Self {
+        Self { context, hook }
+    }
+
     /// For a step that is a function of its own.
     #[inline(always)]
     pub(crate) fn context(&self) -> *mut __sk_buff {

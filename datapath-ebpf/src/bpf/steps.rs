@@ -3,7 +3,8 @@
 //!
 //! Their arguments are numbers and pointers to structs without padding, their results numbers.
 //! The verifier takes such a pointer for one that may be null, hence the checks. Each only
-//! forwards to the code where the step is written.
+//! forwards to the code where the step is written. What they hand on is in [`Scratch`], and they hardly call each other:
+//! docs/adr/0010 and 0018.
 #![allow(unsafe_code)]
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
@@ -11,88 +12,177 @@ use datapath_abi::{
     addr::Addr,
     conntrack::{CtEntry, CtKey, Ends},
     endpoint::RulesPtr,
+    event::{EndReason, Hook},
     policy::{Decision, Direction},
     reason::DropReason,
 };
-use datapath_ebpf::{ct, parse::proto};
+use datapath_ebpf::{
+    ct, decide,
+    parse::{Packet, proto},
+};
 
 use crate::{
-    Seen,
+    Scratch, Seen,
     bpf::{
-        conntrack::{self, Slow},
+        conntrack::{self, NOBODY, Slow},
         event,
-        maps::{self, EntryRef, Put},
+        kernel::now_ns,
+        maps::{self, EntryRef},
         packet::{Deep, Skb},
         policy::{self, Judgement, Staged},
         rare,
     },
 };
 
+/// Notes a packet that was put in order: see [`Seen::take`].
+#[inline(always)]
+pub(crate) fn take(skb: &Skb, at: &mut Scratch, packet: &Packet, greater: bool) {
+    step_take(skb.context(), &mut at.seen, packet, skb.hook as u32, greater);
+}
+
+/// Reads a packet, also one that [`datapath_ebpf::parse::ip`] does not read to its end: see [`rare::read`].
+#[inline(always)]
+pub(crate) fn read(skb: &Skb, at: &mut Scratch) -> Result<(), DropReason> {
+    refused(step_read(skb.context(), &mut at.seen, skb.hook as u32))?;
+    if rare::is_rare(&at.seen) { refused(step_rare(skb.context(), &mut at.seen)) } else { Ok(()) }
+}
+
+/// 0, or the number of a reason.
+#[inline(always)]
+fn refused(reason: u32) -> Result<(), DropReason> {
+    match reason {
+        0 => Ok(()),
+        reason => Err(DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid)),
+    }
+}
+
 /// A packet that the fast path has left over. The steps are called from here, one after the other,
 /// and not by each other: the kernel's stack of 512 bytes is that of all nested calls together.
 ///
 /// `established`: the fast path has found the connection in CONNTRACK.
 #[inline(always)]
-pub(crate) fn slow(seen: &Seen, established: bool) -> Slow {
+pub(crate) fn slow(at: &mut Scratch, established: bool) -> Slow {
     // Nearly always it is one, and PENDING says so when it gets the entry: one look less into that table.
-    if !established && seen.packet.proto == proto::TCP && ct::opens(&seen.packet) {
-        let guessed = Slow::unpack(step_first(seen, true));
+    if !established && at.seen.packet.proto == proto::TCP && ct::opens(&at.seen.packet) {
+        let guessed = first(at, true);
         if !matches!(guessed, Slow::Taken) {
             return guessed;
         }
     }
-    let mut known = Slow::unpack(step_known(seen, established));
-    if matches!(known, Slow::Changed) {
-        step_redecide(seen);
-        known = Slow::unpack(step_known(seen, true));
-    }
-    match known {
-        Slow::Unknown if conntrack::is_midstream(seen) => match Slow::unpack(step_midstream(seen)) {
-            Slow::Dropped(reason) => Slow::Dropped(reason),
-            _ => Slow::unpack(step_first(seen, false)),
+    match known(at, established) {
+        Slow::Unknown if conntrack::is_midstream(&at.seen) => match midstream(at) {
+            Some(refused) => refused,
+            None => first(at, false),
         },
-        Slow::Unknown => Slow::unpack(step_first(seen, false)),
-        Slow::Reopen => match Slow::unpack(step_first(seen, false)) {
-            Slow::Dropped(reason) => Slow::Dropped(reason),
-            // The new one is in PENDING, where CONNTRACK would hide it.
-            allowed => {
-                maps::remove_established(&seen.key);
-                allowed
+        Slow::Unknown => first(at, false),
+        Slow::Reopen => {
+            step_report_end(at, EndReason::Replaced as u32);
+            match first(at, false) {
+                Slow::Dropped(reason) => Slow::Dropped(reason),
+                // The new one is in PENDING, where CONNTRACK would hide it.
+                allowed => {
+                    maps::remove_established(&at.seen.key);
+                    allowed
+                }
             }
-        },
+        }
         // Changed again, within these nanoseconds: the next packet finds out.
-        Slow::Stranger | Slow::Changed | Slow::Taken => untracked(seen),
+        Slow::Stranger | Slow::Changed | Slow::Taken => untracked(at),
         done => done,
     }
 }
 
+/// A packet whose key may be in a table: see [`conntrack::known`]. What has changed is decided again, what is gone
+/// is forgotten.
+#[inline(always)]
+fn known(at: &mut Scratch, established: bool) -> Slow {
+    let mut known = Slow::unpack(step_known(at, established));
+    if matches!(known, Slow::Changed) {
+        if let Some(port) = crossed(step_begin_again(at)) {
+            let judgement = judge(&mut at.entry.ends, &at.seen, &at.addr, port);
+            step_end_again(at, judgement.bits());
+        }
+        known = Slow::unpack(step_known(at, true));
+    }
+    if matches!(known, Slow::Gone) {
+        step_report_end(at, EndReason::EndpointGone as u32);
+        maps::remove(&at.seen.key);
+        return Slow::Unknown;
+    }
+    known
+}
+
+/// A port, or nothing.
+#[inline(always)]
+fn crossed(packed: u32) -> Option<u16> {
+    if packed > u16::MAX as u32 { None } else { Some(packed as u16) }
+}
+
+/// Nothing, as [`crossed`] takes it.
+const NOTHING: u32 = u32::MAX;
+
+/// The first packet of a connection: see [`conntrack::first`].
+#[inline(always)]
+fn first(at: &mut Scratch, guess: bool) -> Slow {
+    let judgement = judged(at);
+    // Reading the clock waits for every look into memory that is under way: after those, not before.
+    at.now_ns = now_ns();
+    Slow::unpack(step_first(at, judgement.bits(), guess))
+}
+
+/// TCP from the middle of a connection that is in no table. Who opened it is not known. If it was
+/// the other end, this is an answer to what the rules may forbid: that reading must be allowed as
+/// well. `None`: it is, go on with [`first`].
+#[inline(always)]
+fn midstream(at: &mut Scratch) -> Option<Slow> {
+    let port = crossed(step_midstream(at))?;
+    if judge(&mut at.entry.ends, &at.seen, &at.addr, port).passes() {
+        return None;
+    }
+    at.now_ns = now_ns();
+    conntrack::turn(&mut at.entry.ends);
+    Some(conntrack::refuse(at, Judgement::invalid(DropReason::Midstream).of_reply(true)))
+}
+
 /// A packet that has no conntrack entry, or must not touch it.
 #[inline(always)]
-pub(crate) fn untracked(seen: &Seen) -> Slow {
-    Slow::unpack(step_untracked(seen))
+pub(crate) fn untracked(at: &mut Scratch) -> Slow {
+    let judgement = judged(at);
+    if judgement.passes() {
+        return conntrack::onward(at);
+    }
+    at.now_ns = now_ns();
+    conntrack::refuse(at, judgement)
 }
 
 /// A packet that can belong to a connection and cannot open one: `None` if there is no such
 /// connection, or it does not belong to it.
 #[inline(always)]
-pub(crate) fn related(seen: &Seen) -> Option<Slow> {
-    let mut known = Slow::unpack(step_known(seen, true));
-    if matches!(known, Slow::Changed) {
-        step_redecide(seen);
-        known = Slow::unpack(step_known(seen, true));
-    }
-    match known {
-        Slow::Stack | Slow::Deliver(_) | Slow::Dropped(_) => Some(known),
+pub(crate) fn related(at: &mut Scratch) -> Option<Slow> {
+    match known(at, true) {
+        known @ (Slow::Stack | Slow::Deliver(_) | Slow::Dropped(_)) => Some(known),
         _ => None,
     }
 }
 
-/// Reads the rest of a packet: see [`rare::read`].
+/// Neighbour discovery is between a pod and its node, on one link.
 #[inline(always)]
-pub(crate) fn rare(skb: &Skb, seen: &mut Seen) -> Result<(), DropReason> {
-    match step_rare(skb.context(), seen) {
-        0 => Ok(()),
-        reason => Err(DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid)),
+pub(crate) fn neighbour(at: &mut Scratch) -> Slow {
+    let reason = match ends(at) {
+        Ok(()) if policy::on_this_link(&at.seen, &at.entry.ends) => return Slow::Stack,
+        Ok(()) => DropReason::ForgedNeighbourDiscovery,
+        Err(reason) => reason,
+    };
+    at.now_ns = now_ns();
+    conntrack::refuse(at, Judgement::invalid(reason))
+}
+
+/// Who is at the ends, and what their rules say.
+#[inline(always)]
+fn judged(at: &mut Scratch) -> Judgement {
+    match ends(at) {
+        Ok(()) => judge(&mut at.entry.ends, &at.seen, &at.seen.packet.addr, at.seen.packet.port[1]),
+        Err(reason) => Judgement::invalid(reason),
     }
 }
 
@@ -102,42 +192,23 @@ pub(crate) fn remember(seen: &Seen) {
     step_remember(seen);
 }
 
-/// Neighbour discovery.
-#[inline(always)]
-pub(crate) fn neighbour(seen: &Seen) -> Slow {
-    Slow::unpack(step_neighbour(seen))
-}
-
 /// Finds out who is at the ends: see [`policy::ends`].
 #[inline(always)]
-pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
-    match step_ends(seen, ends) {
-        0 => Ok(()),
-        reason => Err(DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid)),
-    }
+fn ends(at: &mut Scratch) -> Result<(), DropReason> {
+    at.entry.ends = NOBODY;
+    refused(step_ends(&at.seen, &mut at.entry.ends))
 }
 
 /// Asks the rules of both ends. `addr` and `port` are those of the connection.
 #[inline(always)]
-pub(crate) fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -> Judgement {
+fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -> Judgement {
     Judgement::from_bits(step_judge(ends, seen, addr, port as u32))
 }
 
 /// What the rules with the staged policies would say in one direction: see [`policy::staged`].
 #[inline(always)]
-pub(crate) fn staged(seen: &Seen, ends: &Ends, direction: Direction, reply: bool) -> Staged {
-    Staged::from_bits(step_staged(seen, ends, direction as u32, reply as u32))
-}
-
-/// Puts the entry of a new connection into PENDING: see [`conntrack::open`]. A function of its own for the sake of the
-/// stack, on which the entry is while nothing else is called.
-#[inline(always)]
-pub(crate) fn open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> Put {
-    match step_open(seen, ends, now_ns, replace) {
-        0 => Put::Done,
-        1 => Put::Full,
-        _ => Put::Taken,
-    }
+fn staged(at: &Scratch, direction: Direction, reply: bool) -> Staged {
+    Staged::from_bits(step_staged(&at.seen, &at.entry.ends, direction as u32, reply as u32))
 }
 
 /// What one rule set says.
@@ -147,16 +218,44 @@ pub(crate) fn look(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u
     Decision { cookie: packed as u32, precedence: (packed >> 32) as u16, verdict: (packed >> 48) as u8, pad: 0 }
 }
 
-/// Reports a packet.
+/// Reports a packet, as `at` says.
 #[inline(always)]
-pub(crate) fn report_packet(seen: &Seen, ends: &Ends, judgement: Judgement, now_ns: u64) {
-    step_report_packet(seen, ends, judgement.bits(), now_ns);
+pub(crate) fn report_packet(at: &mut Scratch) {
+    let judgement = Judgement::from_bits(at.judgement);
+    let rules = RulesPtr(at.entry.ends.rules[0] | at.entry.ends.rules[1]);
+    at.staged = if rules.has(RulesPtr::HAS_STAGED) && decide::is_by_rules(judgement.reason()) {
+        [Direction::Egress, Direction::Ingress].map(|asked| staged(at, asked, judgement.is_reply()).bits())
+    } else {
+        [Staged::NOT_ASKED.bits(); 2]
+    };
+    step_report_packet(at);
 }
 
 /// Reports a connection.
 #[inline(always)]
 pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: u64) {
     step_report_connection(key, entry.value(), end, now_ns);
+}
+
+#[inline(never)]
+fn step_take(context: *mut __sk_buff, seen: &mut Seen, packet: &Packet, hook: u32, greater: bool) -> u32 {
+    let hook = if hook == Hook::FromPod as u32 { Hook::FromPod } else { Hook::ToPod };
+    let context = TcContext::new(context);
+    seen.take(&Skb::again(&context, hook), packet, greater);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_read(context: *mut __sk_buff, seen: *mut Seen, hook: u32) -> u32 {
+    // SAFETY: as above.
+    let Some(seen) = (unsafe { seen.as_mut() }) else { return DropReason::Invalid as u32 };
+    let hook = if hook == Hook::FromPod as u32 { Hook::FromPod } else { Hook::ToPod };
+    let context = TcContext::new(context);
+    match seen.read(&Skb::again(&context, hook)) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -177,13 +276,27 @@ fn step_remember(seen: &Seen) {
 }
 
 #[inline(never)]
-fn step_known(seen: &Seen, established: bool) -> u64 {
-    conntrack::known(seen, established)
+fn step_known(at: &mut Scratch, established: bool) -> u64 {
+    conntrack::known(at, established)
 }
 
 #[inline(never)]
-fn step_redecide(seen: &Seen) -> u32 {
-    conntrack::redecide(seen);
+fn step_begin_again(at: &mut Scratch) -> u32 {
+    match conntrack::begin_again(at) {
+        Some(port) => port as u32,
+        None => NOTHING,
+    }
+}
+
+#[inline(never)]
+fn step_end_again(at: &mut Scratch, judgement: u32) -> u32 {
+    conntrack::end_again(at, Judgement::from_bits(judgement));
+    0
+}
+
+#[inline(never)]
+fn step_report_end(at: &Scratch, why: u32) -> u32 {
+    conntrack::report_end(at, why);
     0
 }
 
@@ -196,32 +309,20 @@ fn step_ends(seen: &Seen, ends: &mut Ends) -> u32 {
 }
 
 #[inline(never)]
-fn step_midstream(seen: &Seen) -> u64 {
-    conntrack::midstream(seen).pack()
-}
-
-#[inline(never)]
-fn step_first(seen: &Seen, guess: bool) -> u64 {
-    conntrack::first(seen, guess).pack()
-}
-
-#[inline(never)]
-fn step_open(seen: &Seen, ends: &Ends, now_ns: u64, replace: bool) -> u32 {
-    match conntrack::open(seen, ends, now_ns, replace) {
-        Put::Done => 0,
-        Put::Full => 1,
-        Put::Taken => 2,
+fn step_midstream(at: &mut Scratch) -> u32 {
+    at.entry.ends = NOBODY;
+    if step_ends(&at.seen, &mut at.entry.ends) != 0 {
+        return NOTHING;
+    }
+    match conntrack::midstream(at) {
+        Some(port) => port as u32,
+        None => NOTHING,
     }
 }
 
 #[inline(never)]
-fn step_untracked(seen: &Seen) -> u64 {
-    conntrack::untracked(seen).pack()
-}
-
-#[inline(never)]
-fn step_neighbour(seen: &Seen) -> u64 {
-    conntrack::neighbour(seen).pack()
+fn step_first(at: &mut Scratch, judgement: u32, guess: bool) -> u64 {
+    conntrack::first(at, Judgement::from_bits(judgement), guess).pack()
 }
 
 #[unsafe(no_mangle)]
@@ -254,10 +355,10 @@ extern "C" fn step_look(rules: u64, identity: u32, addr: *const Addr, proto_port
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_report_packet(seen: *const Seen, ends: *const Ends, judgement: u32, now_ns: u64) -> u32 {
+extern "C" fn step_report_packet(at: *const Scratch) -> u32 {
     // SAFETY: as above.
-    if let (Some(seen), Some(ends)) = unsafe { (seen.as_ref(), ends.as_ref()) } {
-        event::packet(seen, ends, Judgement::from_bits(judgement), now_ns);
+    if let Some(at) = unsafe { at.as_ref() } {
+        event::packet(at);
     }
     0
 }

@@ -50,12 +50,15 @@ impl Attachments {
 
     /// Which programs an interface does not have.
     pub(super) async fn missing_programs(&self, ifindex: u32) -> Result<Vec<&'static str>, NetError> {
-        let pinned = lock(&self.attacher).pinned(ifindex);
-        if pinned == [true; 2] {
+        let by_tcx = match self.presence.name(ifindex) {
+            Ok(name) => lock(&self.attacher).by_tcx(&name, ifindex),
+            Err(_) => [false; 2],
+        };
+        if by_tcx == [true; 2] {
             return Ok(Vec::new());
         }
         let filters = filter::present(&self.node, ifindex, attach::PRIORITY, attach::HANDLE).await?;
-        let there = pinned.into_iter().zip(filters).map(|(pinned, filter)| pinned || filter);
+        let there = by_tcx.into_iter().zip(filters).map(|(link, filter)| link || filter);
         let missing = [program::FROM_POD, program::TO_POD].into_iter().zip(there).filter(|(_, there)| !there);
         Ok(missing.map(|(name, _)| name).collect())
     }
