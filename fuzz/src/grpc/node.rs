@@ -126,6 +126,7 @@ fn parts() -> AdminParts {
         source,
         counts: Arc::new(Nothing),
         sweep: Arc::default(),
+        put_back: Arc::new(Default::default),
         connections: None,
         uplink: Arc::new(|| Box::pin(async { None })),
         pools: Arc::new(Vec::new),
