@@ -104,7 +104,8 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     stage.forget(&["update"])
 }
 
-/// What the chart grants is what the agent has asked for, and all of it has been granted.
+/// What the chart grants is what the agent has asked for. An API server that has just started, or been told of the role,
+/// refuses what is granted for a moment.
 pub(crate) fn rights_are_what_is_used(stage: &mut Stage) -> anyhow::Result<()> {
     let role: Value = serde_json::from_str(&stage.kubectl(&["get", "clusterrole", "bulkhead", "-o", "json"])?)?;
     let words = |rule: &Value, field: &str| -> Vec<String> {
@@ -124,14 +125,12 @@ pub(crate) fn rights_are_what_is_used(stage: &mut Stage) -> anyhow::Result<()> {
         let event: Value = serde_json::from_str(line).context("an event of the audit log")?;
         let object = &event["objectRef"];
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let refused = event["annotations"]["authorization.k8s.io/decision"] != "allow";
-        ensure!(!refused, "refused: {line}");
         used.insert((word(&object["apiGroup"]), word(&object["resource"]), word(&event["verb"])));
     }
     let too_many: Vec<_> = granted.difference(&used).collect();
     ensure!(too_many.is_empty(), "granted and never used: {too_many:?}");
     let elsewhere: Vec<_> = used.difference(&granted).collect();
-    ensure!(elsewhere.is_empty(), "used and granted by somebody else: {elsewhere:?}");
+    ensure!(elsewhere.is_empty(), "asked for and not granted: {elsewhere:?}");
     Ok(())
 }
 
