@@ -24,13 +24,12 @@ const PLAN: &str = "/plan";
 /// How often to look whether a program has ended.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// File system, place, options.
-const MOUNTS: [(&str, &str, &str); 7] = [
+/// File system, place, options. Not /tmp: it is memory as all of the root, and may have the repository in it.
+const MOUNTS: [(&str, &str, &str); 6] = [
     ("proc", "/proc", "rw"),
     ("sysfs", "/sys", "rw"),
     ("devtmpfs", "/dev", "rw"),
     ("tmpfs", "/run", "mode=755"),
-    ("tmpfs", "/tmp", "mode=1777"),
     ("bpf", "/sys/fs/bpf", "rw"),
     ("cgroup2", "/sys/fs/cgroup", "rw"),
 ];
