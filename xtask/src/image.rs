@@ -1,5 +1,5 @@
 //! `cargo xtask image`: the container image, as an archive that needs no registry. Everything in it is linked
-//! statically, so that it needs no distribution below it; the same commit makes the same bytes, wherever it is built.
+//! statically, so that it needs no distribution below it; the same binaries make the same bytes.
 
 use std::{
     collections::BTreeMap,

@@ -96,7 +96,7 @@ enum Command {
 
     /// Make the container image, as an archive that needs no registry
     ///
-    /// Static binaries and nothing else; the same commit makes the same bytes. Give it to a node with
+    /// Static binaries and nothing else; the same binaries make the same bytes. Give it to a node with
     /// `ctr -n k8s.io images import`, to kind with `kind load image-archive`, to a registry with what pushes
     /// an archive there, or build the Containerfile.
     Image(image::Options),

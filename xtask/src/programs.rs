@@ -78,6 +78,8 @@ pub(crate) fn portable(release: bool) -> anyhow::Result<PathBuf> {
     for package in repo::USERLAND {
         cargo.args(["--package", package]);
     }
+    // What was compiled before has no say in what comes out.
+    cargo.env("CARGO_INCREMENTAL", "0");
     let mut flags = vec!["-C".to_owned(), "target-feature=+crt-static".to_owned()];
     flags.extend(anywhere(&repo::root()));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
