@@ -9,10 +9,9 @@ use daemon::net::{
     Node,
     masquerade::{self, Masquerade, MasqueradeError, TABLE},
 };
-
 use ipnetwork::IpNetwork;
 
-use crate::namespace::{GATEWAYS, Namespace, ip, needs_root, node, pod, told};
+use crate::namespace::{GATEWAYS, Namespace, Pod, ip, needs_root, node, pod, told};
 
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const WORLD: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
@@ -35,6 +34,15 @@ fn world(host: &Namespace) -> Namespace {
     world
 }
 
+/// A node with a pod on it, and the world beyond.
+async fn place() -> (Namespace, Node, Namespace, Pod) {
+    let host = Namespace::new();
+    let node = node(&host).await;
+    let world = world(&host);
+    let pod = pod(&node, 2, 2).await;
+    (host, node, world, pod)
+}
+
 fn wanted(table: &str) -> Masquerade {
     Masquerade {
         table: table.into(),
@@ -55,10 +63,8 @@ fn has_nft() -> bool {
 #[tokio::test]
 async fn only_what_leaves_for_the_world_is_masqueraded() {
     needs_root!();
-    let host = Namespace::new();
-    let node = node(&host).await;
-    let world = world(&host);
-    let (a, b) = (pod(&node, 2, 2).await, pod(&node, 3, 2).await);
+    let (host, node, world, a) = place().await;
+    let b = pod(&node, 3, 2).await;
     let own: [IpAddr; 2] = [a.v4(), a.v6()];
     let as_seen = || [0, 1].map(|family| a.namespace.seen_as(&world, ip(WORLD[family])));
     assert_eq!(as_seen(), own);
@@ -129,10 +135,7 @@ async fn tables_of_others_stay() {
 #[tokio::test]
 async fn what_the_kernel_refuses_is_told_and_changes_nothing() {
     needs_root!();
-    let host = Namespace::new();
-    let node = node(&host).await;
-    let world = world(&host);
-    let pod = pod(&node, 2, 2).await;
+    let (_host, node, world, pod) = place().await;
     masquerade::install(&node, &wanted(TABLE)).await.unwrap();
     // Every other address of a /13: no two become one, and they do not fit into one transaction.
     let keep = (0..1 << 18).map(|n: u32| IpNetwork::from(IpAddr::from(Ipv4Addr::from_bits(0x0b00_0000 + 2 * n))));
@@ -145,10 +148,7 @@ async fn what_the_kernel_refuses_is_told_and_changes_nothing() {
 #[tokio::test]
 async fn many_ranges_fit() {
     needs_root!();
-    let host = Namespace::new();
-    let node = node(&host).await;
-    let world = world(&host);
-    let pod = pod(&node, 2, 2).await;
+    let (_host, node, world, pod) = place().await;
     // Ranges of 5,000 nodes that are not side by side, in both families, the world among them.
     let far = (0..5_000_u32).flat_map(|n| {
         let v4 = Ipv4Addr::from_bits(0x6440_0000 + 512 * n);

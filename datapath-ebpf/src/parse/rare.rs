@@ -66,8 +66,8 @@ fn rare_v4<B: Bytes>(bytes: &B, packet: &mut Packet) -> Result<usize, DropReason
     Ok(at)
 }
 
-/// A fragment without transport header, `offset` bytes into its packet. Of IPv6, what it says of the transport header counts for nothing, the first
-/// fragment's word holds (RFC 8200, section 4.5): see [`overlaps_tcp`].
+/// A fragment without transport header, `offset` bytes into its packet. Of IPv6, what it says of the transport header
+/// counts for nothing, the first fragment's word holds (RFC 8200, section 4.5): see [`overlaps_tcp`].
 #[inline(always)]
 fn later(packet: &mut Packet, offset: u16) -> Result<(), DropReason> {
     packet.part = Part::Later;

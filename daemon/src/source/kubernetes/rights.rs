@@ -1,7 +1,7 @@
 //! What the daemon asks of the API server, and so what it has to be allowed: the chart grants this and nothing else.
 //!
 //! That the code asks for nothing else, and for all of this, is seen in the API server's audit log
-//! (`tests/tests/kubernetes/rights.rs`).
+//! (`tests/tests/kubernetes/install.rs`).
 
 /// A right on one kind of objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +37,7 @@ mod tests {
 
     fn yaml() -> String {
         let mut text = String::from(
-            "# Generated from daemon/src/source/kubernetes/rights.rs: `BLESS=1 cargo test -p daemon rights` writes it anew.\n",
+            "# Generated from daemon/src/source/kubernetes/rights.rs: `UPDATE_GOLDEN=1 cargo test -p daemon rights` writes it anew.\n",
         );
         for Right { group, resource, verbs } in RIGHTS {
             let group = if group.is_empty() { "\"\"" } else { group };
@@ -49,9 +49,13 @@ mod tests {
 
     #[test]
     fn the_chart_grants_what_is_asked_for() {
-        if std::env::var_os("BLESS").is_some() {
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(FILE, yaml()).unwrap();
         }
-        assert_eq!(std::fs::read_to_string(FILE).unwrap(), yaml(), "`BLESS=1 cargo test -p daemon rights` writes it");
+        assert_eq!(
+            std::fs::read_to_string(FILE).unwrap(),
+            yaml(),
+            "`UPDATE_GOLDEN=1 cargo test -p daemon rights` writes it"
+        );
     }
 }
