@@ -195,7 +195,7 @@ pub const fn owner(cpu: u32) -> u8 {
 /// Value of WAITING: how many connections that have not been set up yet one endpoint has in PENDING.
 ///
 /// A connection is its initiator's, if that is local, else its responder's. Those of protocols with
-/// a handshake count until they are promoted, others until they are answered. What was pushed out of
+/// a handshake count unless it was done once, others until they are answered. What was pushed out of
 /// the table or has aged is found out by the sweep, which counts anew.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

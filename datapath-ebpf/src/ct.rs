@@ -159,12 +159,27 @@ fn answered(state: CtState, from: From) -> CtState {
     }
 }
 
-/// Whether a connection in PENDING takes part of its endpoint's share of that table: one whose
-/// handshake is not done, or of a protocol without one that has no answer.
+/// Whether both ends have agreed on a connection, however it has ended since. `flags`: the TCP flags that initiator and
+/// responder have sent; `midstream`: its beginning was not seen, so that a SYN cannot be asked for; `tag`: SCTP's tag of
+/// packets to the responder, which is there when INIT ACK was answered.
+///
+/// An RST with ACK is how a closed port answers a SYN: that alone is no agreement.
 #[inline(always)]
-pub const fn waits(proto: u8, state: CtState) -> bool {
+pub const fn agreed(proto: u8, flags: [u8; 2], midstream: bool, tag: u32) -> bool {
     match proto {
-        proto::TCP | proto::SCTP => state as u8 != CtState::Established as u8,
+        proto::TCP => flags[0] & flags[1] & tcp::ACK != 0 && (midstream || flags[1] & tcp::SYN != 0),
+        proto::SCTP => tag != 0,
+        _ => false,
+    }
+}
+
+/// Whether a connection in PENDING takes part of its endpoint's share of that table: one whose
+/// handshake was never done, or of a protocol without one that has no answer. One that is over after a
+/// handshake takes none: it may be there only because CONNTRACK is full, and it stays for minutes.
+#[inline(always)]
+pub const fn waits(proto: u8, state: CtState, agreed: bool) -> bool {
+    match proto {
+        proto::TCP | proto::SCTP => state as u8 != CtState::Established as u8 && !agreed,
         _ => state as u8 == CtState::New as u8,
     }
 }

@@ -15,7 +15,7 @@ use tests::{
     full,
     host::{A, B, C, FAMILIES, Family, Host, WORLD},
     lab::{At, Lab},
-    packet::{ACK, RST, SYN, TCP},
+    packet::{ACK, FIN, RST, SYN, TCP},
     rules::{Rule, allow},
 };
 
@@ -184,6 +184,42 @@ fn room_for_what_waits_comes_back() {
         for port in 101..=120u16 {
             lab.send(At::From(A), &A.tcp(&B, family, [port, 80], SYN)).reaches(&B).opens();
         }
+    }
+}
+
+/// With CONNTRACK full, connections live and end in PENDING, where they stay for as long as TIME_WAIT lasts: nobody's share
+/// is used up by what is over.
+#[test]
+fn what_is_over_takes_no_share() {
+    const SHARE: u16 = 4;
+    for family in FAMILIES {
+        let mut lab = small(&[(maps::CONNTRACK, 1), (maps::PENDING, 1024)]);
+        establish(&mut lab, PORTS);
+        lab.isolate(&B, Direction::Ingress, &[Rule::identity(A.identity, allow(1, 1))]);
+        let _ = lab.sweep(sweep(SHARE.into()));
+        for port in 1..=4 * SHARE {
+            lab.send(At::From(A), &A.tcp(&B, family, [port, 80], SYN)).reaches(&B).opens();
+            lab.send(At::From(B), &B.tcp(&A, family, [80, port], SYN | ACK)).reaches(&A);
+            // Where the initiator ends it, its FIN may be what ends the handshake.
+            if port % 2 == 0 || port % 3 == 2 {
+                let seen = lab.send(At::From(A), &A.tcp(&B, family, [port, 80], ACK));
+                seen.reaches(&B).bumps(Scalar::ConntrackFull);
+            }
+            let ends = [FIN | ACK, FIN | ACK, RST | ACK][usize::from(port % 3)];
+            if port % 3 != 2 {
+                lab.send(At::From(A), &A.tcp(&B, family, [port, 80], FIN | ACK)).reaches(&B);
+            }
+            lab.send(At::From(B), &B.tcp(&A, family, [80, port], ends)).reaches(&A);
+        }
+        // Of these the end alone was seen, as when others have pushed out what was before.
+        for port in 101..=100 + 2 * SHARE {
+            lab.send(At::From(A), &A.tcp(&B, family, [port, 80], FIN | ACK)).reaches(&B).opens();
+            lab.send(At::From(B), &B.tcp(&A, family, [80, port], FIN | ACK)).reaches(&A);
+        }
+        assert_eq!((waiting(&mut lab, &A), lab.sizes()), (0, (1, 6 * usize::from(SHARE))));
+        let _ = lab.sweep(sweep(SHARE.into()));
+        assert_eq!(waiting(&mut lab, &A), 0);
+        lab.send(At::From(A), &A.tcp(&B, family, [1000, 80], SYN)).reaches(&B).opens();
     }
 }
 

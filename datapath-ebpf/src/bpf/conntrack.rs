@@ -248,6 +248,7 @@ fn along(seen: &Seen, entry: EntryRef, responder: bool) -> Slow {
 fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: u8) {
     let from = if responder { From::Responder } else { From::Initiator };
     let before = CtState::try_from(state).unwrap_or(CtState::Established);
+    let waited = ct::waits(seen.packet.proto, before, agreed(seen.packet.proto, entry));
     if seen.packet.proto == proto::TCP {
         let seen_flags = entry.tcp_flags();
         let said = |flags: u8| (flags & tcp::FIN) | (flags & tcp::RST);
@@ -261,6 +262,7 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
             && seen.packet.proto == proto::SCTP
             && seen.packet.flags == sctp::COOKIE_ECHO
             && seen.packet.part as u8 == Part::Whole as u8
+            && before as u8 == CtState::SynReceived as u8
             && table == Table::Pending
         {
             entry.set_responder_tag(seen.packet.id);
@@ -276,7 +278,8 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
     entry.account(responder, seen.bytes, jiffies());
     if table == Table::Pending {
         let after = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
-        let less = ct::waits(seen.packet.proto, before) as i32 - ct::waits(seen.packet.proto, after) as i32;
+        let waits = ct::waits(seen.packet.proto, after, agreed(seen.packet.proto, entry));
+        let less = waited as i32 - waits as i32;
         if less != 0 {
             maps::waits(waiting_slot(entry.slot()), -less);
         }
@@ -288,6 +291,12 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
             }
         }
     }
+}
+
+/// Whether both ends have agreed on it.
+#[inline(always)]
+pub(crate) fn agreed(proto: u8, entry: EntryRef) -> bool {
+    ct::agreed(proto, entry.tcp_flags(), entry.flags() & FLAG_MIDSTREAM != 0, entry.sctp_tag()[1])
 }
 
 /// Whose connection it is, as far as room in PENDING goes: the initiator's, if that is local.
@@ -349,7 +358,7 @@ pub(crate) fn end_again(at: &mut Scratch, judgement: Judgement) {
     // whoever opens much that nobody answers could fill the other table by a change of rules.
     let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
     if table == Table::Pending && state as u8 != CtState::New as u8 && maps::promote(&seen.key, entry) {
-        if ct::waits(seen.key.proto, state) {
+        if ct::waits(seen.key.proto, state, agreed(seen.key.proto, entry)) {
             maps::waits(waiting_slot(ends.slot), -1);
         }
         maps::remove_pending(&seen.key);

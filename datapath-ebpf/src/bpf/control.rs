@@ -145,7 +145,7 @@ impl Visit for Pass {
                 return;
             }
         }
-        if self.pending && ct::waits(key.proto, state) {
+        if self.pending && ct::waits(key.proto, state, conntrack::agreed(key.proto, entry)) {
             maps::found_waiting(conntrack::waiting_slot(slot));
         }
         if ended {

@@ -121,6 +121,33 @@ fn others_are_established_by_an_answer_and_one_more() {
     }
 }
 
+/// What an endpoint's share of PENDING is for: not what was agreed on, however it ended.
+#[test]
+fn only_what_was_never_agreed_on_waits() {
+    let (syn, ack, fin, rst) = (tcp::SYN, tcp::ACK, tcp::FIN, tcp::RST);
+    let over = [Closing, TimeWait, Reset];
+    for (flags, midstream, wanted) in [
+        ([syn, 0], false, true),
+        ([syn, syn | ack], false, true),
+        ([syn | ack, syn | ack | fin], false, false),
+        ([syn | rst, syn | ack], false, true),
+        // A closed port's answer, and what its asker may send afterwards.
+        ([syn, rst | ack], false, true),
+        ([syn | ack, rst | ack], false, true),
+        ([ack, 0], true, true),
+        ([ack, rst], true, true),
+        ([ack | fin, ack | fin], true, false),
+        ([ack, ack | rst], true, false),
+    ] {
+        let agreed = agreed(proto::TCP, flags, midstream, 0);
+        assert!(over.iter().all(|state| waits(proto::TCP, *state, agreed) == wanted), "{flags:?} {midstream}");
+        assert!(!waits(proto::TCP, Established, agreed));
+    }
+    assert!(waits(proto::SCTP, Reset, agreed(proto::SCTP, [0; 2], false, 0)));
+    assert!(!waits(proto::SCTP, TimeWait, agreed(proto::SCTP, [0; 2], false, 7)));
+    assert!(waits(proto::UDP, New, false) && !waits(proto::UDP, SynReceived, false));
+}
+
 #[test]
 fn what_can_begin_a_connection() {
     for flags in 0..=255u8 {
