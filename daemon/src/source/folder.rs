@@ -68,34 +68,26 @@ impl Folder {
 
     /// Takes in what happened to some files at once and says what follows.
     pub fn update(&mut self, changes: impl IntoIterator<Item = (String, Change)>) -> Vec<SourceEvent> {
-        let (mut names, mut touched) = (BTreeSet::new(), BTreeSet::new());
-        let (mut errors_before, mut errors_after) = (BTreeSet::new(), BTreeSet::new());
+        let (mut changed, mut touched) = (BTreeMap::<String, File>::new(), BTreeSet::new());
         for (name, change) in changes {
-            let old = self.files.remove(&name).unwrap_or_default();
+            let empty = File::default();
+            let old = changed.get(&name).or_else(|| self.files.get(&name)).unwrap_or(&empty);
             let new = old.changed(&name, change, self.limits);
-            for key in old.objects.keys().filter(|key| !new.objects.contains_key(key)) {
-                if let Some(holders) = self.holders.get_mut(key) {
-                    holders.remove(&name);
-                }
-            }
-            for key in new.objects.keys() {
-                self.holders.entry(key.clone()).or_default().insert(name.clone());
-            }
             touched.extend(old.objects.keys().chain(new.objects.keys()).cloned());
-            if names.insert(name.clone()) {
-                errors_before.extend(old.errors);
-            }
-            if !new.objects.is_empty() || !new.errors.is_empty() {
-                self.files.insert(name, new);
-            }
+            changed.insert(name, new);
         }
-        errors_after.extend(names.iter().filter_map(|name| self.files.get(name)).flat_map(|file| file.errors.clone()));
+        // What an error says of an object depends on the other files that have it.
+        let holders = touched.iter().filter_map(|key| self.holders.get(key)).flatten();
+        let concerned: BTreeSet<String> = changed.keys().chain(holders).cloned().collect();
+        let errors_before = self.errors(&concerned, &touched);
+        for (name, file) in changed {
+            self.replace(name, file);
+        }
         let (mut applied, mut deleted) = (Vec::new(), Vec::new());
-        for key in touched {
-            errors_before.extend(self.duplicates.remove(&key).unwrap_or_default());
+        for key in touched.iter().cloned() {
+            self.duplicates.remove(&key);
             match self.settle(&key) {
                 Some((held, duplicates)) => {
-                    errors_after.extend(duplicates.iter().cloned());
                     if !duplicates.is_empty() {
                         self.duplicates.insert(key.clone(), duplicates);
                     }
@@ -112,6 +104,7 @@ impl Folder {
                 }
             }
         }
+        let errors_after = self.errors(&concerned, &touched);
         // What isolates goes before what is isolated, and leaves after it.
         applied.sort_by_key(|held| rank(&held.object.key()));
         deleted.sort_by_key(|key| std::cmp::Reverse(rank(key)));
@@ -121,6 +114,34 @@ impl Folder {
         let resolved = errors_before.difference(&errors_after).cloned().map(SourceEvent::Resolved);
         let appeared = errors_after.difference(&errors_before).cloned().map(SourceEvent::Error);
         applied.chain(deleted.into_iter().map(SourceEvent::Delete)).chain(resolved).chain(appeared).collect()
+    }
+
+    fn replace(&mut self, name: String, file: File) {
+        let old = self.files.remove(&name).unwrap_or_default();
+        for key in old.objects.keys().filter(|key| !file.objects.contains_key(key)) {
+            if let Some(holders) = self.holders.get_mut(key) {
+                holders.remove(&name);
+            }
+        }
+        for key in file.objects.keys() {
+            self.holders.entry(key.clone()).or_default().insert(name.clone());
+        }
+        if !file.objects.is_empty() || !file.errors.is_empty() {
+            self.files.insert(name, file);
+        }
+    }
+
+    /// What stands wrong in some files, and with who defines some objects more than once.
+    fn errors(&self, files: &BTreeSet<String>, keys: &BTreeSet<ObjectKey>) -> BTreeSet<SourceError> {
+        let of_files = files.iter().filter_map(|name| self.files.get(name)).flat_map(|file| &file.errors);
+        let duplicates = keys.iter().filter_map(|key| self.duplicates.get(key)).flatten();
+        of_files.map(|error| self.as_it_is(error)).chain(duplicates.cloned()).collect()
+    }
+
+    /// What is refused in one file denies nothing where another has a version that counts.
+    fn as_it_is(&self, error: &SourceError) -> SourceError {
+        let counts = error.key.as_ref().and_then(|key| self.in_force.get(key)).is_some_and(|held| !held.closed);
+        SourceError { closed: error.closed && !counts, ..error.clone() }
     }
 
     /// The definition of an object that counts, and errors for those that do not.
@@ -140,12 +161,12 @@ impl Folder {
 
     /// What is in force and what stands wrong.
     pub fn status(&self, synced: bool) -> SourceStatus {
-        let of_files = self.files.values().flat_map(|file| &file.errors);
-        let errors: BTreeSet<&SourceError> = of_files.chain(self.duplicates.values().flatten()).collect();
+        let of_files = self.files.values().flat_map(|file| &file.errors).map(|error| self.as_it_is(error));
+        let errors: BTreeSet<SourceError> = of_files.chain(self.duplicates.values().flatten().cloned()).collect();
         SourceStatus {
             synced,
             objects: self.in_force.iter().map(|(key, held)| (key.clone(), held.origin.clone())).collect(),
-            errors: errors.into_iter().cloned().collect(),
+            errors: errors.into_iter().collect(),
         }
     }
 }

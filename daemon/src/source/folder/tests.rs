@@ -147,8 +147,22 @@ fn one_stands_in_for_a_refused_policy_until_a_good_version_is_known() {
         ),
         (&[write("a", &bad)], &["resolved a: ?: document 1, keeps 1", &format!("error {denies}")]),
         // A good one elsewhere counts, though its file comes later.
-        (&[write("b", &good)], &["apply NetworkPolicy x/pol from b"]),
-        (&[remove("b")], &["apply NetworkPolicy x/pol from a"]),
+        (
+            &[write("b", &good)],
+            &[
+                "apply NetworkPolicy x/pol from b",
+                &format!("resolved {denies}"),
+                "error a: NetworkPolicy x/pol: document 1, keeps 0",
+            ],
+        ),
+        (
+            &[remove("b")],
+            &[
+                "apply NetworkPolicy x/pol from a",
+                "resolved a: NetworkPolicy x/pol: document 1, keeps 0",
+                &format!("error {denies}"),
+            ],
+        ),
         (&[write("a", &good)], &["apply NetworkPolicy x/pol from a", &format!("resolved {denies}")]),
         (&[write("a", &bad)], &["error a: NetworkPolicy x/pol: document 1, keeps 1"]),
         (
@@ -313,6 +327,9 @@ fn events_add_up_to_what_is_in_force() {
             ns("xx", 1) + &ns("x", 1),
             ns("xx", 2) + GARBAGE,
             ns("x", 3) + &ns("x", 1),
+            pol("db", "10.0.0.0/8"),
+            pol("db", "10.0.0.0/88"),
+            ns("x", 1) + &pol("web", "10.0.0.0/88"),
         ])
         .collect();
     let mut seed = 1_u64;
