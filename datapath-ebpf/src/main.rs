@@ -270,6 +270,7 @@ fn carry_out(skb: &Skb, v4: bool, ttl: u8, outcome: Outcome) -> i32 {
 /// ARP: a pod speaks for its own address only. No flow record: there is no flow.
 #[inline(always)]
 fn arp(skb: &Skb) -> i32 {
+    skb.pull();
     let reason = match parse::arp(skb) {
         _ if skb.is_tagged() => DropReason::UnsupportedL3,
         Err(reason) => reason,

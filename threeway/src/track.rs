@@ -84,7 +84,8 @@ pub struct Connection {
     revoked: Option<Direction>,
     /// Whether any rules were in force at its ends then.
     ruled: bool,
-    /// SCTP: whether the tags of packets to the initiator and to the responder are known, from INIT and from COOKIE ECHO.
+    /// SCTP: whether the tags of packets to the initiator and to the responder are known, from INIT and from
+    /// the COOKIE ECHO after its answer.
     tags: [bool; 2],
     /// Whether it has been in the table of established ones, where tags are not noted any more.
     promoted: bool,
@@ -305,8 +306,10 @@ impl Connection {
             self.model.packets[from as usize] += 1;
             self.model.bytes[from as usize] += bytes;
         } else {
+            let answered = self.model.state() == CtState::SynReceived;
             self.model.next(from, &packet.says, bytes);
-            self.tags[1] |= chunk == Some(SCTP_COOKIE_ECHO) && whole && from == Side::Initiator && !self.promoted;
+            let ends_handshake = chunk == Some(SCTP_COOKIE_ECHO) && from == Side::Initiator && answered;
+            self.tags[1] |= ends_handshake && whole && !self.promoted;
         }
         self.promoted |= self.model.state() == CtState::Established;
     }

@@ -257,7 +257,7 @@ fn progress(seen: &Seen, entry: EntryRef, table: Table, responder: bool, state: 
         entry.set_state(after as u8);
     } else if seen.packet.proto != proto::SCTP || ct::tag_fits(&seen.packet, from, entry.sctp_tag()) {
         entry.set_state(ct::next(before, &seen.packet, from, 0) as u8);
-        // Comes after INIT ACK, whose initiate tag it bears.
+        // Comes after INIT ACK, whose initiate tag it bears, so it shows that the initiator has seen that one.
         if !responder
             && seen.packet.proto == proto::SCTP
             && seen.packet.flags == sctp::COOKIE_ECHO

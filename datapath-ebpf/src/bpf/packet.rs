@@ -14,8 +14,6 @@ use datapath_abi::{
 };
 use datapath_ebpf::parse::{Bytes, ETH_LEN, MAX_READ, View};
 
-/// Longest stretch of headers that the parser looks at in the usual case: Ethernet, IPv6, TCP.
-const USUAL_HEADERS: usize = ETH_LEN + 40 + 20;
 /// Most bytes worth making linear: Ethernet, IPv4 with all options or IPv6, TCP.
 const MOST_HEADERS: u32 = (ETH_LEN + 60 + 20) as u32;
 
@@ -29,19 +27,16 @@ pub(crate) struct Skb<'a> {
 impl<'a> Skb<'a> {
     #[inline(always)]
     pub(crate) fn new(context: &'a TcContext, hook: Hook) -> Self {
-        let skb = Self { context, hook };
-        if context.data() + USUAL_HEADERS > context.data_end() && context.len() > (skb.linear() as u32) {
-            let length = if context.len() < MOST_HEADERS { context.len() } else { MOST_HEADERS };
-            // What it can't make linear stays out of reach, and the parser says "truncated".
-            let _ = context.pull_data(length);
-        }
-        skb
+        Self { context, hook }
     }
 
-    /// As [`Skb::new`], in a step: what can be made linear is.
+    /// Makes headers linear that are not. False: they all are, or cannot be. Only for a packet that could not be read
+    /// without: the pieces of one that the kernel has joined (`NETIF_F_GRO_FRAGLIST`) have their headers in front, and
+    /// kernels before 6.12 do not take them apart well any more once bytes of a later one were moved to the first.
     #[inline(always)]
-    pub(crate) fn again(context: &'a TcContext, hook: Hook) -> Self {
-        Self { context, hook }
+    pub(crate) fn pull(&self) -> bool {
+        let length = if self.context.len() < MOST_HEADERS { self.context.len() } else { MOST_HEADERS };
+        (self.linear() as u32) < length && self.context.pull_data(length).is_ok()
     }
 
     /// For a step that is a function of its own.

@@ -43,7 +43,11 @@ pub(crate) fn take(skb: &Skb, at: &mut Scratch, packet: &Packet, greater: bool) 
 /// Reads a packet, also one that [`datapath_ebpf::parse::ip`] does not read to its end: see [`rare::read`].
 #[inline(always)]
 pub(crate) fn read(skb: &Skb, at: &mut Scratch) -> Result<(), DropReason> {
-    refused(step_read(skb.context(), &mut at.seen, skb.hook as u32))?;
+    let mut read = step_read(skb.context(), &mut at.seen, skb.hook as u32);
+    if read == DropReason::TruncatedHeader as u32 && skb.pull() {
+        read = step_read(skb.context(), &mut at.seen, skb.hook as u32);
+    }
+    refused(read)?;
     if rare::is_rare(&at.seen) { refused(step_rare(skb.context(), &mut at.seen)) } else { Ok(()) }
 }
 
@@ -241,7 +245,7 @@ pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: 
 fn step_take(context: *mut __sk_buff, seen: &mut Seen, packet: &Packet, hook: u32, greater: bool) -> u32 {
     let hook = if hook == Hook::FromPod as u32 { Hook::FromPod } else { Hook::ToPod };
     let context = TcContext::new(context);
-    seen.take(&Skb::again(&context, hook), packet, greater);
+    seen.take(&Skb::new(&context, hook), packet, greater);
     0
 }
 
@@ -252,7 +256,7 @@ extern "C" fn step_read(context: *mut __sk_buff, seen: *mut Seen, hook: u32) -> 
     let Some(seen) = (unsafe { seen.as_mut() }) else { return DropReason::Invalid as u32 };
     let hook = if hook == Hook::FromPod as u32 { Hook::FromPod } else { Hook::ToPod };
     let context = TcContext::new(context);
-    match seen.read(&Skb::again(&context, hook)) {
+    match seen.read(&Skb::new(&context, hook)) {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }

@@ -2,17 +2,22 @@
 //! probes of the node.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr, UdpSocket},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use datapath_abi::endpoint::HOST_MAC;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, sockopt::Timeout};
 use serde_json::Value;
 use tests::{
+    frame,
     manifest::{namespace, policy},
-    node::{Node, PATIENCE, eventually},
+    node::{Node, PATIENCE, Setup, eventually},
+    packet::{Body, Packet},
+    pod::IFNAME,
     sandbox::Sandbox,
     traffic::{
         Echo, OPEN,
@@ -94,6 +99,47 @@ fn large_writes_pass_and_are_counted_whole() {
         }
         let drops = node.ask()?.drops()?;
         ensure!(drops.is_empty(), "{drops:?}");
+        Ok(())
+    });
+}
+
+/// Drivers may leave all behind the Ethernet header in pages of its own.
+#[test]
+fn headers_are_read_wherever_the_driver_has_put_them() {
+    const PORTS: [u16; 2] = [99, 98];
+    const LINEAR: [u16; 4] = [14, 30, 40, 60];
+    trial(|| {
+        let db = policy(
+            "shop/db",
+            "  podSelector: {matchLabels: {app: db}}\n  policyTypes: [Ingress]\n\
+             \x20 ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 99, protocol: UDP}]}]",
+        );
+        let arguments = vec!["--mtu=9000".to_owned()];
+        let node =
+            Node::start_as(Setup { arguments, ..Setup::default() }, &[("all.yaml", &[db_and_web(), db].concat())])?;
+        let [db, web] = node.add_all(["shop/db", "shop/web"])?;
+        let sockets = {
+            let _inside = db.sandbox.enter()?;
+            [UdpSocket::bind(("::", PORTS[0]))?, UdpSocket::bind(("::", PORTS[1]))?]
+        };
+        for (number, linear) in LINEAR.into_iter().enumerate() {
+            let said: Vec<u8> = (0..5000_u32).map(|at| (at + u32::from(linear)) as u8).collect();
+            for (from, to) in web.addresses().into_iter().zip(db.addresses()) {
+                let frame = |port| {
+                    let body = Body::Udp { port: [5000 + linear, port] };
+                    Packet::new([web.mac(), HOST_MAC], [from, to], body).payload(&said).bytes()
+                };
+                frame::send_apart(&web.sandbox, IFNAME, &PORTS.map(frame), linear)?;
+                sockets[0].set_read_timeout(Some(OPEN))?;
+                let mut heard = vec![0; 9000];
+                let length = sockets[0].recv(&mut heard).with_context(|| format!("{to}, {linear} bytes linear"))?;
+                ensure!(heard[..length] == said, "{to}, {linear} bytes linear: other bytes");
+            }
+            let (drops, denied) = (node.ask()?.drops()?, 2 * (number as u64 + 1));
+            ensure!(drops == BTreeMap::from([("default_deny".to_owned(), denied)]), "{linear} bytes linear: {drops:?}");
+        }
+        sockets[1].set_nonblocking(true)?;
+        ensure!(sockets[1].recv(&mut [0; 16]).is_err(), "what no rule allows has arrived");
         Ok(())
     });
 }
