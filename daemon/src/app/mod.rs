@@ -4,6 +4,7 @@ pub mod admin;
 mod adopt;
 pub mod attachments;
 pub mod engine;
+mod events;
 pub mod flows;
 pub mod handler;
 mod identities;

@@ -32,6 +32,7 @@ use super::{
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
     attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
     engine::Engine,
+    events,
     flows::{drain, unix_ns},
     handler::CniHandler,
     identities,
@@ -220,6 +221,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
+    if let Source::Kubernetes(kubernetes) = &source {
+        let node = config.node_name.clone();
+        tasks.spawn(events::tell(admin.clone(), kubernetes.clone(), node, stop.clone()));
+    }
     tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
     tasks.spawn(identities::release(engine.clone(), connections, config.identity_grace, stop.clone()));
     let metrics = match config.metrics {

@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdout, Stdio},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::stage::{Ask, Pod, Stage, pod, soon};
@@ -49,6 +49,29 @@ pub(crate) fn everybody_reaches_everybody(stage: &mut Stage) -> anyhow::Result<(
     let asks: Vec<Ask> = pairs.flat_map(|(from, to)| about(&from.key, to, YES)).collect();
     stage.expect(&asks)?;
     stage.forget(&["life"])
+}
+
+/// Somebody takes the programs off a pod's interface: they are put back, and the node's Events tell.
+pub(crate) fn what_stands_wrong_is_an_event(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.namespaces(&["events"])?;
+    stage.pods(&[("events/a", labels("a"), "n1")])?;
+    let links = stage.cluster.nodes[0].room.run("ip", &["-json", "link", "show"])?;
+    let links: Value = serde_json::from_str(&links)?;
+    let mut names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+    let host_end = names.rfind(|name| name.starts_with("bh")).context("the pod's interface")?;
+    stage.cluster.nodes[0].room.run("tc", &["filter", "del", "dev", host_end, "ingress"])?;
+    soon("an Event", || {
+        let found = stage.kubectl(&["describe", "node", "n1"])?;
+        ensure!(found.contains("ProgramsPutBack"), "{found}");
+        Ok(())
+    })?;
+    let fields = "regarding.kind=Node,regarding.name=n1,reason=ProgramsPutBack";
+    let found = stage.kubectl(&["get", "events.events.k8s.io", "--field-selector", fields, "-o", "json"])?;
+    let events: Value = serde_json::from_str(&found)?;
+    let [event] = events["items"].as_array().map(Vec::as_slice).unwrap_or_default() else { bail!("not one: {found}") };
+    ensure!([&event["type"], &event["reportingInstance"]] == ["Warning", "n1"], "{event}");
+    ensure!(event["note"].as_str().is_some_and(|note| note.contains("put back")), "{event}");
+    stage.forget(&["events"])
 }
 
 pub(crate) fn services_work(stage: &mut Stage) -> anyhow::Result<()> {

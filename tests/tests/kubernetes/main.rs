@@ -38,6 +38,7 @@ const TESTS: &[(&str, Test)] = &[
     ("life::while_the_api_server_is_away_policy_holds", life::the_api_server_goes_away_and_comes_back),
     ("life::a_pod_that_is_replaced_is_another", life::a_replaced_pod_is_another),
     ("life::a_static_pod_is_a_pod", life::static_pods_are_pods),
+    ("life::what_stands_wrong_is_an_event", life::what_stands_wrong_is_an_event),
     ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
     // After the others, who make the agent do all that it does.

@@ -245,6 +245,12 @@ impl AdminService {
         AdminServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
+    /// What `Status` answers, for who is in the same process.
+    pub(super) async fn status_now(&self) -> Result<pb::StatusResponse, Status> {
+        let _turn = self.turn().await;
+        status::answer(self).await
+    }
+
     /// Waits until it is this request's turn.
     async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.at_once.acquire().await.ok()
@@ -295,8 +301,7 @@ fn unless_synced(synced: bool) -> Result<(), Status> {
 impl Admin for AdminService {
     async fn status(&self, request: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
         let pb::StatusRequest {} = request.into_inner();
-        let _turn = self.turn().await;
-        status::answer(self).await.map(Response::new)
+        self.status_now().await.map(Response::new)
     }
 
     async fn list_endpoints(

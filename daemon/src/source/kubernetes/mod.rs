@@ -11,6 +11,7 @@
 //! Objects are turned into the model one by one as they come, and what policy does not need of them is dropped at
 //! once: no second copy of the cluster is held here. While the server is away what was told last holds.
 
+pub mod events;
 pub mod rights;
 mod shelf;
 

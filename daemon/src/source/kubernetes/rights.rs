@@ -19,12 +19,13 @@ const WATCHED: &[&str] = &["list", "watch"];
 const ASKED_FOR: &[&str] = &["get", "list", "watch"];
 
 /// All of them.
-pub const RIGHTS: [Right; 5] = [
+pub const RIGHTS: [Right; 6] = [
     Right { group: "", resource: "namespaces", verbs: WATCHED },
     Right { group: "", resource: "pods", verbs: ASKED_FOR },
     Right { group: "", resource: "nodes", verbs: ASKED_FOR },
     Right { group: "networking.k8s.io", resource: "networkpolicies", verbs: WATCHED },
     Right { group: "policy.networking.k8s.io", resource: "clusternetworkpolicies", verbs: WATCHED },
+    Right { group: "events.k8s.io", resource: "events", verbs: &["create"] },
 ];
 
 #[cfg(test)]
