@@ -138,6 +138,13 @@ pub struct RunArgs {
     /// for another, in seconds (1 to 86400)
     #[arg(long, env = "BULKHEAD_IDENTITY_GRACE", default_value_t = 600, value_name = "SECONDS")]
     pub identity_grace: u64,
+    /// How long no pod of the cluster must have had the number of an identity that all nodes share before it is removed,
+    /// in seconds (1 to 86400)
+    #[arg(long, env = "BULKHEAD_SHARED_IDENTITY_GRACE", default_value_t = 900, value_name = "SECONDS")]
+    pub shared_identity_grace: u64,
+    /// Namespace of the Lease by which agents agree who of them removes such numbers
+    #[arg(long, env = "BULKHEAD_AGENT_NAMESPACE", default_value = "kube-system", value_name = "NAMESPACE")]
+    pub agent_namespace: String,
     /// How logs are written
     #[arg(long, env = "BULKHEAD_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

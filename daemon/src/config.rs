@@ -59,6 +59,10 @@ pub struct Config {
     pub gc_interval: Duration,
     /// How long nobody must have had an identity's number before it may stand for another.
     pub identity_grace: Duration,
+    /// How long no pod of the cluster has a number that all nodes share before it is removed.
+    pub shared_identity_grace: Duration,
+    /// Where the agents' Lease is.
+    pub agent_namespace: String,
     /// Log format.
     pub log_format: LogFormat,
     /// Log filter.
@@ -136,6 +140,9 @@ pub enum ConfigError {
     #[error("--gc-interval {0}: want seconds from {least} to {most}", least = GC_INTERVALS.start(), most = GC_INTERVALS.end())]
     GcInterval(u64),
     /// A grace that is none, or longer than a day.
+    #[error("--shared-identity-grace {0}: want seconds from {least} to {most}", least = IDENTITY_GRACES.start(), most = IDENTITY_GRACES.end())]
+    SharedIdentityGrace(u64),
+    /// Too short or too long.
     #[error("--identity-grace {0}: want seconds from {least} to {most}", least = IDENTITY_GRACES.start(), most = IDENTITY_GRACES.end())]
     IdentityGrace(u64),
     /// A path that is not absolute.
@@ -171,6 +178,8 @@ impl TryFrom<&RunArgs> for Config {
             active_interval,
             gc_interval,
             identity_grace,
+            shared_identity_grace,
+            agent_namespace,
             log_format,
             log,
         } = args;
@@ -214,6 +223,9 @@ impl TryFrom<&RunArgs> for Config {
         if !IDENTITY_GRACES.contains(identity_grace) {
             return Err(ConfigError::IdentityGrace(*identity_grace));
         }
+        if !IDENTITY_GRACES.contains(shared_identity_grace) {
+            return Err(ConfigError::SharedIdentityGrace(*shared_identity_grace));
+        }
         let identity = match excluded_labels {
             Some(keys) => policy::identity::Config { excluded_labels: keys.iter().cloned().collect() },
             None => policy::identity::Config::default(),
@@ -239,6 +251,8 @@ impl TryFrom<&RunArgs> for Config {
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
             identity_grace: Duration::from_secs(*identity_grace),
+            shared_identity_grace: Duration::from_secs(*shared_identity_grace),
+            agent_namespace: agent_namespace.clone(),
             log_format: *log_format,
             log: log.clone(),
         })

@@ -17,6 +17,9 @@ pub const REMOTE_NODE: u32 = 6;
 pub const KUBE_APISERVER: u32 = 7;
 /// First number for pods.
 pub const FIRST_POD: u32 = 256;
+/// First number that means the same on every node of a cluster. Below it each node numbers pods by itself, for want
+/// of a shared number: a packet never carries such a number to another node.
+pub const FIRST_SHARED: u32 = 1 << 16;
 /// Greatest number (24 bits).
 pub const MAX: u32 = (1 << 24) - 1;
 
@@ -39,4 +42,10 @@ pub const fn class(identity: u32) -> u32 {
         FIRST_POD..=MAX => CLASS_CLUSTER,
         _ => CLASS_ANY,
     }
+}
+
+/// Whether a number means the same on every node, so that a packet may carry it from one to the other.
+#[inline(always)]
+pub const fn is_shared(identity: u32) -> bool {
+    identity >= FIRST_SHARED && identity <= MAX
 }

@@ -49,13 +49,7 @@ pub const TARGETS: [Target; 6] = [
         seeds: netconf::seeds,
         words: netconf::WORDS,
     },
-    Target {
-        name: "objects",
-        longest: 4096,
-        run: ::objects::fuzz::documents,
-        seeds: objects::seeds,
-        words: objects::WORDS,
-    },
+    Target { name: "objects", longest: 4096, run: objects::text, seeds: objects::seeds, words: objects::WORDS },
     Target { name: "grpc", longest: 1024, run: grpc::request, seeds: grpc::seeds, words: grpc::WORDS },
     Target { name: "state", longest: 2048, run: state::text, seeds: state::seeds, words: state::WORDS },
 ];

@@ -19,7 +19,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    pub(crate) fn new(path: &FieldPath, what: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub fn new(path: &FieldPath, what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { path: path.clone(), line: 0, what: what.into(), fix: fix.into() }
     }
 

@@ -14,6 +14,7 @@
 //! * The annotation [`ENFORCEMENT`] stages a policy of either kind.
 //! * A field that Kubernetes 1.33 does not know is refused; so is whatever its API server would refuse.
 //!   Namespace and name have the form it asks for. Missing namespaces are `default`.
+//! * [`identity`](mod@identity) reads and writes our own kind, by which nodes share numbers.
 //! * [`fuzz`] is the entry for fuzzers.
 #![forbid(unsafe_code)]
 
@@ -25,6 +26,7 @@ mod document;
 mod error;
 mod findings;
 pub mod fuzz;
+pub mod identity;
 mod json;
 mod kind;
 mod metadata;

@@ -5,8 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::model::Labels;
+
+/// Numbers that mean the same on every node of a cluster.
+pub const SHARED_NUMBERS: RangeInclusive<u32> = datapath_abi::identity::FIRST_SHARED..=datapath_abi::identity::MAX;
 
 /// Labels that controllers put on pods to tell them apart, or to tell generations of one
 /// workload apart. Sources: Kubernetes documentation, "Well-Known Labels, Annotations and

@@ -13,14 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use policy::model::{Object, ObjectKey};
-use tokio::sync::oneshot;
+use policy::{
+    IdentityKey,
+    model::{Object, ObjectKey},
+};
+use tokio::sync::{oneshot, watch};
 
-use self::worker::Worker;
+use self::worker::{Sharing, Worker};
 use super::knowledge::Knowledge;
 use crate::{
     datapath::maps::Tables,
-    reconcile::{Capacity, EndpointKey, Identities, LocalEndpoint, Mirror, Planner, Refusal},
+    reconcile::{Capacity, EndpointKey, Identities, LocalEndpoint, Mirror, Planner, Refusal, Unshared},
 };
 
 /// What cannot be done.
@@ -49,6 +52,10 @@ type Question = Box<dyn FnOnce(&State) + Send>;
 enum Command {
     /// Objects have changed.
     Objects { apply: Vec<Object>, delete: Vec<ObjectKey> },
+    /// The cluster says what numbers stand for.
+    Numbers(Vec<(u32, Option<Arc<IdentityKey>>)>),
+    /// The cluster has numbers that all nodes share.
+    NumbersShared,
     /// The source has told all it had.
     Synced,
     /// The node's own addresses.
@@ -92,6 +99,8 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct Engine {
     commands: Sender<Command>,
+    unshared: watch::Receiver<BTreeSet<Unshared>>,
+    shared: watch::Receiver<bool>,
 }
 
 /// Writes down identities before their numbers reach the kernel.
@@ -119,9 +128,12 @@ impl Engine {
             plans: 0,
             last_plan: Duration::ZERO,
         };
-        let mut worker = Worker::new(state, tables, capacity, knowledge, keep);
+        let (unshared_sender, unshared) = watch::channel(BTreeSet::new());
+        let (shared_sender, shared) = watch::channel(false);
+        let sharing = Sharing { on: false, unshared: unshared_sender, shared: shared_sender };
+        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing);
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok((Self { commands }, thread))
+        Ok((Self { commands, unshared, shared }, thread))
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
@@ -131,6 +143,27 @@ impl Engine {
     /// Objects have changed.
     pub fn objects(&self, apply: Vec<Object>, delete: Vec<ObjectKey>) -> Result<(), EngineError> {
         self.send(Command::Objects { apply, delete })
+    }
+
+    /// The cluster says what numbers stand for; `None`: for nobody.
+    pub fn numbers(&self, told: Vec<(u32, Option<Arc<IdentityKey>>)>) -> Result<(), EngineError> {
+        self.send(Command::Numbers(told))
+    }
+
+    /// The cluster has numbers that all nodes share, and all there were have been told.
+    pub fn numbers_shared(&self) -> Result<(), EngineError> {
+        self.send(Command::NumbersShared)
+    }
+
+    /// Identities of pods that the cluster has no number for, once it has numbers at all.
+    pub fn unshared(&self) -> watch::Receiver<BTreeSet<Unshared>> {
+        self.unshared.clone()
+    }
+
+    /// Whether numbers from [`datapath_abi::identity::FIRST_SHARED`] on mean here what they mean on every other node,
+    /// so that a packet that carries one can be believed. Those below never do.
+    pub fn shared(&self) -> watch::Receiver<bool> {
+        self.shared.clone()
     }
 
     /// The source has told all it had: from now on the kernel is brought up to date.

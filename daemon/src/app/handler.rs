@@ -201,6 +201,7 @@ fn unknown(problem: UnknownPod) -> wire::CniError {
     let details = match &problem {
         UnknownPod::Absent { .. } => "it may have been deleted, or replaced by one with the same name",
         UnknownPod::Unanswered { .. } => "its rules depend on them; wait for the API server to be back",
+        UnknownPod::Unnumbered { .. } => "other nodes know a pod by it; wait for the API server to be back",
         UnknownPod::Engine(_) => "the daemon is coming back",
     };
     wire::CniError { code: code::TRY_AGAIN, msg: problem.to_string(), details: details.to_owned() }

@@ -12,5 +12,6 @@ pub mod install;
 pub mod knowledge;
 mod neighbours;
 pub mod run;
+pub mod sharing;
 pub mod source;
 mod takeover;

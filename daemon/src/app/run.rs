@@ -39,6 +39,7 @@ use super::{
     install::{self, Installation},
     knowledge::Knowledge,
     neighbours::Neighbours,
+    sharing,
     source::{self, Register, Source},
     takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
@@ -146,7 +147,14 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     // Pure state, and the thread that owns it.
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));
     let known = opened.identities.identities.iter().map(identities::identity_of);
-    let identities = Identities::restore(known, mirror.highest_identity()).resume(opened.identities.next);
+    let identities = match &source {
+        Source::Directory(_) => Identities::restore(known, mirror.highest_identity()),
+        Source::Kubernetes(_) => {
+            let highest = mirror.highest_identity_to(datapath_abi::identity::FIRST_SHARED - 1);
+            Identities::restore_beside_shared(known, highest)
+        }
+    };
+    let identities = identities.resume(opened.identities.next);
     let mut planner = Planner::new(config.identity.clone(), ranges, identities, capacity.clone());
     let own = changes::watch_own_addresses(&node).await?;
     planner.set_host_addresses(own.borrow().clone());
@@ -208,14 +216,26 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         pipeline: pipeline.clone(),
         extras: endpoint_extras(attachments.clone()),
         put_back: put_back(attachments.clone()),
+        shared: match &source {
+            Source::Directory(_) => Arc::new(|| None),
+            Source::Kubernetes(kubernetes) => {
+                let registry = kubernetes.registry().clone();
+                Arc::new(move || Some(registry.figures()))
+            }
+        },
     });
 
     let mut tasks = JoinSet::new();
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
-    if let Source::Kubernetes(_) = &source {
+    if let Source::Kubernetes(kubernetes) = &source {
         tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
+        let registry = kubernetes.registry();
+        tasks.spawn(sharing::keep(registry.clone(), engine.clone(), stop.clone()));
+        let candidate = kubernetes.candidate(&config.agent_namespace, config.node_name.clone());
+        let grace = config.shared_identity_grace;
+        tasks.spawn(sharing::tidy(registry.clone(), candidate, engine.clone(), grace, stop.clone()));
     }
     let installation = Installation::of(&config);
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));

@@ -14,6 +14,7 @@ use super::{
     engine::{Engine, EngineError},
     neighbours::Nodes,
     run::stopped,
+    sharing::{self, NoNumber},
 };
 use crate::{
     config::Objects,
@@ -143,6 +144,14 @@ pub enum UnknownPod {
         /// Why.
         reason: String,
     },
+    /// Its identity has no number that other nodes know.
+    #[error("the identity of Pod {pod} has no number yet: {reason}")]
+    Unnumbered {
+        /// Which.
+        pod: PodKey,
+        /// Why.
+        reason: String,
+    },
     /// The daemon shuts down.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -158,9 +167,20 @@ impl Register {
     }
 
     /// Makes sure that a pod's labels are known before its rules are made: a watch may be late, and without
-    /// labels the pod could be open that should be isolated.
+    /// labels the pod could be open that should be isolated. And that its identity has a number that other nodes know, so
+    /// that they know it from its first packet.
     pub async fn introduce(&self, pod: &PodRef) -> Result<(), UnknownPod> {
         let Some(kubernetes) = &self.kubernetes else { return Ok(()) };
+        self.describe(kubernetes, pod).await?;
+        let pod = PodKey::new(pod.namespace.clone(), pod.name.clone());
+        match sharing::introduce(kubernetes.registry(), &self.engine, &pod).await {
+            Ok(()) => Ok(()),
+            Err(NoNumber::Engine(stopped)) => Err(stopped.into()),
+            Err(NoNumber::Share(error)) => Err(UnknownPod::Unnumbered { pod, reason: error.to_string() }),
+        }
+    }
+
+    async fn describe(&self, kubernetes: &Kubernetes, pod: &PodRef) -> Result<(), UnknownPod> {
         let PodRef { namespace, name, uid } = pod.clone();
         if uid.is_empty() {
             // No pod of a kubelet's, which says the UID.
@@ -210,6 +230,7 @@ pub(super) async fn follow(
         };
         let Some(batch) = batch else { return };
         let (mut apply, mut delete, mut synced) = (Vec::new(), Vec::new(), false);
+        let (mut numbers, mut shared) = (Vec::new(), false);
         let mut moved = false;
         for event in batch {
             match event {
@@ -230,10 +251,17 @@ pub(super) async fn follow(
                 }
                 SourceEvent::Error(problem) => warn!(error = %problem, "Object refused"),
                 SourceEvent::Resolved(problem) => info!(error = %problem, "Resolved"),
+                SourceEvent::Number(number, key) => numbers.push((number, key)),
+                SourceEvent::NumbersShared => shared = true,
                 SourceEvent::Synced => synced = true,
             }
         }
-        let told = engine.objects(apply, delete).and_then(|()| if synced { engine.synced() } else { Ok(()) });
+        // Before the objects: who has a number in the cluster gets no other first.
+        let told = if numbers.is_empty() { Ok(()) } else { engine.numbers(numbers) };
+        let told = told.and_then(|()| if shared { engine.numbers_shared() } else { Ok(()) });
+        let told = told
+            .and_then(|()| engine.objects(apply, delete))
+            .and_then(|()| if synced { engine.synced() } else { Ok(()) });
         if told.is_err() {
             return;
         }

@@ -231,10 +231,15 @@ impl Mirror {
 
     /// Greatest identity number that any map mentions.
     pub fn highest_identity(&self) -> u32 {
+        self.highest_identity_to(datapath_abi::identity::MAX)
+    }
+
+    /// Greatest identity number up to `last` that any map mentions.
+    pub fn highest_identity_to(&self, last: u32) -> u32 {
         let peers = self.peers.keys().map(|key| key.identity);
         let addresses = self.addresses.values().map(|entry| entry.identity);
         let endpoints = self.endpoints.values().map(|endpoint| endpoint.identity);
-        peers.chain(addresses).chain(endpoints).filter(|&n| n <= datapath_abi::identity::MAX).max().unwrap_or(0)
+        peers.chain(addresses).chain(endpoints).filter(|&n| n <= last).max().unwrap_or(0)
     }
 
     /// Rule sets that an endpoint points at, be they enforced or staged. Second stages go with their first.

@@ -17,15 +17,17 @@
 mod change;
 mod claims;
 mod endpoint;
+mod given;
 mod mirror;
 mod numbers;
 mod planner;
 
 pub use change::{Change, Plan, Refusal, Remains};
 pub use endpoint::{EndpointKey, LocalEndpoint};
+pub use given::Given;
 pub use mirror::{Capacity, Mirror};
 pub use numbers::{HashCookies, Identities};
-pub use planner::{DirectionView, EndpointView, Planner};
+pub use planner::{DirectionView, EndpointView, Planner, Unshared};
 
 #[cfg(test)]
 mod tests;

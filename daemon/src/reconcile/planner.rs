@@ -7,6 +7,7 @@ mod install;
 mod point;
 mod port_sets;
 mod release;
+mod shared;
 mod stirred;
 mod view;
 
@@ -28,8 +29,11 @@ use policy::{
     model::{Object, ObjectKey, Pod, PodKey},
 };
 
-pub use self::view::{DirectionView, EndpointView};
 use self::{addresses::Addresses, draft::Draft, install::Set, port_sets::PortSets, stirred::Stirred};
+pub use self::{
+    shared::Unshared,
+    view::{DirectionView, EndpointView},
+};
 use super::{
     change::Plan,
     claims::Claims,
@@ -362,9 +366,7 @@ impl Planner {
             if let Some(number) = before.filter(|_| before != after) {
                 self.stirred.note(number, &self.universe, None);
                 self.universe.remove_pod(number, &key);
-                if self.universe.get(number).is_some_and(|identity| identity.pods().is_empty()) {
-                    self.universe.remove(number);
-                }
+                self.leave_if_empty(number);
                 self.numbered.remove(&key);
             }
             if let (Some(number), Some(identity)) = (after, wanted) {

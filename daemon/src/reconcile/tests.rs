@@ -29,6 +29,7 @@ mod generations;
 mod refused;
 mod release;
 mod rule_sets;
+mod shared;
 mod worlds;
 
 /// The kernel: the maps of a mirror, asked about one peer address.

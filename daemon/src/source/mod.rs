@@ -13,8 +13,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use objects::ObjectError;
+use policy::IdentityKey;
 use policy::model::{Object, ObjectKey};
 
 pub mod directory;
@@ -37,6 +39,10 @@ pub enum SourceEvent {
     Error(SourceError),
     /// What was wrong is no longer.
     Resolved(SourceError),
+    /// A number of the cluster's stands for this; `None`: for nobody.
+    Number(u32, Option<Arc<IdentityKey>>),
+    /// The cluster has numbers that all nodes share, and those there were have been told. Comes once at most.
+    NumbersShared,
     /// All there was at the start has been told. Comes once.
     Synced,
 }

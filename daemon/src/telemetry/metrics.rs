@@ -12,6 +12,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::source::kubernetes::registry::RegistryFigures;
+
 use super::{Build, CniMetrics, DatapathFigures, EngineFigures, FlowFigures, PacketFigures, Snapshot};
 
 /// What the text is, for HTTP.
@@ -93,6 +95,11 @@ metrics! {
     IPAM_FREE = gauge("ipam_addresses_free", "Addresses that can be given out, by range; 2^64 stands for more than that");
     PUT_BACK = counter("programs_put_back", "Times that programs which somebody had removed from a pod's interface were put back");
     PUT_BACK_FAILED = counter("programs_put_back_failures", "Times that this failed");
+    SHARED = gauge("shared_identities", "Identities that the cluster has a number for");
+    SHARED_FOUND = counter("shared_identities_found", "Times that the API server was asked for an identity's number and there was one or was made");
+    SHARED_LAST = seconds("shared_identity_last_wait", "How long that took the last time");
+    SHARED_FAILED = counter("shared_identity_failures", "Times that there was none");
+    SHARED_CONFLICTS = counter("shared_identity_conflicts", "Numbers tried that were somebody's already");
     FLOW_OBSERVED = counter("flow_events_observed", "Events of the kernel, those it could not hand over included");
     FLOW_KEPT = counter("flow_records_kept", "Events that became flow records");
     FLOW_DROPPED = counter("flow_events_dropped", "Events that became no record, by reason");
@@ -221,7 +228,7 @@ fn escaped(value: &str) -> String {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { build, uptime, engine, datapath, maps, source, conntrack, pools, flows, put_back } = self;
+        let Self { build, uptime, engine, datapath, maps, source, conntrack, pools, flows, put_back, shared } = self;
         let to = &mut Writer(encoder);
         write_build(to, build)?;
         to.one(&UPTIME, *uptime)?;
@@ -231,6 +238,13 @@ impl Collector for Snapshot {
         }
         to.one(&PUT_BACK, put_back.done)?;
         to.one(&PUT_BACK_FAILED, put_back.failed)?;
+        if let Some(RegistryFigures { numbers, found, last, failures, conflicts }) = *shared {
+            to.one(&SHARED, numbers)?;
+            to.one(&SHARED_FOUND, found)?;
+            to.one(&SHARED_LAST, last)?;
+            to.one(&SHARED_FAILED, failures)?;
+            to.one(&SHARED_CONFLICTS, conflicts)?;
+        }
         to.one(&SOURCE_SYNCED, source.synced)?;
         to.one(&SOURCE_ERRORS, source.errors)?;
         if let Some(datapath) = datapath {

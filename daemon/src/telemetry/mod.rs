@@ -15,6 +15,7 @@ use flows::ledger::Balance;
 use futures::future::BoxFuture;
 
 use crate::app::attachments::guard::PutBackFigures;
+use crate::source::kubernetes::registry::RegistryFigures;
 
 mod cni;
 pub mod http;
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub flows: FlowFigures,
     /// Programs that somebody had removed from pods' interfaces.
     pub put_back: PutBackFigures,
+    /// Of the numbers that nodes share; `None` without a cluster.
+    pub shared: Option<RegistryFigures>,
 }
 
 /// What runs.

@@ -127,6 +127,7 @@ fn parts() -> AdminParts {
         counts: Arc::new(Nothing),
         sweep: Arc::default(),
         put_back: Arc::new(Default::default),
+        shared: Arc::new(|| None),
         connections: None,
         uplink: Arc::new(|| Box::pin(async { None })),
         pools: Arc::new(Vec::new),

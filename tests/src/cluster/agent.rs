@@ -53,8 +53,28 @@ impl Node {
     /// # Errors
     /// None runs.
     pub fn crash_daemon(&self) -> anyhow::Result<()> {
+        self.signal_daemon("-KILL")
+    }
+
+    /// Holds the daemon's process back: it hears of nothing until [`Node::continue_daemon`].
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn stop_daemon(&self) -> anyhow::Result<()> {
+        self.signal_daemon("-STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// None runs.
+    pub fn continue_daemon(&self) -> anyhow::Result<()> {
+        self.signal_daemon("-CONT")
+    }
+
+    fn signal_daemon(&self, signal: &str) -> anyhow::Result<()> {
         let pid = self.daemon().with_context(|| format!("no daemon runs on {}", self.name))?;
-        self.room.run("kill", &["-KILL", &pid]).map(drop)
+        self.room.run("kill", &[signal, &pid]).map(drop)
     }
 
     /// Fails if the daemon does not run and answer.

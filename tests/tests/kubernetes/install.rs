@@ -63,7 +63,7 @@ pub(crate) fn agents_are_ready(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn agents(stage: &Stage) -> anyhow::Result<Vec<String>> {
+pub(crate) fn agents(stage: &Stage) -> anyhow::Result<Vec<String>> {
     let names = stage.kubectl(&[
         "get",
         "pods",
@@ -87,7 +87,8 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let server = &pods["update/server"];
     let before = agents(stage)?;
     let session = stage.session("update/client", server)?;
-    stage.kubectl(&["rollout", "restart", "-n", NAMESPACE, "daemonset/bulkhead"])?;
+    // For what comes next: numbers that nobody uses go soon.
+    stage.kubectl(&["set", "env", "-n", NAMESPACE, "daemonset/bulkhead", "BULKHEAD_SHARED_IDENTITY_GRACE=4"])?;
     for round in 0..4 {
         let key = format!("update/late-{round}");
         let node = if round % 2 == 0 { "n1" } else { "n2" };
@@ -107,13 +108,17 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
 /// What the chart grants is what the agent has asked for. An API server that has just started, or been told of the role,
 /// refuses what is granted for a moment.
 pub(crate) fn rights_are_what_is_used(stage: &mut Stage) -> anyhow::Result<()> {
-    let role: Value = serde_json::from_str(&stage.kubectl(&["get", "clusterrole", "bulkhead", "-o", "json"])?)?;
+    let role = |words: &[&str]| -> anyhow::Result<Value> { Ok(serde_json::from_str(&stage.kubectl(words)?)?) };
+    let roles = [
+        role(&["get", "clusterrole", "bulkhead", "-o", "json"])?,
+        role(&["get", "role", "bulkhead", "-n", NAMESPACE, "-o", "json"])?,
+    ];
     let words = |rule: &Value, field: &str| -> Vec<String> {
         let list = rule[field].as_array().map(Vec::as_slice).unwrap_or_default();
         list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let mut granted = BTreeSet::new();
-    for rule in role["rules"].as_array().context("rules of the role")? {
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array()).flatten() {
         for group in words(rule, "apiGroups") {
             for resource in words(rule, "resources") {
                 granted.extend(words(rule, "verbs").into_iter().map(|verb| (group.clone(), resource.clone(), verb)));

@@ -14,12 +14,12 @@ use crate::stage::{Ask, Pod, Stage, pod, soon};
 const YES: &str = "yes";
 const SILENCE: &str = "silence";
 
-fn labels(app: &str) -> Value {
+pub(crate) fn labels(app: &str) -> Value {
     json!({"app": app})
 }
 
 /// A policy of namespace `namespace` that admits to pods `app` those with the label `from` only.
-fn admits(namespace: &str, app: &str, from: Option<&str>) -> Value {
+pub(crate) fn admits(namespace: &str, app: &str, from: Option<&str>) -> Value {
     let rules: Vec<Value> = from
         .map(|from| json!({"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": from}}}]}))
         .into_iter()

@@ -5,9 +5,11 @@
 //! stage   the cluster, pods on it, and questions from pod to pod
 //! install what one applies, its rights, updates, and taking it away again
 //! life    nodes, pods, probes, Services, kubectl, daemons that are killed, an API server that is away
+//! identities  numbers that nodes share
 //! netpol  the truth tables
 //! ```
 
+mod identities;
 mod install;
 mod life;
 mod netpol;
@@ -35,11 +37,15 @@ const TESTS: &[(&str, Test)] = &[
     ("life::a_pod_of_a_host_network_is_its_node", life::host_network_pods_are_nobody),
     ("life::labels_and_policies_bite_on_a_connection_that_lives", life::changes_bite_at_once),
     ("life::a_daemon_that_is_killed_costs_nothing", life::killing_daemons_costs_nothing),
+    ("identities::all_nodes_use_one_number_for_one_identity", identities::all_nodes_use_one_number),
+    ("identities::a_watch_that_is_late_lets_nobody_in", identities::a_watch_that_is_late_lets_nobody_in),
+    ("identities::many_at_once_get_one_number_each", identities::many_at_once_get_one_number_each),
     ("life::while_the_api_server_is_away_policy_holds", life::the_api_server_goes_away_and_comes_back),
     ("life::a_pod_that_is_replaced_is_another", life::a_replaced_pod_is_another),
     ("life::a_static_pod_is_a_pod", life::static_pods_are_pods),
     ("life::what_stands_wrong_is_an_event", life::what_stands_wrong_is_an_event),
     ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
+    ("identities::what_nobody_uses_is_removed", identities::what_nobody_uses_is_removed),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
     // After the others, who make the agent do all that it does.
     ("install::what_it_may_do_is_what_it_does", install::rights_are_what_is_used),

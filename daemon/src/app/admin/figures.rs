@@ -58,7 +58,7 @@ impl EngineView {
             figures: EngineFigures {
                 endpoints: planner.endpoints().count() as u64,
                 endpoints_isolated: mirror.endpoints.values().filter(|it| isolated(it.rules)).count() as u64,
-                identities: planner.universe().len() as u64,
+                identities: planner.universe().iter().filter(|(_, it)| !it.pods().is_empty()).count() as u64,
                 namespaces: index.namespaces().count() as u64,
                 pods: index.pods().count() as u64,
                 policies: index.network_policies().count() as u64,
@@ -204,6 +204,7 @@ impl telemetry::Source for AdminService {
                 pools: self.pools(),
                 flows: self.flows(),
                 put_back: (self.parts.put_back)(),
+                shared: (self.parts.shared)(),
             }
         })
     }

@@ -53,7 +53,7 @@ use crate::{
         maps::Counts,
     },
     reconcile::EndpointKey,
-    source::SourceStatus,
+    source::{SourceStatus, kubernetes::registry::RegistryFigures},
 };
 
 /// Largest request that is read: a few names.
@@ -170,6 +170,9 @@ pub type Extras = dyn Fn(&EndpointKey) -> Option<EndpointExtra> + Send + Sync;
 /// Tells how often programs were put back on pods' interfaces.
 pub type PutBack = dyn Fn() -> PutBackFigures + Send + Sync;
 
+/// Tells of the numbers that the nodes of a cluster share; `None` without a cluster.
+pub type Shared = dyn Fn() -> Option<RegistryFigures> + Send + Sync;
+
 /// Everything the service looks at.
 #[derive(Clone)]
 pub struct AdminParts {
@@ -195,6 +198,8 @@ pub struct AdminParts {
     pub extras: Arc<Extras>,
     /// The same store, of programs that somebody has removed.
     pub put_back: Arc<PutBack>,
+    /// Numbers that the nodes of a cluster share.
+    pub shared: Arc<Shared>,
 }
 
 impl fmt::Debug for AdminParts {

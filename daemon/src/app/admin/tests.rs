@@ -151,6 +151,7 @@ impl Node {
             pipeline: Arc::new(Pipeline::new(Arc::new(flow_node), NonZeroUsize::new(64).unwrap())),
             extras: Arc::new(move |key| lock(&tell_extras).get(key).cloned()),
             put_back: Arc::new(Default::default),
+            shared: Arc::new(|| None),
         };
         Self { held, counts, source, extras, pools: usage, parts }
     }

@@ -11,14 +11,14 @@ use std::{
 };
 
 use policy::model::PodKey;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::{Command, EngineError, KeepIdentities, State};
 use crate::{
     app::knowledge::Knowledge,
     datapath::maps::{TableError, Tables},
-    reconcile::{Capacity, Change, LocalEndpoint, Refusal},
+    reconcile::{Capacity, Change, LocalEndpoint, Planner, Refusal, Unshared},
 };
 
 /// How long packets may be under way that have begun before a swing. Programs run in one go on
@@ -38,12 +38,36 @@ enum Waiting {
 /// An ADD that waits, and who waits for it.
 type HeldAdd = (Box<LocalEndpoint>, oneshot::Sender<Result<u32, EngineError>>);
 
+/// What is told of the numbers that the cluster shares.
+pub(super) struct Sharing {
+    /// It has some.
+    pub(super) on: bool,
+    pub(super) unshared: watch::Sender<BTreeSet<Unshared>>,
+    pub(super) shared: watch::Sender<bool>,
+}
+
+impl Sharing {
+    fn tell(&self, planner: &Planner) {
+        if self.on {
+            let unshared = planner.unshared();
+            self.unshared.send_if_modified(|told| {
+                let news = *told != unshared;
+                *told = unshared;
+                news
+            });
+        }
+        let shared = self.on && planner.is_in_step();
+        self.shared.send_if_modified(|told| std::mem::replace(told, shared) != shared);
+    }
+}
+
 pub(super) struct Worker {
     state: State,
     tables: Tables,
     capacity: Capacity,
     knowledge: Arc<Knowledge>,
     keep: KeepIdentities,
+    sharing: Sharing,
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
     held: VecDeque<HeldAdd>,
@@ -61,6 +85,7 @@ impl Worker {
         capacity: Capacity,
         knowledge: Arc<Knowledge>,
         keep: KeepIdentities,
+        sharing: Sharing,
     ) -> Self {
         Self {
             state,
@@ -68,6 +93,7 @@ impl Worker {
             capacity,
             knowledge,
             keep,
+            sharing,
             waiting: Vec::new(),
             held: VecDeque::new(),
             garbage_at: None,
@@ -123,6 +149,14 @@ impl Worker {
                 self.state.last_change = Some(Instant::now());
                 true
             }
+            Command::Numbers(told) => {
+                self.state.planner.give(told);
+                true
+            }
+            Command::NumbersShared => {
+                self.sharing.on = true;
+                true
+            }
             Command::Synced => {
                 self.state.synced = true;
                 for (endpoint, reply) in std::mem::take(&mut self.held) {
@@ -174,7 +208,8 @@ impl Worker {
                     // They are written down with the next change, and free until a restart at least.
                     warn!(error = %problem, "Identities that were given back are still written down");
                 }
-                false
+                // They may be waited for.
+                !released.is_empty()
             }
             Command::Ask(_) | Command::Stop => false,
         }
@@ -230,6 +265,7 @@ impl Worker {
                 }
             }
         }
+        self.sharing.tell(&self.state.planner);
         self.report(plan.refusals);
         let strangers = self.state.planner.strangers();
         if strangers > 0 {

@@ -32,6 +32,7 @@ impl Planner {
         let mut released = self.idle_identities(mirror, now, grace);
         released.retain(|number| numbers.contains(number));
         released.iter().for_each(|number| self.identities.release(*number));
+        self.take_up_given(&released);
         released
     }
 }

@@ -68,6 +68,7 @@ impl Watched {
                     self.errors.remove(position.expect("what is resolved was wrong before"));
                 }
                 SourceEvent::Synced => {}
+                SourceEvent::Number(..) | SourceEvent::NumbersShared => panic!("files have no numbers"),
             }
         }
         batch

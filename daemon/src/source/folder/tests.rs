@@ -35,6 +35,7 @@ fn show(events: &[SourceEvent]) -> Vec<String> {
         SourceEvent::Error(error) => format!("error {}", short(error)),
         SourceEvent::Resolved(error) => format!("resolved {}", short(error)),
         SourceEvent::Synced => "synced".to_owned(),
+        SourceEvent::Number(..) | SourceEvent::NumbersShared => panic!("files have no numbers"),
     };
     events.iter().map(line).collect()
 }
@@ -362,6 +363,7 @@ fn events_add_up_to_what_is_in_force() {
                 SourceEvent::Error(error) => assert!(standing.insert(error), "step {step}: told twice"),
                 SourceEvent::Resolved(error) => assert!(standing.remove(&error), "step {step}: was not there"),
                 SourceEvent::Synced => panic!("only the watcher says that"),
+                SourceEvent::Number(..) | SourceEvent::NumbersShared => panic!("files have no numbers"),
             }
         }
         let status = folder.status(true);

@@ -10,12 +10,23 @@
 //!
 //! Objects are turned into the model one by one as they come, and what policy does not need of them is dropped at
 //! once: no second copy of the cluster is held here. While the server is away what was told last holds.
+//!
+//! Identity is the one kind that is written as well, by [`registry`], and known here by [`numbers`] (ADR 0020).
 
 pub mod events;
+pub mod lease;
+mod numbers;
+pub mod registry;
 pub mod rights;
+mod search;
 mod shelf;
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -33,7 +44,11 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use self::shelf::{PLACE, Refused, Shelf, Told};
+use self::{
+    numbers::Numbers,
+    registry::Registry,
+    shelf::{PLACE, Refused, Shelf, Told},
+};
 use super::{SourceError, SourceEvent, SourceProblem, SourceStatus};
 
 /// Batches that wait for the consumer at most.
@@ -67,10 +82,22 @@ enum Report {
     Trouble(String),
 }
 
+/// What watches say.
+#[derive(Debug)]
+enum Message {
+    /// Of a kind that is read.
+    Of(Kind, Report),
+    /// Of Identities.
+    Number(numbers::Told),
+    /// The server does not tell of Identities; with its reason.
+    NumbersUnheard(String),
+}
+
 /// The API server, watched. Watching ends when this is dropped.
 pub struct Kubernetes {
     status: watch::Receiver<Arc<SourceStatus>>,
     client: Client,
+    registry: Registry,
     _watches: JoinSet<()>,
 }
 
@@ -98,9 +125,22 @@ impl Kubernetes {
         watches.spawn(follow(Kind::Pod, Api::all(client.clone()), pod, reports.clone()));
         watches.spawn(follow(Kind::Node, Api::all(client.clone()), node, reports.clone()));
         watches.spawn(follow(Kind::NetworkPolicy, network, network_policy, reports.clone()));
-        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, cluster_policy, reports));
-        watches.spawn(Desk::default().run(desk, events, status_sender));
-        (Self { status, client, _watches: watches }, receiver)
+        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, cluster_policy, reports.clone()));
+        let desk_of = Desk::default();
+        let registry = Registry::new(client.clone(), desk_of.numbers.clone());
+        watches.spawn(registry.clone().follow(reports));
+        watches.spawn(desk_of.run(desk, events, status_sender));
+        (Self { status, client, registry, _watches: watches }, receiver)
+    }
+
+    /// The numbers that the cluster shares.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// One who may look after what all nodes share.
+    pub fn candidate(&self, namespace: &str, name: String) -> lease::Candidate {
+        lease::Candidate::new(self.client.clone(), namespace, name)
     }
 
     /// What is in force and what stands wrong, for who wants to be told of changes. Of objects there are the
@@ -180,7 +220,7 @@ fn ask<T>(answer: kube::Result<T>, what: impl FnOnce() -> String) -> Result<T, A
 }
 
 /// Watches one kind for ever, and reports.
-async fn follow<K>(kind: Kind, api: Api<K>, convert: Convert<K>, reports: mpsc::Sender<(Kind, Report)>)
+async fn follow<K>(kind: Kind, api: Api<K>, convert: Convert<K>, reports: mpsc::Sender<Message>)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
@@ -193,7 +233,7 @@ where
                 None => continue,
             },
             Err(error) if is_unknown_kind(&error) => {
-                if reports.send((kind, Report::Told(Told::NoSuchKind))).await.is_err() {
+                if reports.send(Message::Of(kind, Report::Told(Told::NoSuchKind))).await.is_err() {
                     return;
                 }
                 tokio::time::sleep(NO_SUCH_KIND).await;
@@ -201,7 +241,7 @@ where
             }
             Err(error) => Report::Trouble(whole(&error)),
         };
-        if reports.send((kind, report)).await.is_err() {
+        if reports.send(Message::Of(kind, report)).await.is_err() {
             return;
         }
     }
@@ -284,19 +324,24 @@ fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn lock(numbers: &Mutex<Numbers>) -> std::sync::MutexGuard<'_, Numbers> {
+    numbers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Where the reports of all watches come together.
 #[derive(Default)]
 struct Desk {
     shelves: BTreeMap<Kind, Shelf>,
-    /// What is wrong with watches.
-    troubles: BTreeMap<Kind, SourceError>,
+    numbers: Arc<Mutex<Numbers>>,
+    /// What is wrong with watches, by kind; `None`: of Identities.
+    troubles: BTreeMap<Option<Kind>, SourceError>,
     synced: bool,
 }
 
 impl Desk {
     async fn run(
         mut self,
-        mut reports: mpsc::Receiver<(Kind, Report)>,
+        mut reports: mpsc::Receiver<Message>,
         events: mpsc::Sender<Vec<SourceEvent>>,
         status: watch::Sender<Arc<SourceStatus>>,
     ) {
@@ -305,19 +350,33 @@ impl Desk {
         while reports.recv_many(&mut waiting, TOLD).await > 0 {
             let mut batch = Vec::new();
             let mut news = false;
-            for (kind, report) in waiting.drain(..) {
+            for message in waiting.drain(..) {
+                let (kind, report) = match message {
+                    Message::Of(kind, report) => (kind, report),
+                    Message::Number(told) => {
+                        batch.extend(self.troubles.remove(&None).map(SourceEvent::Resolved));
+                        lock(&self.numbers).take(told, &mut batch);
+                        continue;
+                    }
+                    Message::NumbersUnheard(reason) => {
+                        self.trouble(None, reason, &mut batch);
+                        continue;
+                    }
+                };
                 news |= kind >= Kind::NetworkPolicy;
                 match report {
                     Report::Told(told) => {
-                        batch.extend(self.troubles.remove(&kind).map(SourceEvent::Resolved));
+                        batch.extend(self.troubles.remove(&Some(kind)).map(SourceEvent::Resolved));
                         if let Some(shelf) = self.shelves.get_mut(&kind) {
                             shelf.take(told, &mut batch);
                         }
                     }
-                    Report::Trouble(reason) => self.trouble(kind, reason, &mut batch),
+                    Report::Trouble(reason) => self.trouble(Some(kind), reason, &mut batch),
                 }
             }
-            if !self.synced && self.shelves.values().all(Shelf::is_synced) {
+            // Numbers too: without those that it has in the cluster each pod would get another for a moment.
+            let all_read = self.shelves.values().all(Shelf::is_synced) && lock(&self.numbers).is_settled();
+            if !self.synced && all_read {
                 self.synced = true;
                 info!("All objects have been read from the API server");
                 batch.push(SourceEvent::Synced);
@@ -338,10 +397,13 @@ impl Desk {
         }
     }
 
-    fn trouble(&mut self, kind: Kind, reason: String, batch: &mut Vec<SourceEvent>) {
-        let kept = self.shelves.get(&kind).map_or(0, |shelf| shelf.keys().count());
+    fn trouble(&mut self, kind: Option<Kind>, reason: String, batch: &mut Vec<SourceEvent>) {
+        let kept = match kind {
+            Some(kind) => self.shelves.get(&kind).map_or(0, |shelf| shelf.keys().count()),
+            None => lock(&self.numbers).iter().count(),
+        };
         let error = SourceError {
-            place: format!("{PLACE}, {}", kind.as_str()),
+            place: format!("{PLACE}, {}", kind.map_or(objects::identity::KIND, Kind::as_str)),
             key: None,
             problem: SourceProblem::Unreadable(reason),
             kept,
@@ -356,7 +418,9 @@ impl Desk {
     fn status(&self) -> SourceStatus {
         let policies = [Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
         let keys = policies.iter().filter_map(|kind| self.shelves.get(kind)).flat_map(Shelf::keys);
-        let standing = self.shelves.values().flat_map(Shelf::errors).chain(self.troubles.values());
+        let numbers = lock(&self.numbers);
+        let standing =
+            self.shelves.values().flat_map(Shelf::errors).chain(numbers.errors()).chain(self.troubles.values());
         SourceStatus {
             synced: self.synced,
             objects: keys.map(|key| (key.clone(), shelf::origin())).collect(),

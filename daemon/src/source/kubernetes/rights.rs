@@ -18,15 +18,23 @@ const WATCHED: &[&str] = &["list", "watch"];
 /// `get`: ADD asks for a pod that the watch has not told of yet, a daemon that starts asks for its node.
 const ASKED_FOR: &[&str] = &["get", "list", "watch"];
 
-/// All of them.
-pub const RIGHTS: [Right; 6] = [
+/// `create` at the start of a pod, `get` if somebody was quicker, `patch` for the mark of one that nobody uses.
+const SHARED: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+
+/// In the whole cluster.
+pub const RIGHTS: [Right; 7] = [
     Right { group: "", resource: "namespaces", verbs: WATCHED },
     Right { group: "", resource: "pods", verbs: ASKED_FOR },
     Right { group: "", resource: "nodes", verbs: ASKED_FOR },
     Right { group: "networking.k8s.io", resource: "networkpolicies", verbs: WATCHED },
     Right { group: "policy.networking.k8s.io", resource: "clusternetworkpolicies", verbs: WATCHED },
     Right { group: "events.k8s.io", resource: "events", verbs: &["create"] },
+    Right { group: objects::identity::GROUP, resource: objects::identity::PLURAL, verbs: SHARED },
 ];
+
+/// In the agent's own namespace: the Lease by which one of them looks after Identities that nobody uses.
+pub const OWN_RIGHTS: [Right; 1] =
+    [Right { group: "coordination.k8s.io", resource: "leases", verbs: &["get", "create", "update"] }];
 
 #[cfg(test)]
 mod tests {
@@ -34,13 +42,13 @@ mod tests {
 
     use super::*;
 
-    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/helm/bulkhead/rights.yaml");
+    const FILES: [(&str, &[Right]); 2] = [("rights.yaml", &RIGHTS), ("own_rights.yaml", &OWN_RIGHTS)];
 
-    fn yaml() -> String {
+    fn yaml(rights: &[Right]) -> String {
         let mut text = String::from(
             "# Generated from daemon/src/source/kubernetes/rights.rs: `UPDATE_GOLDEN=1 cargo test -p daemon rights` writes it anew.\n",
         );
-        for Right { group, resource, verbs } in RIGHTS {
+        for Right { group, resource, verbs } in rights {
             let group = if group.is_empty() { "\"\"" } else { group };
             let verbs = verbs.join(", ");
             let _ = writeln!(text, "- apiGroups: [{group}]\n  resources: [{resource}]\n  verbs: [{verbs}]");
@@ -50,13 +58,13 @@ mod tests {
 
     #[test]
     fn the_chart_grants_what_is_asked_for() {
-        if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(FILE, yaml()).unwrap();
+        for (name, rights) in FILES {
+            let file = format!("{}/../manifests/helm/bulkhead/{name}", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("UPDATE_GOLDEN").is_some() {
+                std::fs::write(&file, yaml(rights)).unwrap();
+            }
+            let there = std::fs::read_to_string(&file).unwrap();
+            assert_eq!(there, yaml(rights), "`UPDATE_GOLDEN=1 cargo test -p daemon rights` writes it");
         }
-        assert_eq!(
-            std::fs::read_to_string(FILE).unwrap(),
-            yaml(),
-            "`UPDATE_GOLDEN=1 cargo test -p daemon rights` writes it"
-        );
     }
 }

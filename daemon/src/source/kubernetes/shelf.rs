@@ -218,7 +218,7 @@ mod tests {
             SourceEvent::Delete(key) => format!("- {key}"),
             SourceEvent::Error(error) => format!("! {} kept {}", error.key.as_ref().expect("a key"), error.kept),
             SourceEvent::Resolved(error) => format!("ok {}", error.key.as_ref().expect("a key")),
-            SourceEvent::Synced => "synced".to_owned(),
+            other => panic!("{other:?}"),
         };
         events.iter().map(short).collect()
     }

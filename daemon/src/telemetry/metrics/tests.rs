@@ -70,6 +70,13 @@ fn full() -> Snapshot {
             record_capacity: 51,
         },
         put_back: PutBackFigures { done: 52, failed: 53 },
+        shared: Some(RegistryFigures {
+            numbers: 54,
+            found: 55,
+            last: Duration::from_millis(5600),
+            failures: 57,
+            conflicts: 58,
+        }),
     }
 }
 
