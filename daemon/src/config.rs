@@ -139,10 +139,10 @@ pub enum ConfigError {
     /// A pause that is none, or longer than a day.
     #[error("--gc-interval {0}: want seconds from {least} to {most}", least = GC_INTERVALS.start(), most = GC_INTERVALS.end())]
     GcInterval(u64),
-    /// A grace that is none, or longer than a day.
+    /// The same for numbers that all nodes share.
     #[error("--shared-identity-grace {0}: want seconds from {least} to {most}", least = IDENTITY_GRACES.start(), most = IDENTITY_GRACES.end())]
     SharedIdentityGrace(u64),
-    /// Too short or too long.
+    /// A grace that is none, or longer than a day.
     #[error("--identity-grace {0}: want seconds from {least} to {most}", least = IDENTITY_GRACES.start(), most = IDENTITY_GRACES.end())]
     IdentityGrace(u64),
     /// A path that is not absolute.

@@ -236,15 +236,13 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         let candidate = kubernetes.candidate(&config.agent_namespace, config.node_name.clone());
         let grace = config.shared_identity_grace;
         tasks.spawn(sharing::tidy(registry.clone(), candidate, engine.clone(), grace, stop.clone()));
+        let node = config.node_name.clone();
+        tasks.spawn(events::tell(admin.clone(), kubernetes.clone(), node, stop.clone()));
     }
     let installation = Installation::of(&config);
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
-    if let Source::Kubernetes(kubernetes) = &source {
-        let node = config.node_name.clone();
-        tasks.spawn(events::tell(admin.clone(), kubernetes.clone(), node, stop.clone()));
-    }
     tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
     tasks.spawn(identities::release(engine.clone(), connections, config.identity_grace, stop.clone()));
     let metrics = match config.metrics {

@@ -70,7 +70,7 @@ pub(super) async fn introduce(registry: &Registry, engine: &Engine, pod: &PodKey
         let asked = pod.clone();
         let (read, known, standing) = engine
             .ask(move |state| {
-                let known = state.planner.index().namespaces().any(|it| it.name() == asked.namespace);
+                let known = state.planner.index().namespace(&asked.namespace).is_some();
                 (state.synced, known, state.planner.standing(&asked))
             })
             .await?;
@@ -94,7 +94,8 @@ pub(super) async fn keep(registry: Registry, engine: Engine, mut stop: watch::Re
     let mut told = String::new();
     loop {
         let wanted = unshared.borrow_and_update().clone();
-        since.retain(|key, _| wanted.iter().any(|it| it.key == *key));
+        let keys: BTreeSet<&IdentityKey> = wanted.iter().map(|it| &it.key).collect();
+        since.retain(|key, _| keys.contains(key));
         let now = Instant::now();
         let due = due(&wanted, &mut since, now);
         let all = due.iter().map(|key| share(&registry, &engine, key));

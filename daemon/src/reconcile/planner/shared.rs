@@ -90,9 +90,8 @@ impl Planner {
         let wanting = wanting.filter(|identity| {
             !identity.pods().is_empty() && self.identities.given().numbers(identity.key()).next().is_none()
         });
-        let here: BTreeSet<&PodKey> = self.endpoints.values().map(|endpoint| &endpoint.pod).collect();
         let unshared = wanting.map(|identity| {
-            let local = identity.pods().keys().any(|pod| here.contains(pod));
+            let local = self.endpoints.values().any(|endpoint| identity.pods().contains_key(&endpoint.pod));
             Unshared { key: identity.key().clone(), local }
         });
         unshared.collect()
