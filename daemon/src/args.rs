@@ -105,7 +105,14 @@ pub struct RunArgs {
     /// Address that serves /metrics, /healthz and /readyz, or `off`
     #[arg(long, env = "BULKHEAD_METRICS", default_value = "127.0.0.1:9965", value_name = "ADDRESS|off")]
     pub metrics: MetricsAddress,
-    /// MTU of pods' interfaces, in bytes; 0 takes that of the uplink, or 1500
+    /// How packets get to pods of other nodes: as they are, which the network between the nodes must let through, or
+    /// each in a packet of its own from node to node
+    #[arg(long, env = "BULKHEAD_ROUTING", value_enum, default_value_t = Routing::Native)]
+    pub routing: Routing,
+    /// UDP port of the overlay, the same on all nodes
+    #[arg(long, env = "BULKHEAD_OVERLAY_PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    pub overlay_port: u16,
+    /// MTU of pods' interfaces, in bytes; 0 takes that of the uplink, or 1500, less what the overlay needs
     #[arg(long, env = "BULKHEAD_MTU", default_value_t = 0, value_name = "BYTES")]
     pub mtu: u32,
     /// Whether pods' packets to the outside bear the node's address
@@ -168,6 +175,15 @@ pub struct UninstallArgs {
     /// Then stay until told to stop, as a DaemonSet wants it of its pods
     #[arg(long, requires = "yes")]
     pub stay: bool,
+}
+
+/// How packets get to pods of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Routing {
+    /// A route to each node's pods by way of the node's address: the nodes are on one network
+    Native,
+    /// A tunnel (VXLAN) from node to node: wherever nodes reach each other
+    Overlay,
 }
 
 /// How programs are attached.

@@ -11,7 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use crate::{
-    args::{Attach, LogFormat, Places, RunArgs, Runtime},
+    args::{Attach, LogFormat, Places, Routing, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
     ipam::{PoolError, Pools},
 };
@@ -41,6 +41,8 @@ pub struct Config {
     pub cluster_name: String,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// UDP port of the overlay; `None`: packets to other nodes' pods go as they are.
+    pub overlay: Option<u16>,
     /// MTU in bytes; 0: to be found out.
     pub mtu: u32,
     /// `None`: no masquerade. Else the ranges outside the pools that stay as they are.
@@ -168,6 +170,8 @@ impl TryFrom<&RunArgs> for Config {
             node_name,
             cluster_name,
             metrics,
+            routing,
+            overlay_port,
             mtu,
             masquerade,
             no_masquerade,
@@ -242,6 +246,7 @@ impl TryFrom<&RunArgs> for Config {
             node_name: node_name.clone().or_else(host_name).ok_or(ConfigError::NodeName)?,
             cluster_name: cluster_name.clone(),
             metrics: metrics.0,
+            overlay: (*routing == Routing::Overlay).then_some(*overlay_port),
             mtu: *mtu,
             masquerade: masquerade.then(|| no_masquerade.clone()),
             attach: *attach,

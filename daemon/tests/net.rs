@@ -14,5 +14,7 @@ mod namespace;
 mod netns;
 #[path = "net/node.rs"]
 mod node;
+#[path = "net/overlay.rs"]
+mod overlay;
 #[path = "net/wiring.rs"]
 mod wiring;

@@ -53,6 +53,7 @@ fn facts(out: &mut Out, status: &Status) -> io::Result<()> {
         &format!("{} on {}, MTU {}, kernel {}", datapath.attach_mode, datapath.device, datapath.mtu, datapath.kernel),
     )?;
     out.field("uplink", &or_dash(&datapath.uplink))?;
+    out.field("routing", &or_dash(&datapath.routing))?;
     out.field("pins", &datapath.pin_path)?;
     let synced = if source.synced { "read completely" } else { "not read completely yet" };
     let change = source.last_change_seconds.map(|ago| format!(", last change {} ago", duration(ago)));

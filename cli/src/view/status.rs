@@ -81,11 +81,12 @@ pub(crate) struct Datapath {
     pub(crate) pin_path: String,
     pub(crate) uplink: String,
     pub(crate) mtu: u32,
+    pub(crate) routing: String,
 }
 
 impl From<pb::Datapath> for Datapath {
-    fn from(pb::Datapath { kernel, attach_mode, device, pin_path, uplink, mtu }: pb::Datapath) -> Self {
-        Self { kernel, attach_mode, device, pin_path, uplink, mtu }
+    fn from(pb::Datapath { kernel, attach_mode, device, pin_path, uplink, mtu, routing }: pb::Datapath) -> Self {
+        Self { kernel, attach_mode, device, pin_path, uplink, mtu, routing }
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) fn healthy() -> StatusResponse {
             pin_path: "/sys/fs/bpf/bulkhead/v1".into(),
             uplink: "eth0".into(),
             mtu: 1500,
+            routing: "native".into(),
         }),
         counts: Some(pb::Counts {
             endpoints: 3,

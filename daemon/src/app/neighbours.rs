@@ -10,17 +10,21 @@ use std::{
 use ipnetwork::IpNetwork;
 use policy::model;
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::run::stopped;
 use crate::net::{
-    Node, masquerade,
+    NetError, Node, masquerade,
     masquerade::Masquerade,
-    node_route::{self, NodeRoute},
+    node_route::{self, NodeRoute, Tunnel},
+    overlay::{self, Family},
+    uplink,
 };
 
 /// Pause before what the kernel refused is tried again: the link to a node may come later.
 const RETRY: Duration = Duration::from_secs(5);
+/// Pause between two looks whether the overlay is as it should be.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The nodes of the cluster, by name.
 pub(super) type Nodes = BTreeMap<String, model::Node>;
@@ -31,26 +35,67 @@ pub(super) struct Neighbours {
     node: Node,
     /// This node's name.
     own: String,
+    /// MTU of pods.
+    mtu: u32,
     /// As it is without other nodes; `None`: no masquerade.
     masquerade: Option<Masquerade>,
+    /// `None`: packets go as they are.
+    overlay: Option<Overlay>,
     /// What the table keeps now.
     kept: Option<BTreeSet<IpNetwork>>,
+    /// Where what stands in the way is told, in words.
+    obstacles: watch::Sender<Vec<String>>,
+}
+
+/// What this node brings to the overlay.
+#[derive(Debug)]
+pub(super) struct Overlay {
+    /// Its device.
+    pub(super) device: overlay::Device,
+    /// Sources of its own packets: addresses that lead back through the overlay, unlike those of its other links.
+    pub(super) gateways: Vec<IpAddr>,
+}
+
+impl Overlay {
+    fn source(&self, like: IpNetwork) -> Option<IpAddr> {
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == like.is_ipv4())
+    }
+}
+
+/// What stands in the way of packets to pods of other nodes, as it is found.
+#[derive(Default, Debug)]
+struct Obstacles(Vec<String>);
+
+impl Obstacles {
+    fn add(&mut self, what: String) {
+        self.0.push(what);
+    }
 }
 
 impl Neighbours {
-    pub(super) fn new(node: Node, own: String, masquerade: Option<Masquerade>) -> Self {
-        Self { node, own, masquerade, kept: None }
+    pub(super) fn new(
+        node: Node,
+        own: String,
+        mtu: u32,
+        masquerade: Option<Masquerade>,
+        overlay: Option<Overlay>,
+        obstacles: watch::Sender<Vec<String>>,
+    ) -> Self {
+        Self { node, own, mtu, masquerade, overlay, kept: None, obstacles }
     }
 
     /// Follows the nodes until told to stop. Routes stay when it ends: pods go on.
     pub(super) async fn follow(mut self, mut nodes: watch::Receiver<Option<Nodes>>, mut stop: watch::Receiver<bool>) {
         loop {
             let known = nodes.borrow_and_update().clone();
-            let mut again = None;
-            if let Some(known) = known
-                && !self.settle(&known).await
-            {
-                again = Some(RETRY);
+            let mut again = self.overlay.as_ref().map(|_| LOOK);
+            if let Some(known) = known {
+                let mut found = Obstacles::default();
+                self.settle(&known, &mut found).await;
+                if !found.0.is_empty() {
+                    again = Some(RETRY);
+                }
+                self.tell(found);
             }
             tokio::select! {
                 changed = nodes.changed() => if changed.is_err() { return },
@@ -60,77 +105,150 @@ impl Neighbours {
         }
     }
 
-    /// Brings the kernel up to date. False if something is to be tried again.
-    async fn settle(&mut self, nodes: &Nodes) -> bool {
-        let mut good = true;
-        let ranges: BTreeSet<IpNetwork> = nodes.values().flat_map(|node| &node.pod_ranges).copied().collect();
-        if let Some(masquerade) = &self.masquerade
-            && self.kept.as_ref() != Some(&ranges)
-        {
-            let wanted =
-                Masquerade { keep: masquerade.keep.iter().chain(&ranges).copied().collect(), ..masquerade.clone() };
-            match masquerade::install(&self.node, &wanted).await {
-                Ok(()) => self.kept = Some(ranges),
-                Err(problem) => {
-                    error!(error = %problem, "Masquerade could not be brought up to date");
-                    good = false;
-                }
+    /// Tells and logs what is new.
+    fn tell(&self, Obstacles(found): Obstacles) {
+        self.obstacles.send_if_modified(|told| {
+            for obstacle in found.iter().filter(|obstacle| !told.contains(obstacle)) {
+                error!(%obstacle, "Packets do not get to pods of other nodes as they should");
             }
-        }
-        let (wanted, unreachable) = routes(nodes, &self.own);
+            let news = *told != found;
+            *told = found;
+            news
+        });
+    }
+
+    /// Brings the kernel up to date.
+    async fn settle(&mut self, nodes: &Nodes, obstacles: &mut Obstacles) {
+        self.keep_addresses(nodes, obstacles).await;
+        let link = match self.device().await {
+            Ok(link) => link,
+            Err(problem) => return obstacles.add(format!("the overlay's device could not be made: {problem}")),
+        };
+        let (ways, unreachable) = ways(nodes, &self.own, self.overlay.is_some());
         for (node, range) in unreachable {
-            warn!(%node, %range, "No route to the pods of a node: it has no InternalIP of that family");
+            let wanted = if self.overlay.is_some() { "that this node could reach" } else { "of that family" };
+            obstacles.add(format!("node {node} has {range} and no InternalIP {wanted}"));
+        }
+        self.measure(&ways, obstacles).await;
+        let mut wanted = BTreeSet::new();
+        for (range, Way { node, ip }) in ways {
+            let Some((overlay, ifindex)) = self.overlay.as_ref().zip(link) else {
+                wanted.insert(NodeRoute::direct(range, ip));
+                continue;
+            };
+            let mac = overlay::mac_of(node);
+            let route = NodeRoute::through(range, mac, Tunnel { remote: ip, ifindex, source: overlay.source(range) });
+            if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
+                obstacles.add(format!("the device of node {node}: {problem}"));
+            }
+            wanted.insert(route);
         }
         let found: BTreeSet<NodeRoute> = match node_route::list(&self.node).await {
             Ok(found) => found.into_iter().collect(),
-            Err(problem) => {
-                error!(error = %problem, "Routes could not be read");
-                return false;
-            }
+            Err(problem) => return obstacles.add(format!("routes cannot be read: {problem}")),
         };
         // New before old: `set` replaces the route of a range, and then there is nothing to remove.
         for route in wanted.difference(&found) {
             match node_route::set(&self.node, *route).await {
                 Ok(()) => info!(range = %route.range, gateway = %route.gateway, "Route to pods set"),
-                Err(problem) => {
-                    error!(error = %problem, "Pods of a node cannot be reached: is it on the same network?");
-                    good = false;
-                }
+                Err(problem) => obstacles.add(format!("{problem}: is the node on the same network?")),
             }
         }
         let ranges: BTreeSet<IpNetwork> = wanted.iter().map(|route| route.range).collect();
         for route in found.difference(&wanted).filter(|route| !ranges.contains(&route.range)) {
             match node_route::remove(&self.node, *route).await {
                 Ok(()) => info!(range = %route.range, "Route to pods removed"),
-                Err(problem) => {
-                    error!(error = %problem, "A route to pods could not be removed");
-                    good = false;
-                }
+                Err(problem) => obstacles.add(format!("{problem}")),
             }
         }
-        good
+    }
+
+    /// Has what goes to other nodes' pods keep its source.
+    async fn keep_addresses(&mut self, nodes: &Nodes, obstacles: &mut Obstacles) {
+        let ranges: BTreeSet<IpNetwork> = nodes.values().flat_map(|node| &node.pod_ranges).copied().collect();
+        let Some(masquerade) = &self.masquerade else { return };
+        if self.kept.as_ref() == Some(&ranges) {
+            return;
+        }
+        let wanted =
+            Masquerade { keep: masquerade.keep.iter().chain(&ranges).copied().collect(), ..masquerade.clone() };
+        match masquerade::install(&self.node, &wanted).await {
+            Ok(()) => self.kept = Some(ranges),
+            Err(problem) => obstacles.add(format!("masquerade could not be brought up to date: {problem}")),
+        }
+    }
+
+    /// Looks whether the links towards other nodes carry what pods may send.
+    async fn measure(&self, ways: &BTreeMap<IpNetwork, Way<'_>>, obstacles: &mut Obstacles) {
+        let ends: BTreeMap<IpAddr, &str> = ways.values().map(|way| (way.ip, way.node)).collect();
+        for (ip, node) in ends {
+            // Without a route there is nothing to measure; that there is none is said elsewhere, or packets say it.
+            let Ok(Some(link)) = uplink::towards(&self.node, ip).await else { continue };
+            let more = self.overlay.as_ref().map_or(0, |_| overlay::overhead(Family::of(ip)));
+            if link.mtu < self.mtu + more {
+                obstacles.add(format!(
+                    "{} towards node {node} carries {} bytes, and packets of pods have up to {}: set --mtu {}",
+                    link.name,
+                    link.mtu,
+                    self.mtu + more,
+                    link.mtu.saturating_sub(more),
+                ));
+            }
+        }
+    }
+
+    /// Sees to the overlay's device: its index, or that there is none.
+    async fn device(&self) -> Result<Option<u32>, NetError> {
+        let Some(overlay) = &self.overlay else {
+            // As a predecessor may have left it, with its routes.
+            if overlay::exists(&self.node).await? {
+                overlay::remove(&self.node).await?;
+                info!(link = overlay::NAME, "The overlay's device removed: routing is native");
+            }
+            return Ok(None);
+        };
+        let (ifindex, changed) = overlay::ensure(&self.node, overlay.device).await?;
+        if changed {
+            let overlay::Device { port, mtu, .. } = overlay.device;
+            info!(link = overlay::NAME, port, mtu, "The overlay's device set");
+        }
+        Ok(Some(ifindex))
     }
 }
 
-/// The routes there should be, and ranges to which there can be none, with their node.
-fn routes<'a>(nodes: &'a Nodes, own: &str) -> (BTreeSet<NodeRoute>, Vec<(&'a str, IpNetwork)>) {
-    let (mut routes, mut unreachable) = (BTreeMap::new(), Vec::new());
+/// How a range is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Way<'a> {
+    /// The node that has it.
+    node: &'a str,
+    /// That node's address.
+    ip: IpAddr,
+}
+
+/// The ranges of other nodes, and those that cannot be reached, with their node. A tunnel carries either family by way
+/// of either: of a node's addresses IPv4 if this node has one as well, unless it knows none of its own.
+fn ways<'a>(nodes: &'a Nodes, own: &str, tunnel: bool) -> (BTreeMap<IpNetwork, Way<'a>>, Vec<(&'a str, IpNetwork)>) {
+    let (mut ways, mut unreachable) = (BTreeMap::new(), Vec::new());
+    let here = nodes.get(own).map(|node| &node.internal_ips).filter(|ips| !ips.is_empty());
+    let reaches = |ip: &IpAddr| here.is_none_or(|here| here.iter().any(|own| own.is_ipv4() == ip.is_ipv4()));
     for node in nodes.values().filter(|node| node.name != own) {
         for &range in &node.pod_ranges {
-            let gateway = node.internal_ips.iter().copied().find(|ip: &IpAddr| ip.is_ipv4() == range.is_ipv4());
-            match gateway {
+            let mut ips = node.internal_ips.iter().copied();
+            // They are in order, IPv4 first.
+            let ip = if tunnel { ips.find(reaches) } else { ips.find(|ip| ip.is_ipv4() == range.is_ipv4()) };
+            match ip {
                 // A node object that was left behind may name a range that another has now: the later name wins,
                 // on every node alike.
-                Some(gateway) => drop(routes.insert(range, gateway)),
+                Some(ip) => drop(ways.insert(range, Way { node: &node.name, ip })),
                 None => unreachable.push((node.name.as_str(), range)),
             }
         }
     }
     // Our own pods are here, whatever another object says.
     for range in nodes.get(own).into_iter().flat_map(|node| &node.pod_ranges) {
-        routes.remove(range);
+        ways.remove(range);
     }
-    (routes.into_iter().map(|(range, gateway)| NodeRoute { range, gateway }).collect(), unreachable)
+    (ways, unreachable)
 }
 
 #[cfg(test)]
@@ -151,8 +269,8 @@ mod tests {
             node("n3", &["172.31.0.13"], &["10.244.2.0/24", "fd00:3::/64"]),
             node("new", &[], &[]),
         ]);
-        let (found, unreachable) = routes(&nodes, "n1");
-        let text: Vec<String> = found.iter().map(|route| format!("{} {}", route.range, route.gateway)).collect();
+        let (found, unreachable) = ways(&nodes, "n1", false);
+        let text: Vec<String> = found.iter().map(|(range, way)| format!("{range} {}", way.ip)).collect();
         assert_eq!(
             text,
             [
@@ -171,6 +289,28 @@ mod tests {
             node("n1", &["172.31.0.11"], &["10.244.0.0/24"]),
             node("left-behind", &["172.31.0.99"], &["10.244.0.0/24"]),
         ]);
-        assert!(routes(&nodes, "n1").0.is_empty());
+        assert!(ways(&nodes, "n1", false).0.is_empty());
+    }
+
+    #[test]
+    fn a_tunnel_carries_both_families_by_way_of_one_that_both_nodes_have() {
+        let nodes = Nodes::from([
+            node("n1", &["172.31.0.11", "fd31::11"], &["10.244.0.0/24"]),
+            node("n2", &["172.31.0.12", "fd31::12"], &["10.244.1.0/24", "fd00:2::/64"]),
+            node("n3", &["fd31::13"], &["10.244.2.0/24", "fd00:3::/64"]),
+        ]);
+        let text = |own: &str| -> Vec<String> {
+            ways(&nodes, own, true).0.iter().map(|(range, way)| format!("{range} {} {}", way.node, way.ip)).collect()
+        };
+        assert_eq!(
+            text("n1"),
+            [
+                "10.244.1.0/24 n2 172.31.0.12",
+                "10.244.2.0/24 n3 fd31::13",
+                "fd00:2::/64 n2 172.31.0.12",
+                "fd00:3::/64 n3 fd31::13"
+            ]
+        );
+        assert_eq!(text("n3"), ["10.244.0.0/24 n1 fd31::11", "10.244.1.0/24 n2 fd31::12", "fd00:2::/64 n2 fd31::12"]);
     }
 }

@@ -38,7 +38,7 @@ use super::{
     identities,
     install::{self, Installation},
     knowledge::Knowledge,
-    neighbours::Neighbours,
+    neighbours::{Neighbours, Overlay},
     sharing,
     source::{self, Register, Source},
     takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
@@ -56,7 +56,12 @@ use crate::{
         sweep::Sweeper,
     },
     ipam::{Owner, Pools},
-    net::{Node, changes, host, masquerade, presence::Presence, uplink},
+    net::{
+        Node, changes, host, masquerade,
+        overlay::{self, Family},
+        presence::Presence,
+        uplink,
+    },
     reconcile::{Capacity, Identities, Planner},
     state::{self, Durability, Opened, StateDir},
     telemetry::{self, CniMetrics},
@@ -191,13 +196,25 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     );
 
     let mtu = match config.mtu {
-        0 => uplink::find(&node).await?.map_or(DEFAULT_MTU, |uplink| uplink.mtu.clamp(LEAST_MTU, MOST_MTU)),
+        0 => {
+            let found = uplink::find(&node).await?;
+            let outer = if found.as_ref().is_some_and(|uplink| uplink.is_v6) { Family::V6 } else { Family::V4 };
+            let needed = config.overlay.map_or(0, |_| overlay::overhead(outer));
+            let whole = found.map_or(DEFAULT_MTU, |uplink| uplink.mtu);
+            whole.saturating_sub(needed).clamp(LEAST_MTU, MOST_MTU)
+        }
         given => given,
     };
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
     let way_out = way_out(node.clone());
     let guarded = node.clone();
-    let neighbours = Neighbours::new(node.clone(), config.node_name.clone(), masquerade);
+    let overlay = config.overlay.map(|port| Overlay {
+        device: overlay::Device { port, mtu, mac: overlay::mac_of(&config.node_name) },
+        gateways: pools.gateways(),
+    });
+    let with_neighbours = overlay.is_some() || matches!(source, Source::Kubernetes(_));
+    let (tell_obstacles, obstacles) = watch::channel(Vec::new());
+    let neighbours = Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, tell_obstacles);
     let register = Register::new(engine.clone(), &source);
     let attachments =
         Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
@@ -223,14 +240,17 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
                 Arc::new(move || Some(registry.figures()))
             }
         },
+        obstacles,
     });
 
     let mut tasks = JoinSet::new();
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
-    if let Source::Kubernetes(kubernetes) = &source {
+    if with_neighbours {
         tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
+    }
+    if let Source::Kubernetes(kubernetes) = &source {
         let registry = kubernetes.registry();
         tasks.spawn(sharing::keep(registry.clone(), engine.clone(), stop.clone()));
         let candidate = kubernetes.candidate(&config.agent_namespace, config.node_name.clone());
@@ -384,6 +404,9 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
         device: "veth".to_owned(),
         pin_path: load::pin_dir(&config.pin_dir),
         mtu,
+        routing: config
+            .overlay
+            .map_or_else(|| "native".to_owned(), |port| format!("overlay, VXLAN at UDP port {port}")),
         source: config.source.clone(),
         started,
         capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), config.capacities.of(info.name))).collect(),

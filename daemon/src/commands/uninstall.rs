@@ -9,7 +9,7 @@ use crate::{
     args::{Places, UninstallArgs},
     config::{Install, cni_socket, default_ranges},
     ipam::Pools,
-    net::{Node, host, link, masquerade, node_route},
+    net::{Node, host, link, masquerade, node_route, overlay},
     state,
 };
 
@@ -59,6 +59,12 @@ async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result
         println!("{verb} route to {} by way of {}", route.range, route.gateway);
         if yes {
             node_route::remove(&node, *route).await?;
+        }
+    }
+    if overlay::exists(&node).await? {
+        println!("{verb} link {}", overlay::NAME);
+        if yes {
+            overlay::remove(&node).await?;
         }
     }
     println!("{verb} nftables table {nft_table}");

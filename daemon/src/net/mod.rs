@@ -31,6 +31,7 @@ pub mod netns;
 mod nftables;
 pub mod node;
 pub mod node_route;
+pub mod overlay;
 pub mod pod;
 pub mod presence;
 pub mod route;

@@ -1,4 +1,5 @@
-//! Routes to the pods of other nodes: one for each of a node's ranges, by way of that node's address.
+//! Routes to the pods of other nodes: one for each of a node's ranges, by way of that node's address or through the
+//! overlay's device, and then the route says to which node the tunnel goes.
 //! They bear a protocol number of our own, so that nobody else's are touched and those of a predecessor are found.
 
 use std::net::IpAddr;
@@ -6,15 +7,21 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap,
+        RouteMessage, RouteProtocol, RouteScope, RouteType,
+    },
 };
+
+use crate::mac::Mac;
 
 use super::{
     NetError, Node,
     address::family,
     error::Tolerate as _,
     netlink::{Mode, Request},
-    route::{ip, main_table},
+    overlay,
+    route::{self, ip, main_table},
 };
 
 /// `rtm_protocol` of our routes. Above 4 the kernel gives numbers no meaning (include/uapi/linux/rtnetlink.h);
@@ -26,8 +33,39 @@ const PROTOCOL: u8 = 98;
 pub struct NodeRoute {
     /// Where the pods are.
     pub range: IpNetwork,
-    /// The node that has them, an address on a link of ours.
+    /// The node that has them, an address on a link of ours; with a tunnel, what stands for it on the device.
     pub gateway: IpAddr,
+    /// How it gets there if not as it is.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// The way through the overlay.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Tunnel {
+    /// Address of the node where it ends.
+    pub remote: IpAddr,
+    /// The overlay's device.
+    pub ifindex: u32,
+    /// What this node's own packets have as their source; `None`: the kernel chooses.
+    pub source: Option<IpAddr>,
+}
+
+impl NodeRoute {
+    /// As it is, by way of a node's address.
+    pub fn direct(range: IpNetwork, gateway: IpAddr) -> Self {
+        Self { range, gateway, tunnel: None }
+    }
+
+    /// Through the overlay to the node whose device has this address.
+    pub fn through(range: IpNetwork, mac: Mac, tunnel: Tunnel) -> Self {
+        Self { range, gateway: overlay::next_hop(range, mac), tunnel: Some(tunnel) }
+    }
+}
+
+/// Says which device is behind the next hop of a route through the overlay. May be repeated.
+pub async fn set_neighbour(node: &Node, route: NodeRoute, mac: Mac) -> Result<(), NetError> {
+    let Some(tunnel) = route.tunnel else { return Ok(()) };
+    node.netlink().change(route::set_neighbour(tunnel.ifindex, route.gateway, mac)).await
 }
 
 /// Makes a route, or makes it so. A gateway that is on no link of ours is refused by the kernel.
@@ -55,7 +93,7 @@ fn request(
     mode: Mode,
     action: &'static str,
 ) -> Request {
-    let NodeRoute { range, gateway } = route;
+    let NodeRoute { range, gateway, tunnel } = route;
     let mut body = RouteMessage::default();
     body.header.address_family = family(range.ip());
     body.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -65,23 +103,58 @@ fn request(
     body.header.destination_prefix_length = range.prefix();
     body.attributes =
         vec![RouteAttribute::Destination(range.network().into()), RouteAttribute::Gateway(gateway.into())];
-    Request { message: message(body), mode, action, object: format!("route to {range} by way of {gateway}") }
+    let mut object = format!("route to {range} by way of {gateway}");
+    if let Some(Tunnel { remote, ifindex, source }) = tunnel {
+        object = format!("route to {range} through the overlay to {remote}");
+        body.header.flags = RouteFlags::Onlink;
+        // The number that the tunnel carries: 0 says nothing, and the receiver asks who has the address.
+        let (kind, encap) = match remote {
+            IpAddr::V4(remote) => {
+                let settings = [RouteIpTunnel::Id(0), RouteIpTunnel::Destination(remote)];
+                (RouteLwEnCapType::Ip, settings.map(RouteLwTunnelEncap::Ip).to_vec())
+            }
+            IpAddr::V6(remote) => {
+                let settings = [RouteIp6Tunnel::Id(0), RouteIp6Tunnel::Destination(remote)];
+                (RouteLwEnCapType::Ip6, settings.map(RouteLwTunnelEncap::Ip6).to_vec())
+            }
+        };
+        body.attributes.extend([
+            RouteAttribute::Oif(ifindex),
+            RouteAttribute::EncapType(kind),
+            RouteAttribute::Encap(encap),
+        ]);
+        body.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+    }
+    Request { message: message(body), mode, action, object }
 }
 
 fn read(message: &RouteMessage) -> Option<NodeRoute> {
     if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
         return None;
     }
-    let (mut to, mut gateway) = (None, None);
+    let (mut to, mut gateway, mut link, mut source, mut remote) = (None, None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Oif(ifindex) => link = Some(*ifindex),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Encap(settings) => remote = settings.iter().find_map(end),
             _ => {}
         }
     }
     let range = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
-    Some(NodeRoute { range, gateway: gateway? })
+    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, ifindex, source });
+    Some(NodeRoute { range, gateway: gateway?, tunnel })
+}
+
+/// Where a tunnel ends.
+fn end(setting: &RouteLwTunnelEncap) -> Option<IpAddr> {
+    match setting {
+        RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(address)) => Some((*address).into()),
+        RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(address)) => Some((*address).into()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -90,8 +163,19 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_is_read_and_others_routes_are_not_ours() {
-        for (range, gateway) in [("10.244.1.0/24", "172.31.0.12"), ("fd00:1::/64", "fd31::12")] {
-            let route = NodeRoute { range: range.parse().unwrap(), gateway: gateway.parse().unwrap() };
+        let ranges = ["10.244.1.0/24", "fd00:1::/64"].map(|range| range.parse::<IpNetwork>().unwrap());
+        let ips = ["172.31.0.12", "fd31::12"].map(|address| address.parse::<IpAddr>().unwrap());
+        let sources = ["10.244.0.1", "fd00::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        let mut routes = vec![NodeRoute::direct(ranges[0], ips[0]), NodeRoute::direct(ranges[1], ips[1])];
+        for (range, own) in ranges.into_iter().zip(sources) {
+            for remote in ips {
+                for source in [None, Some(own)] {
+                    let tunnel = Tunnel { remote, ifindex: 7, source };
+                    routes.push(NodeRoute::through(range, overlay::mac_of("n2"), tunnel));
+                }
+            }
+        }
+        for route in routes {
             let RouteNetlinkMessage::NewRoute(mut message) =
                 request(route, RouteNetlinkMessage::NewRoute, Mode::Replace, "set").message
             else {

@@ -107,14 +107,27 @@ pub(super) async fn main_table(netlink: &Netlink, like: Vec<RouteAttribute>) -> 
 
 /// Whether the namespace takes packets to an address for its own.
 pub(crate) async fn is_own(netlink: &Netlink, address: IpAddr) -> Result<bool, NetError> {
+    Ok(way_to(netlink, address).await?.is_some_and(|found| found.header.kind == RouteType::Local))
+}
+
+/// The link by which packets to an address of somebody else leave.
+pub(crate) async fn link_towards(netlink: &Netlink, address: IpAddr) -> Result<Option<u32>, NetError> {
+    let found = way_to(netlink, address).await?.filter(|found| found.header.kind == RouteType::Unicast);
+    Ok(found.into_iter().flat_map(|found| found.attributes).find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(ifindex),
+        _ => None,
+    }))
+}
+
+/// What the kernel would do with a packet to an address; `None`: there is no way to it at all.
+async fn way_to(netlink: &Netlink, address: IpAddr) -> Result<Option<RouteMessage>, NetError> {
     let mut message = RouteMessage::default();
     message.header.address_family = family(address);
     message.header.destination_prefix_length = host_prefix(address);
     message.attributes = vec![RouteAttribute::Destination(address.into())];
     match netlink.get(RouteNetlinkMessage::GetRoute(message), format!("route to {address}")).await {
-        Ok(RouteNetlinkMessage::NewRoute(found)) => Ok(found.header.kind == RouteType::Local),
-        // There is no way to it at all.
-        Ok(_) | Err(NetError::NotFound { .. } | NetError::Refused { .. }) => Ok(false),
+        Ok(RouteNetlinkMessage::NewRoute(found)) => Ok(Some(found)),
+        Ok(_) | Err(NetError::NotFound { .. } | NetError::Refused { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }

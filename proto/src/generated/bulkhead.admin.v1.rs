@@ -130,6 +130,9 @@ pub struct Datapath {
     /// MTU given to pods.
     #[prost(uint32, tag = "6")]
     pub mtu: u32,
+    /// How packets get to pods of other nodes, in words: native, or the overlay and its port.
+    #[prost(string, tag = "7")]
+    pub routing: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
-use super::{Cluster, Proxy, layout, node::Node};
+use super::{Cluster, Proxy, Routing, layout, node::Node};
 
 /// What people apply.
 pub const MANIFEST: &str = include_str!("../../../manifests/bulkhead.yaml");
@@ -36,6 +36,11 @@ impl Cluster {
     pub fn install(&mut self) -> anyhow::Result<()> {
         self.import(&image()?)?;
         self.control.kubectl_with(&["apply", "-f", "-"], MANIFEST)?;
+        if self.plan.routing == Routing::Overlay {
+            // The value `routing` of the chart.
+            let set = ["set", "env", "-n", "kube-system", "daemonset/bulkhead", "BULKHEAD_ROUTING=overlay"];
+            self.control.kubectl(&set)?;
+        }
         if self.plan.proxy == Proxy::None {
             // Nobody leads to the Service `kubernetes`: the value kubernetes.server of the chart.
             let server = format!("BULKHEAD_KUBERNETES_SERVER=https://{}", layout::api_server(self.plan.families));

@@ -59,6 +59,16 @@ impl Proxy {
     }
 }
 
+/// How packets get to pods of other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Routing {
+    /// As they are.
+    #[default]
+    Native,
+    /// Each in a packet from node to node.
+    Overlay,
+}
+
 /// What cluster it is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -68,11 +78,13 @@ pub struct Plan {
     pub families: Families,
     /// Who makes Services work.
     pub proxy: Proxy,
+    /// How packets get to pods of other nodes, once there is a network for them.
+    pub routing: Routing,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { nodes: 2, families: Families::default(), proxy: Proxy::default() }
+        Self { nodes: 2, families: Families::default(), proxy: Proxy::default(), routing: Routing::default() }
     }
 }
 

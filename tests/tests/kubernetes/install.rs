@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use tests::cluster::{agent::MANIFEST, chart};
+use tests::cluster::{Routing, agent::MANIFEST, chart, layout};
 
 use crate::stage::{Ask, Stage, pod, soon};
 
@@ -24,6 +24,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
     for (value, named) in [
         ("masquerad.enabled=false", "masquerad"),
         ("attach=xdp", "attach"),
+        ("routing=vxlan", "routing"),
+        ("overlay.port=0", "port"),
         ("metrics.port=0", "port"),
         ("masquerade.exclude={10.0.0.0}", "exclude"),
         ("node.stateDir=var/lib", "stateDir"),
@@ -42,9 +44,15 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
             "image.tag=v2",
             "masquerade.exclude={10.0.0.0/8}",
             "mapCapacity.CT=1024",
+            "routing=overlay",
         ],
     )?;
-    for part in ["image: example/bulkhead:v2\n", "value: \"10.0.0.0/8\"", "value: \"CT=1024\""] {
+    for part in [
+        "image: example/bulkhead:v2\n",
+        "value: \"10.0.0.0/8\"",
+        "value: \"CT=1024\"",
+        "BULKHEAD_ROUTING\n              value: \"overlay\"",
+    ] {
         ensure!(made.contains(part), "{part:?} is not in\n{made}");
     }
     Ok(())
@@ -59,6 +67,11 @@ pub(crate) fn agents_are_ready(stage: &mut Stage) -> anyhow::Result<()> {
     for agent in agents(stage)? {
         let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
         ensure!(said.contains("All is well."), "{said}");
+        let (routing, mtu) = match stage.cluster.plan.routing {
+            Routing::Native => ("native", layout::MTU),
+            Routing::Overlay => ("overlay, VXLAN", layout::MTU - 50),
+        };
+        ensure!(said.contains(routing) && said.contains(&format!("MTU {mtu}")), "{routing}, {mtu}: {said}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Plan};
+use tests::cluster::{Cluster, Plan, Routing};
 
 /// How long something may take to be so that takes effect at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -48,9 +48,14 @@ pub(crate) struct Ask {
 }
 
 impl Stage {
-    /// Two nodes, both families, kube-proxy, and Bulkhead.
+    /// Two nodes, both families, kube-proxy, and Bulkhead. `BULKHEAD_TEST_ROUTING` says how packets get from node to node.
     pub(crate) fn start() -> anyhow::Result<Self> {
-        let mut cluster = Cluster::start(Plan::default(), |_| {})?;
+        let routing = match env::var("BULKHEAD_TEST_ROUTING").as_deref() {
+            Ok("overlay") => Routing::Overlay,
+            Ok("native") | Err(_) => Routing::Native,
+            Ok(other) => bail!("BULKHEAD_TEST_ROUTING is {other:?}: native or overlay"),
+        };
+        let mut cluster = Cluster::start(Plan { routing, ..Plan::default() }, |_| {})?;
         cluster.install()?;
         Ok(Self { cluster })
     }

@@ -35,6 +35,8 @@ pub(super) struct Seen<'a> {
     pub(super) lost: Vec<PodKey>,
     /// Programs that somebody had removed.
     pub(super) put_back: PutBackFigures,
+    /// What keeps packets from pods of other nodes.
+    pub(super) obstacles: Vec<String>,
 }
 
 /// All conditions, worst first, then by code, then by message.
@@ -43,6 +45,7 @@ pub(super) fn all(seen: &Seen<'_>) -> Vec<Condition> {
     of_engine(seen, &mut conditions);
     of_source(seen, &mut conditions);
     of_endpoints(seen, &mut conditions);
+    of_nodes(seen, &mut conditions);
     of_space(seen, &mut conditions);
     of_counters(seen, &mut conditions);
     conditions.sort_by(|a, b| (b.severity, &a.code, &a.message).cmp(&(a.severity, &b.code, &b.message)));
@@ -126,6 +129,22 @@ fn of_endpoints(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let fix = "add Pod objects with these names, if policies are to select them by label";
         to.push(condition(Severity::Info, "endpoint-without-object", message, fix));
     }
+}
+
+fn of_nodes(seen: &Seen<'_>, to: &mut Vec<Condition>) {
+    if seen.obstacles.is_empty() {
+        return;
+    }
+    let mut named = seen.obstacles.clone();
+    if named.len() > MAX_NAMED {
+        let more = named.len() - MAX_NAMED;
+        named.truncate(MAX_NAMED);
+        named.push(format!("{more} more"));
+    }
+    let message = format!("packets do not get to pods of other nodes as they should: {}", named.join("; "));
+    let fix =
+        "nodes on one network suit --routing native, others need --routing overlay; it is tried again all the time";
+    to.push(condition(Severity::Error, "nodes-unreached", message, fix));
 }
 
 /// How often, since the agent has started.

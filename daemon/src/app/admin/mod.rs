@@ -87,6 +87,8 @@ pub struct Facts {
     pub pin_path: PathBuf,
     /// MTU given to pods.
     pub mtu: u32,
+    /// How packets get to pods of other nodes, in words.
+    pub routing: String,
     /// What was given to `--source`.
     pub source: String,
     /// When the daemon started.
@@ -200,6 +202,8 @@ pub struct AdminParts {
     pub put_back: Arc<PutBack>,
     /// Numbers that the nodes of a cluster share.
     pub shared: Arc<Shared>,
+    /// What keeps packets from pods of other nodes, in words.
+    pub obstacles: watch::Receiver<Vec<String>>,
 }
 
 impl fmt::Debug for AdminParts {

@@ -30,12 +30,13 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
         flows: service.flows(),
         lost: lost(service, &engine),
         put_back: (service.parts.put_back)(),
+        obstacles: service.parts.obstacles.borrow().clone(),
         engine: &engine,
         source: &source,
     };
     let conditions = conditions::all(&seen);
     let Seen { fills, datapath, pools, flows, .. } = seen;
-    let Facts { version, commit, abi_version, node, kernel, attach_mode, device, pin_path, mtu, .. } =
+    let Facts { version, commit, abi_version, node, kernel, attach_mode, device, pin_path, mtu, routing, .. } =
         service.parts.facts.clone();
     let uplink = (service.parts.uplink)().await.unwrap_or_default();
     let scalar = |wanted| scalar(datapath.as_ref().ok(), wanted);
@@ -51,6 +52,7 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
             pin_path: pin_path.display().to_string(),
             uplink,
             mtu,
+            routing,
         }),
         counts: Some(counts(&engine)),
         source: Some(pb::Source {

@@ -96,6 +96,7 @@ pub(super) struct Node {
     pub(super) source: watch::Sender<Arc<SourceStatus>>,
     pub(super) extras: Arc<Mutex<BTreeMap<EndpointKey, EndpointExtra>>>,
     pub(super) pools: Arc<Mutex<Vec<(IpNetwork, u64, u64)>>>,
+    pub(super) obstacles: watch::Sender<Vec<String>>,
     pub(super) parts: AdminParts,
 }
 
@@ -139,6 +140,7 @@ impl Node {
         let flow_node =
             FlowNode { name: "node-a".to_owned(), cluster: String::new(), labels: BTreeMap::new(), epoch: 0 };
         let (tell_extras, tell_pools) = (extras.clone(), usage.clone());
+        let (obstacles, told_obstacles) = watch::channel(Vec::new());
         let parts = AdminParts {
             facts: facts(),
             engine: held.clone(),
@@ -152,8 +154,9 @@ impl Node {
             extras: Arc::new(move |key| lock(&tell_extras).get(key).cloned()),
             put_back: Arc::new(Default::default),
             shared: Arc::new(|| None),
+            obstacles: told_obstacles,
         };
-        Self { held, counts, source, extras, pools: usage, parts }
+        Self { held, counts, source, extras, pools: usage, obstacles, parts }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -254,6 +257,7 @@ fn facts() -> Facts {
         device: "veth".to_owned(),
         pin_path: "/sys/fs/bpf/bulkhead/v1".into(),
         mtu: 1500,
+        routing: "native".to_owned(),
         source: "directory:/etc/bulkhead/objects".to_owned(),
         started: Instant::now(),
         capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), info.capacity)).collect(),

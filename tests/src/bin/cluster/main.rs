@@ -92,7 +92,7 @@ impl Wanted {
             (_, true) => Families::Ipv6,
             _ => Families::DualStack,
         };
-        Plan { nodes: usize::from(self.nodes), families, proxy: self.proxy }
+        Plan { nodes: usize::from(self.nodes), families, proxy: self.proxy, ..Plan::default() }
     }
 
     fn words(self) -> Vec<String> {

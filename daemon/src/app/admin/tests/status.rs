@@ -224,3 +224,21 @@ async fn a_thousand_errors_are_counted_and_not_all_listed() {
     let told = status(&node).await;
     assert!(count >= 1000 && told.source.unwrap().errors.len() <= 500, "{count}");
 }
+
+#[tokio::test]
+async fn what_keeps_packets_from_other_nodes_is_told() {
+    let node = shop();
+    node.apply("pod dev/stranger");
+    node.plan();
+    let obstacles = ["node n2 has no InternalIP", "b", "c", "d", "e"].map(str::to_owned);
+    node.obstacles.send_replace(obstacles.to_vec());
+    let told = status(&node).await;
+    assert_eq!(codes(&told), ["ERROR nodes-unreached"]);
+    assert_eq!(
+        message(&told, "nodes-unreached"),
+        "packets do not get to pods of other nodes as they should: node n2 has no InternalIP; b; c; 2 more"
+    );
+    assert_eq!(told.datapath.unwrap().routing, "native");
+    node.obstacles.send_replace(Vec::new());
+    assert_eq!(codes(&status(&node).await), [""; 0]);
+}
