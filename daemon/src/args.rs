@@ -134,6 +134,10 @@ pub struct RunArgs {
     /// Flow records kept in memory
     #[arg(long, env = "BULKHEAD_FLOW_RECORDS", default_value_t = 16_384, value_name = "N")]
     pub flow_records: usize,
+    /// File that says where flow records are exported to; it is read again when it changes. docs/flow-export.md says
+    /// what it may hold
+    #[arg(long, env = "BULKHEAD_EXPORTERS", value_name = "FILE")]
+    pub exporters: Option<PathBuf>,
     /// How often a connection that lives on is reported, in seconds
     #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     pub active_interval: u64,

@@ -55,6 +55,8 @@ pub struct Config {
     pub identity: policy::identity::Config,
     /// Size of the ring of records.
     pub flow_records: NonZeroUsize,
+    /// Says where records are exported to.
+    pub exporters: Option<PathBuf>,
     /// How often long connections are reported.
     pub active_interval: Duration,
     /// How often dead sandboxes are looked for.
@@ -179,6 +181,7 @@ impl TryFrom<&RunArgs> for Config {
             map_capacity,
             excluded_labels,
             flow_records,
+            exporters,
             active_interval,
             gc_interval,
             identity_grace,
@@ -253,6 +256,7 @@ impl TryFrom<&RunArgs> for Config {
             capacities,
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
+            exporters: exporters.clone(),
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
             identity_grace: Duration::from_secs(*identity_grace),

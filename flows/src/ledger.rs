@@ -5,9 +5,16 @@
 //! passed   = delivered + filtered + lost                                of records, per reader
 //! ```
 //!
-//! Numbers only; the daemon shows them as metrics.
+//! and one more for each exporter, see [`ExporterBalance`]. Numbers only; the daemon shows them as metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+mod exporters;
+
+pub use exporters::{ExportLoss, ExporterBalance, ExporterLedger};
 
 /// Why an event did not become a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +50,8 @@ pub struct Ledger {
     reader_lost: AtomicU64,
     readers: AtomicU64,
     readers_refused: AtomicU64,
+    exporters: exporters::Exporters,
+    export_problems: Mutex<Vec<String>>,
 }
 
 /// The counters at one moment.
@@ -101,6 +110,31 @@ impl Ledger {
             readers: self.readers.load(Relaxed),
             readers_refused: self.readers_refused.load(Relaxed),
         }
+    }
+
+    /// The counts of the exporter of this name and kind: those it had, if there is one.
+    pub fn open_exporter(&self, name: &str, kind: &'static str) -> Arc<ExporterLedger> {
+        self.exporters.open(name, kind)
+    }
+
+    /// The exporter is no more.
+    pub fn close_exporter(&self, name: &str) {
+        self.exporters.close(name);
+    }
+
+    /// What is wrong with the settings of exporters, one line each.
+    pub fn export_problems(&self) -> Vec<String> {
+        self.export_problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says so.
+    pub fn set_export_problems(&self, problems: Vec<String>) {
+        *self.export_problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// The counts of every exporter, by name.
+    pub fn exporters(&self) -> Vec<ExporterBalance> {
+        self.exporters.balances()
     }
 
     /// Events came out of the kernel; `kept` of them became records.

@@ -29,6 +29,7 @@ mod request;
 mod service;
 
 pub use health::SERVICES;
+pub use mask::{Mask, MaskError};
 
 /// Largest request that is read. A filter that fits the bounds of [`crate::filter`] is smaller.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;

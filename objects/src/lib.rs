@@ -15,6 +15,7 @@
 //! * A field that Kubernetes 1.33 does not know is refused; so is whatever its API server would refuse.
 //!   Namespace and name have the form it asks for. Missing namespaces are `default`.
 //! * [`identity`](mod@identity) reads and writes our own kind, by which nodes share numbers.
+//! * [`settings`] reads files of our own with the same reader.
 //! * [`fuzz`] is the entry for fuzzers.
 #![forbid(unsafe_code)]
 
@@ -38,6 +39,7 @@ mod path;
 pub mod pod;
 mod scalar;
 mod selector;
+pub mod settings;
 mod split;
 mod syntax;
 mod workload;

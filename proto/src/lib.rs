@@ -56,3 +56,43 @@ pub mod grpc {
         }
     }
 }
+
+/// OTLP: how logs are handed to whoever collects them.
+pub mod opentelemetry {
+    pub mod proto {
+        /// Values and attributes.
+        pub mod common {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.common.v1.rs");
+            }
+        }
+        /// Who makes the logs.
+        pub mod resource {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.resource.v1.rs");
+            }
+        }
+        /// Log records.
+        pub mod logs {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.logs.v1.rs");
+            }
+        }
+        /// How they are handed over.
+        pub mod collector {
+            pub mod logs {
+                pub mod v1 {
+                    include!("generated/opentelemetry.proto.collector.logs.v1.rs");
+                }
+            }
+        }
+    }
+}
+
+/// What comes with gRPC errors.
+pub mod google {
+    /// The package of the details.
+    pub mod rpc {
+        include!("generated/google.rpc.rs");
+    }
+}

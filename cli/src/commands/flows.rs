@@ -2,6 +2,7 @@
 
 mod criteria;
 mod flags;
+mod stats;
 
 use std::time::{Duration, SystemTime};
 
@@ -55,8 +56,13 @@ Examples:
   bulkhead flows -n shop --not --protocol udp         everything but UDP
   bulkhead flows --identity world --from-pod shop/    what leaves the cluster from a namespace
   bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line
-  bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for")]
+  bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for
+  bulkhead flows stats                                what became of every record, and what was lost")]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct FlowsArgs {
+    #[command(subcommand)]
+    command: Option<FlowsCommand>,
+
     /// Keep going: print flows as they happen
     #[arg(short, long)]
     follow: bool,
@@ -83,6 +89,12 @@ pub(crate) struct FlowsArgs {
 
     #[command(flatten)]
     flags: flags::Flags,
+}
+
+/// What else can be asked about flows.
+#[derive(clap::Subcommand, Debug)]
+enum FlowsCommand {
+    Stats(stats::StatsArgs),
 }
 
 impl FlowsArgs {
@@ -124,7 +136,10 @@ impl FlowsArgs {
     }
 
     /// Asks and prints, until the end or for ever.
-    pub(crate) async fn run(self, context: &mut Context) -> Result<Exit, Failure> {
+    pub(crate) async fn run(mut self, context: &mut Context) -> Result<Exit, Failure> {
+        if let Some(FlowsCommand::Stats(stats)) = self.command.take() {
+            return stats.run(context).await;
+        }
         let request = self.request(SystemTime::now(), context.out.format())?;
         let connection = context.connect().await?;
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;

@@ -6,6 +6,7 @@ pub(crate) mod endpoint;
 pub(crate) mod explain;
 pub(crate) mod flow_json;
 pub(crate) mod flow_reason;
+pub(crate) mod flow_stats;
 pub(crate) mod flow_table;
 pub(crate) mod identity;
 pub(crate) mod out;

@@ -5,6 +5,7 @@
 pub(crate) mod counters;
 pub(crate) mod endpoint;
 pub(crate) mod explain;
+pub(crate) mod flow_stats;
 pub(crate) mod identity;
 pub(crate) mod policy;
 pub(crate) mod status;

@@ -10,10 +10,10 @@ use std::{
 
 use proto::{
     bulkhead::admin::v1::{
-        CountersRequest, CountersResponse, DumpMapsRequest, ExplainRequest, ExplainResponse, GetEndpointRequest,
-        GetEndpointResponse, GetPolicyRequest, GetPolicyResponse, ListEndpointsRequest, ListEndpointsResponse,
-        ListIdentitiesRequest, ListIdentitiesResponse, ListPoliciesRequest, ListPoliciesResponse, MapEntry,
-        StatusRequest, StatusResponse,
+        CountersRequest, CountersResponse, DumpMapsRequest, ExplainRequest, ExplainResponse, FlowStatsRequest,
+        FlowStatsResponse, GetEndpointRequest, GetEndpointResponse, GetPolicyRequest, GetPolicyResponse,
+        ListEndpointsRequest, ListEndpointsResponse, ListIdentitiesRequest, ListIdentitiesResponse,
+        ListPoliciesRequest, ListPoliciesResponse, MapEntry, StatusRequest, StatusResponse,
         admin_server::{Admin, AdminServer},
     },
     observer::{
@@ -39,6 +39,7 @@ pub(crate) struct Answers {
     pub(crate) policy: GetPolicyResponse,
     pub(crate) explain: ExplainResponse,
     pub(crate) counters: CountersResponse,
+    pub(crate) flow_stats: FlowStatsResponse,
     pub(crate) maps: Vec<MapEntry>,
     pub(crate) flows: Vec<GetFlowsResponse>,
     /// Between one flow and the next.
@@ -114,6 +115,9 @@ impl Admin for Service {
     }
     async fn counters(&self, request: Request<CountersRequest>) -> Result<Response<CountersResponse>, Status> {
         self.answer(&request, self.answers.counters.clone())
+    }
+    async fn flow_stats(&self, request: Request<FlowStatsRequest>) -> Result<Response<FlowStatsResponse>, Status> {
+        self.answer(&request, self.answers.flow_stats.clone())
     }
     async fn dump_maps(&self, request: Request<DumpMapsRequest>) -> Result<Response<Self::DumpMapsStream>, Status> {
         let entries = self.answers.maps.clone().into_iter().map(Ok);

@@ -49,6 +49,7 @@ fn an_empty_daemon_says_so() {
         check(&fake, name, 0, &args);
     }
     check(&fake, "counters-empty.txt", 0, &["counters"]);
+    check(&fake, "flow-stats-empty.txt", 0, &["flows", "stats"]);
     check(&fake, "endpoint-list-empty.json", 0, &["endpoint", "list", "-o", "json"]);
 }
 
@@ -141,12 +142,14 @@ fn counters_and_maps() {
     let fake = Fake::start(shop::answers());
     check(&fake, "counters.txt", 0, &["counters"]);
     check(&fake, "counters.json", 0, &["counters", "-o", "json"]);
+    check(&fake, "flow-stats.txt", 0, &["flows", "stats"]);
+    check(&fake, "flow-stats.json", 0, &["flows", "stats", "-o", "json"]);
     check(&fake, "dump.txt", 0, &["dump", "peers", "PORTS"]);
     check(&fake, "dump.jsonl", 0, &["dump", "-o", "json"]);
     let asked = fake.asked.admin.lock().unwrap().clone();
     let expected =
         [r#"DumpMapsRequest { maps: ["PEERS", "PORTS"], limit: 0 }"#, "DumpMapsRequest { maps: [], limit: 0 }"];
-    assert_eq!(asked[2..], expected);
+    assert_eq!(asked[4..], expected);
 }
 
 #[test]
@@ -207,6 +210,7 @@ fn help_of_every_command() {
     for path in [
         "",
         "flows",
+        "flows stats",
         "status",
         "endpoint",
         "endpoint list",

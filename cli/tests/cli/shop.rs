@@ -21,6 +21,7 @@ pub(crate) fn answers() -> Answers {
         policy: policy_detail(),
         explain: shop_explain::denied(),
         counters: counters(),
+        flow_stats: flow_stats(),
         maps: maps(),
         ..Answers::default()
     }
@@ -329,6 +330,36 @@ fn counters() -> CountersResponse {
             counter("to_pod", 0, "passed", "not dropped", 99, 5940),
         ],
         scalars: vec![scalar("events_lost", 0), scalar("events_written", 1204)],
+    }
+}
+
+fn flow_stats() -> pb::FlowStatsResponse {
+    let dropped = |reason: &str, count| pb::Dropped { reason: reason.into(), count };
+    let exporter = |name: &str, kind: &str, counts: [u64; 5], lost: [u64; 2], trouble: &str| pb::Exporter {
+        name: name.into(),
+        kind: kind.into(),
+        carried: counts[0],
+        observed: counts[1],
+        exported: counts[2],
+        filtered: counts[3],
+        spooled: counts[4],
+        dropped: vec![dropped("ring_overrun", lost[0]), dropped("spool_full", lost[1])],
+        spool_bytes: counts[4] * 700,
+        retries: 4,
+        trouble: trouble.into(),
+    };
+    pb::FlowStatsResponse {
+        observed: 1210,
+        kept: 1204,
+        dropped: vec![dropped("kernel_ring_full", 6), dropped("malformed", 0)],
+        readers: Some(pb::FlowReaders { now: 2, passed: 300, delivered: 250, filtered: 40, lost: 10 }),
+        exporters: vec![
+            exporter("archive", "file", [0, 1204, 1204, 0, 0], [0, 0], ""),
+            exporter("siem", "otlp", [50, 1204, 900, 100, 244], [3, 7], "collector:4317: connection refused"),
+        ],
+        problems: vec![
+            "exporter \"old\": exporters[2].file.path: logs is no absolute path of a file; begin it with /".into(),
+        ],
     }
 }
 

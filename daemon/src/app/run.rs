@@ -244,6 +244,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     });
 
     let mut tasks = JoinSet::new();
+    if let Some(settings) = config.exporters.clone() {
+        let options = export::Options { settings, state_dir: config.state_dir.join("export") };
+        tasks.spawn(export::Exporters::new(options, pipeline.clone()).run(stop.clone()));
+    }
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));

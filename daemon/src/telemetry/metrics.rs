@@ -4,7 +4,7 @@
 use std::fmt;
 
 use datapath_abi::{event, maps::Scalar, reason::DropReason};
-use flows::ledger::Loss;
+use flows::ledger::{ExportLoss, ExporterBalance, Loss};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, MetricEncoder, text},
@@ -111,6 +111,16 @@ metrics! {
     READER_DELIVERED = counter("flow_reader_records_delivered", "Records sent to readers");
     READER_FILTERED = counter("flow_reader_records_filtered", "Records that readers' filters left out");
     READER_LOST = counter("flow_reader_records_lost", "Records overwritten before a slow reader came to them");
+    EXPORT_PROBLEMS = gauge("export_problems", "Things that stand wrong in the settings of exporters");
+    EXPORT_CARRIED = counter("export_records_carried", "Records that lay in the spool when the daemon started, by exporter");
+    EXPORT_OBSERVED = counter("export_records_observed", "Records that an exporter has come to since, by exporter");
+    EXPORT_EXPORTED = counter("export_records_exported", "Records that the receiver has taken, by exporter");
+    EXPORT_FILTERED = counter("export_records_filtered", "Records that filters left out, by exporter");
+    EXPORT_DROPPED = counter("export_records_dropped", "Records lost, by exporter and reason");
+    EXPORT_SPOOLED = gauge("export_records_spooled", "Records that wait, by exporter");
+    EXPORT_SPOOL_BYTES = gauge("export_spool_bytes", "Bytes that the spool takes on disk, by exporter");
+    EXPORT_RETRIES = counter("export_retries", "Times that something had to be tried again, by exporter");
+    EXPORT_TROUBLE = gauge("export_trouble", "Whether something stands in the way of an exporter, by exporter");
 }
 
 /// The metric of a scalar.
@@ -228,7 +238,21 @@ fn escaped(value: &str) -> String {
 
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Self { build, uptime, engine, datapath, maps, source, conntrack, pools, flows, put_back, shared } = self;
+        let Self {
+            build,
+            uptime,
+            engine,
+            datapath,
+            maps,
+            source,
+            conntrack,
+            pools,
+            flows,
+            exporters,
+            export_problems,
+            put_back,
+            shared,
+        } = self;
         let to = &mut Writer(encoder);
         write_build(to, build)?;
         to.one(&UPTIME, *uptime)?;
@@ -256,7 +280,9 @@ impl Collector for Snapshot {
         to.write(&CONNECTIONS, connections.map(|(state, count)| (vec![("state", state)], count.into())))?;
         to.write(&IPAM_USED, pools.iter().map(|pool| (vec![("range", &*pool.range)], pool.used.into())))?;
         to.write(&IPAM_FREE, pools.iter().map(|pool| (vec![("range", &*pool.range)], pool.free.into())))?;
-        write_flows(to, flows)
+        write_flows(to, flows)?;
+        to.one(&EXPORT_PROBLEMS, *export_problems)?;
+        write_exporters(to, exporters)
     }
 }
 
@@ -331,6 +357,34 @@ fn write_flows(to: &mut Writer<'_>, flows: &FlowFigures) -> Result<(), fmt::Erro
     to.one(&READER_DELIVERED, ledger.delivered)?;
     to.one(&READER_FILTERED, ledger.filtered)?;
     to.one(&READER_LOST, ledger.reader_lost)
+}
+
+/// One counter of exporters.
+type Count = fn(&ExporterBalance) -> u64;
+
+fn write_exporters(to: &mut Writer<'_>, exporters: &[ExporterBalance]) -> Result<(), fmt::Error> {
+    let each: [(&Metric, Count); 8] = [
+        (&EXPORT_CARRIED, |it| it.carried),
+        (&EXPORT_OBSERVED, |it| it.observed),
+        (&EXPORT_EXPORTED, |it| it.exported),
+        (&EXPORT_FILTERED, |it| it.filtered),
+        (&EXPORT_SPOOLED, |it| it.spooled),
+        (&EXPORT_SPOOL_BYTES, |it| it.spool_bytes),
+        (&EXPORT_RETRIES, |it| it.retries),
+        (&EXPORT_TROUBLE, |it| u64::from(!it.trouble.is_empty())),
+    ];
+    for (metric, count) in each {
+        to.write(
+            metric,
+            exporters.iter().map(|it| (vec![("exporter", &*it.name), ("kind", it.kind)], count(it).into())),
+        )?;
+    }
+    let dropped = exporters.iter().flat_map(|it| {
+        ExportLoss::ALL.into_iter().map(move |loss| {
+            (vec![("exporter", &*it.name), ("kind", it.kind), ("reason", loss.name())], it.lost(loss).into())
+        })
+    });
+    to.write(&EXPORT_DROPPED, dropped)
 }
 
 #[cfg(test)]

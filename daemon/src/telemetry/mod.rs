@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use datapath_abi::maps::Scalar;
-use flows::ledger::Balance;
+use flows::ledger::{Balance, ExporterBalance};
 use futures::future::BoxFuture;
 
 use crate::app::attachments::guard::PutBackFigures;
@@ -71,6 +71,10 @@ pub struct Snapshot {
     pub pools: Vec<PoolFigures>,
     /// Of the flow pipeline.
     pub flows: FlowFigures,
+    /// Of each exporter of flows.
+    pub exporters: Vec<ExporterBalance>,
+    /// Lines that are wrong in the exporters' settings.
+    pub export_problems: u64,
     /// Programs that somebody had removed from pods' interfaces.
     pub put_back: PutBackFigures,
     /// Of the numbers that nodes share; `None` without a cluster.

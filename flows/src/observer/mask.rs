@@ -23,16 +23,18 @@ const ALWAYS: [&str; 6] = [
 
 /// A mask that cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum MaskError {
+pub enum MaskError {
+    /// No such field.
     #[error("field_mask: flow.Flow has no field `{}`", .0.escape_debug())]
     Unknown(String),
+    /// More paths than there are fields.
     #[error("field_mask: {0} paths, at most {MAX_PATHS} are taken")]
     TooMany(usize),
 }
 
 /// Which fields to send. The default is all.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mask {
+pub struct Mask {
     /// Bits in the order of [`FLOW`]; likewise below.
     flow: u64,
     source: u64,
@@ -155,6 +157,18 @@ impl Mask {
     /// From the request; no mask, or an empty one, means all.
     pub(super) fn parse(mask: Option<&FieldMask>) -> Result<Self, MaskError> {
         let paths = mask.map_or(&[][..], |mask| &mask.paths);
+        Self::of(paths, &ALWAYS)
+    }
+
+    /// Exactly these paths, for outputs that print nothing which was not asked for; none means all.
+    ///
+    /// # Errors
+    /// A path that is no field, or too many of them.
+    pub fn exactly(paths: &[String]) -> Result<Self, MaskError> {
+        Self::of(paths, &[])
+    }
+
+    fn of(paths: &[String], besides: &[&str]) -> Result<Self, MaskError> {
         if paths.is_empty() {
             return Ok(Self::default());
         }
@@ -162,10 +176,24 @@ impl Mask {
             return Err(MaskError::TooMany(paths.len()));
         }
         let mut parsed = Self { flow: 0, source: 0, destination: 0, ip: 0 };
-        for path in paths.iter().map(String::as_str).chain(ALWAYS) {
+        for path in paths.iter().map(String::as_str).chain(besides.iter().copied()) {
             parsed.add(path).ok_or_else(|| MaskError::Unknown(path.chars().take(100).collect()))?;
         }
         Ok(parsed)
+    }
+
+    /// Whether a field is wanted: a field of a flow (`uuid`), or one of `source`, `destination` or `IP`
+    /// (`source.labels`). A name that is no field is not wanted.
+    pub fn keeps(&self, path: &str) -> bool {
+        let (first, second) = path.split_once('.').map_or((path, None), |(first, second)| (first, Some(second)));
+        let has = |bits: u64, names: &[&str], name: &str| bit(names, name).is_some_and(|bit| bits & bit != 0);
+        let inside = second.is_none_or(|second| match first {
+            "source" => has(self.source, ENDPOINT, second),
+            "destination" => has(self.destination, ENDPOINT, second),
+            "IP" => has(self.ip, IP, second),
+            _ => false,
+        });
+        has(self.flow, FLOW, first) && inside
     }
 
     /// Adds a path; `None` if there is no such field.

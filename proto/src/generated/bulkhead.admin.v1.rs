@@ -841,6 +841,92 @@ pub struct Scalar {
     pub value: u64,
 }
 #[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowStatsRequest {}
+/// observed = kept + the sum of dropped; passed = delivered + filtered + lost, of all readers together.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FlowStatsResponse {
+    /// Events of the kernel since the daemon started, those it could not hand over included.
+    #[prost(uint64, tag = "1")]
+    pub observed: u64,
+    /// Those that became records.
+    #[prost(uint64, tag = "2")]
+    pub kept: u64,
+    /// Those that did not, by reason; every reason is there.
+    #[prost(message, repeated, tag = "3")]
+    pub dropped: ::prost::alloc::vec::Vec<Dropped>,
+    /// Clients of the flow API, all of them together.
+    #[prost(message, optional, tag = "4")]
+    pub readers: ::core::option::Option<FlowReaders>,
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "5")]
+    pub exporters: ::prost::alloc::vec::Vec<Exporter>,
+    /// What is wrong with the settings of exporters, one line each.
+    #[prost(string, repeated, tag = "6")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Dropped {
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FlowReaders {
+    /// Clients at this moment.
+    #[prost(uint64, tag = "1")]
+    pub now: u64,
+    #[prost(uint64, tag = "2")]
+    pub passed: u64,
+    #[prost(uint64, tag = "3")]
+    pub delivered: u64,
+    #[prost(uint64, tag = "4")]
+    pub filtered: u64,
+    #[prost(uint64, tag = "5")]
+    pub lost: u64,
+}
+/// carried + observed = exported + filtered + spooled + the sum of dropped.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Exporter {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// file, otlp, syslog.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// Records that lay in the spool when the daemon started.
+    #[prost(uint64, tag = "3")]
+    pub carried: u64,
+    /// Records that it has come to since.
+    #[prost(uint64, tag = "4")]
+    pub observed: u64,
+    /// Records that the receiver has taken.
+    #[prost(uint64, tag = "5")]
+    pub exported: u64,
+    /// Records that filters left out.
+    #[prost(uint64, tag = "6")]
+    pub filtered: u64,
+    /// Records that wait.
+    #[prost(uint64, tag = "7")]
+    pub spooled: u64,
+    /// Records lost, by reason; every reason is there.
+    #[prost(message, repeated, tag = "8")]
+    pub dropped: ::prost::alloc::vec::Vec<Dropped>,
+    /// Bytes that the spool takes on disk.
+    #[prost(uint64, tag = "9")]
+    pub spool_bytes: u64,
+    /// Times that something had to be tried again.
+    #[prost(uint64, tag = "10")]
+    pub retries: u64,
+    /// What stands in its way now; empty: nothing.
+    #[prost(string, tag = "11")]
+    pub trouble: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DumpMapsRequest {
     /// Names as in datapath-abi; empty: every map but EVENTS.
@@ -1341,6 +1427,31 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("bulkhead.admin.v1.Admin", "Counters"));
             self.inner.unary(req, path, codec).await
         }
+        /// What became of every flow event and record, up to each exporter's receiver.
+        pub async fn flow_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FlowStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FlowStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bulkhead.admin.v1.Admin/FlowStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bulkhead.admin.v1.Admin", "FlowStats"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Entries of the kernel's maps as text, for debugging. Map by map, sorted by key within a map.
         pub async fn dump_maps(
             &mut self,
@@ -1438,6 +1549,14 @@ pub mod admin_server {
             request: tonic::Request<super::CountersRequest>,
         ) -> std::result::Result<
             tonic::Response<super::CountersResponse>,
+            tonic::Status,
+        >;
+        /// What became of every flow event and record, up to each exporter's receiver.
+        async fn flow_stats(
+            &self,
+            request: tonic::Request<super::FlowStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::FlowStatsResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the DumpMaps method.
@@ -1863,6 +1982,49 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CountersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bulkhead.admin.v1.Admin/FlowStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct FlowStatsSvc<T: Admin>(pub Arc<T>);
+                    impl<T: Admin> tonic::server::UnaryService<super::FlowStatsRequest>
+                    for FlowStatsSvc<T> {
+                        type Response = super::FlowStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FlowStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::flow_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FlowStatsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

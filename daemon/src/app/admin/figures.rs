@@ -203,6 +203,8 @@ impl telemetry::Source for AdminService {
                 }),
                 pools: self.pools(),
                 flows: self.flows(),
+                exporters: self.parts.pipeline.ledger().exporters(),
+                export_problems: self.parts.pipeline.ledger().export_problems().len() as u64,
                 put_back: (self.parts.put_back)(),
                 shared: (self.parts.shared)(),
             }

@@ -18,6 +18,7 @@ mod explain;
 mod figures;
 mod found;
 mod identities;
+mod ledger;
 mod policies;
 mod status;
 mod words;
@@ -356,6 +357,14 @@ impl Admin for AdminService {
     async fn explain(&self, request: Request<pb::ExplainRequest>) -> Result<Response<pb::ExplainResponse>, Status> {
         let _turn = self.turn().await;
         explain::answer(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn flow_stats(
+        &self,
+        request: Request<pb::FlowStatsRequest>,
+    ) -> Result<Response<pb::FlowStatsResponse>, Status> {
+        let pb::FlowStatsRequest {} = request.into_inner();
+        Ok(Response::new(ledger::answer(self)))
     }
 
     async fn counters(&self, request: Request<pb::CountersRequest>) -> Result<Response<pb::CountersResponse>, Status> {

@@ -101,3 +101,25 @@ fn every_field_of_a_flow_has_its_own_bit() {
     clear_flow(&mut flow, 0);
     assert_eq!(flow, Flow::default());
 }
+
+#[test]
+fn an_exact_mask_keeps_what_it_names_and_no_more() {
+    let exactly = |paths: &[&str]| Mask::exactly(&paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>());
+    let mask = exactly(&["uuid", "source.pod_name", "IP"]).unwrap();
+    for (path, kept) in [
+        ("uuid", true),
+        ("source", true),
+        ("source.pod_name", true),
+        ("source.labels", false),
+        ("destination", false),
+        ("destination.labels", false),
+        ("IP.source", true),
+        ("traffic_direction", false),
+        ("uuid.x", false),
+        ("nonsense", false),
+    ] {
+        assert_eq!(mask.keeps(path), kept, "{path}");
+    }
+    assert!(exactly(&[]).unwrap().keeps("destination.labels"));
+    assert_eq!(exactly(&["nonsense"]), Err(MaskError::Unknown("nonsense".to_owned())));
+}

@@ -1,0 +1,196 @@
+//! What all outputs say of a record in the same words: its verdict, who decided, how the ends lie to each other, one
+//! line for people. Pure.
+
+use std::fmt::Write as _;
+
+use datapath_abi::{
+    event::{EndReason, EventKind},
+    identity,
+    policy::Direction,
+};
+use flows::{
+    FlowRecord,
+    record::{End, PolicyInfo, Ruling, protocol},
+};
+
+/// What became of the packet or connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// It may pass, or did.
+    Allowed,
+    /// Policies forbid it: the packet was dropped, or the connection cut.
+    Denied,
+    /// Dropped, and not by policy.
+    Error,
+}
+
+impl Verdict {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Error => "error",
+        }
+    }
+}
+
+pub(crate) fn verdict(record: &FlowRecord) -> Verdict {
+    match (record.kind, record.end_reason) {
+        (EventKind::Dropped, _) if record.is_policy_verdict() => Verdict::Denied,
+        (EventKind::Dropped, _) => Verdict::Error,
+        (EventKind::Closed, Some(EndReason::PolicyChange)) => Verdict::Denied,
+        (EventKind::Opened | EventKind::Active | EventKind::Closed, _) => Verdict::Allowed,
+    }
+}
+
+/// Name of the event, as the stream says what happened.
+pub(crate) fn kind(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Opened => "opened",
+        EventKind::Dropped => "dropped",
+        EventKind::Closed => "closed",
+        EventKind::Active => "active",
+    }
+}
+
+pub(crate) fn end_reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Fin => "fin",
+        EndReason::Rst => "rst",
+        EndReason::Idle => "idle",
+        EndReason::PolicyChange => "policy_change",
+        EndReason::EndpointGone => "endpoint_gone",
+        EndReason::Replaced => "replaced",
+    }
+}
+
+pub(crate) fn direction(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "egress",
+        Direction::Ingress => "ingress",
+    }
+}
+
+/// Why, in a word of ours: the reason for the drop or for the end.
+pub(crate) fn reason(record: &FlowRecord) -> &'static str {
+    match (record.drop_reason, record.end_reason) {
+        (Some(reason), _) => reason.name(),
+        (None, Some(reason)) => end_reason(reason),
+        (None, None) => "",
+    }
+}
+
+/// IANA's name for a protocol in lower case, or its number.
+pub(crate) fn protocol_name(number: u8) -> String {
+    match number {
+        protocol::ICMP => "icmp",
+        protocol::IGMP => "igmp",
+        protocol::TCP => "tcp",
+        protocol::UDP => "udp",
+        protocol::ICMPV6 => "ipv6-icmp",
+        protocol::VRRP => "vrrp",
+        protocol::SCTP => "sctp",
+        other => return other.to_string(),
+    }
+    .to_owned()
+}
+
+/// The ruling that decided: the one that stands against the packet, else the one of a rule, else that of the
+/// record's direction.
+pub(crate) fn deciding(record: &FlowRecord) -> Option<(Direction, &Ruling)> {
+    let both = [Direction::Egress, Direction::Ingress].map(|it| (it, record.ruling(it)));
+    if verdict(record) != Verdict::Allowed {
+        let denied = record.denied_in.map(|it| (it, record.ruling(it)));
+        return denied.or_else(|| both.into_iter().find(|(_, ruling)| ruling.blocks()));
+    }
+    let own = record.direction().map(|it| (it, record.ruling(it)));
+    let ruled = |it: &(Direction, &Ruling)| matches!(it.1, Ruling::Allowed(_));
+    own.filter(ruled).or_else(|| both.into_iter().find(ruled)).or(own)
+}
+
+/// In a word, what policies said.
+pub(crate) fn outcome(ruling: &Ruling) -> &'static str {
+    match ruling {
+        Ruling::NotAsked => "not-asked",
+        Ruling::Open => "open",
+        Ruling::Allowed(_) => "rule",
+        Ruling::Denied(_) => "rule",
+        Ruling::Isolated(_) => "implicit-deny",
+        Ruling::Exempt => "own-node",
+    }
+}
+
+/// `namespace/name`, or the name of a cluster-wide object.
+pub(crate) fn policy_name(policy: &PolicyInfo) -> String {
+    if policy.namespace.is_empty() { policy.name.clone() } else { format!("{}/{}", policy.namespace, policy.name) }
+}
+
+/// Whether an end belongs to the cluster.
+pub(crate) fn is_inside(end: &End) -> bool {
+    !end.namespace().is_empty()
+        || end.identity >= identity::FIRST_POD
+        || matches!(
+            end.identity,
+            identity::HOST | identity::REMOTE_NODE | identity::UNMANAGED | identity::KUBE_APISERVER
+        )
+}
+
+/// What an end is: `pod`, or the name of a reserved identity.
+pub(crate) fn end_kind(end: &End) -> &'static str {
+    match end.reserved() {
+        Some(name) => name,
+        None => "pod",
+    }
+}
+
+/// Whom the summary calls an end.
+fn end_name(end: &End, has_ports: bool) -> String {
+    let pod = end.pod_name();
+    let mut name = match (pod.is_empty(), end.namespace()) {
+        (false, namespace) => format!("{namespace}/{pod} "),
+        (true, "") => String::new(),
+        (true, namespace) => format!("{namespace}/ "),
+    };
+    let ip = end.ip;
+    let _ = match (has_ports, ip.is_ipv6()) {
+        (true, true) => write!(name, "[{ip}]:{}", end.port),
+        (true, false) => write!(name, "{ip}:{}", end.port),
+        (false, _) => write!(name, "{ip}"),
+    };
+    name
+}
+
+/// One line for people.
+pub(crate) fn summary(record: &FlowRecord) -> String {
+    let ports = record.has_ports();
+    let (source, destination) = (end_name(&record.source, ports), end_name(&record.destination, ports));
+    let mut text = format!("{source} -> {destination} {} ", protocol_name(record.protocol));
+    match (record.kind, verdict(record)) {
+        (EventKind::Opened, _) => text.push_str("allowed"),
+        (EventKind::Active, _) => text.push_str("active"),
+        (EventKind::Closed, Verdict::Denied) => text.push_str("cut"),
+        (EventKind::Closed, _) => text.push_str("closed"),
+        (EventKind::Dropped, Verdict::Denied) => text.push_str("denied"),
+        (EventKind::Dropped, _) => text.push_str("dropped"),
+    }
+    if let Some(reason) = record.drop_reason {
+        let _ = write!(text, ": {}", reason.text());
+    } else if let Some(reason) = record.end_reason {
+        let _ = write!(text, ": {}", end_reason(reason));
+    }
+    if let Some((_, ruling)) = deciding(record) {
+        let policies: Vec<String> = match ruling {
+            Ruling::Allowed(rule) | Ruling::Denied(rule) => rule
+                .info
+                .iter()
+                .map(|it| format!("{} {} rule {}", policy_name(&it.policy), direction(it.direction), it.index))
+                .collect(),
+            Ruling::Isolated(policies) => policies.iter().map(|it| policy_name(it)).collect(),
+            Ruling::NotAsked | Ruling::Open | Ruling::Exempt => Vec::new(),
+        };
+        if !policies.is_empty() {
+            let _ = write!(text, " ({})", policies.join(", "));
+        }
+    }
+    text
+}

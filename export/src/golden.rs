@@ -1,0 +1,49 @@
+//! Compares what a mapping yields with a file in testdata/, which `UPDATE_GOLDEN=1` writes anew.
+
+use std::{fs, path::Path};
+
+use flows::{
+    FlowRecord,
+    fixture::{self, record_in},
+    record::ServiceInfo,
+};
+
+/// One record of each kind that the fixture's world has, with all that is known about them.
+pub(crate) fn records() -> Vec<FlowRecord> {
+    let mut world = fixture::world();
+    world.dns_names.insert("2001:db8::1".parse().unwrap(), ["www.example.com.".to_owned()].into());
+    let service = ServiceInfo { namespace: "shop".to_owned(), name: "db".to_owned() };
+    world.services.insert((fixture::address(fixture::DB), 5432), service.into());
+    let cut =
+        datapath_abi::event::FlowEvent { end: datapath_abi::event::EndReason::PolicyChange as u8, ..fixture::closed() };
+    let active = datapath_abi::event::FlowEvent {
+        kind: datapath_abi::event::EventKind::Active as u8,
+        end: 0,
+        ..fixture::closed()
+    };
+    let events = [
+        fixture::opened(),
+        fixture::denied(),
+        fixture::bad_packet(),
+        active,
+        fixture::closed(),
+        cut,
+        fixture::from_outside(),
+        fixture::ping(),
+    ];
+    events.iter().map(|event| record_in(event, &world)).collect()
+}
+
+/// Compares.
+pub(crate) fn assert_golden(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        actual == expected,
+        "{name} differs; if that is right, UPDATE_GOLDEN=1 writes it anew.\nis:\n{actual}\nexpected:\n{expected}"
+    );
+}

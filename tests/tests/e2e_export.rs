@@ -1,0 +1,101 @@
+//! Flow records that leave the node: every denial is in the file, the sums are even, metrics and the command line say
+//! the same.
+
+use std::fs;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tests::{
+    manifest::{namespace, pod, policy},
+    node::{Node, PATIENCE, Setup, eventually},
+    owner,
+    traffic::{Echo, OPEN, Protocol::Tcp, Reached, SILENT, reach},
+    trial::trial,
+};
+
+fn shop() -> String {
+    [
+        namespace("shop", ""),
+        pod("shop/web", "app: web"),
+        pod("shop/db", "app: db"),
+        policy(
+            "shop/db",
+            "  podSelector: {matchLabels: {app: db}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n\
+             \x20   ports: [{port: 80}]",
+        ),
+    ]
+    .concat()
+}
+
+/// A node whose daemon reads these settings of exporters; HOME is its folder.
+fn start(settings: &str) -> anyhow::Result<Node> {
+    let name = owner::fresh_name();
+    let folder = owner::folder(&name);
+    let file = folder.join("exporters.yaml");
+    let arguments = vec!["--exporters".to_owned(), file.display().to_string()];
+    let mut node = Node::without_daemon(Setup { name, arguments, ..Setup::default() }, &[("all.yaml", &shop())])?;
+    fs::write(&file, settings.replace("HOME", &folder.display().to_string()))?;
+    node.start_daemon()?;
+    Ok(node)
+}
+
+/// What `bulkhead flows stats` says of an exporter.
+fn exporter(node: &Node, name: &str) -> anyhow::Result<Value> {
+    let stats = node.bulkhead().json(&["flows", "stats"])?;
+    let found = stats["exporters"].as_array().and_then(|all| all.iter().find(|it| it["name"] == name));
+    found.cloned().with_context(|| format!("{name} in {stats}"))
+}
+
+/// Whether what came is what went on, was left out, waits or was lost.
+fn is_even(exporter: &Value) -> bool {
+    let count = |name: &str| exporter[name].as_u64().unwrap_or(u64::MAX / 8);
+    let lost: u64 = exporter["dropped"].as_array().into_iter().flatten().filter_map(|it| it["count"].as_u64()).sum();
+    count("carried") + count("observed") == count("exported") + count("filtered") + count("spooled") + lost
+}
+
+fn events(path: &std::path::Path) -> anyhow::Result<Vec<Value>> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
+}
+
+#[test]
+fn denials_are_in_the_file_and_what_filters_leave_out_is_counted() {
+    trial(|| {
+        let node = start(
+            "exporters:\n- name: denials\n  includeFilters: [{verdict: [DROPPED], destination_pod: [shop/db]}]\n  \
+             file: {path: HOME/denials.ndjson}\n- name: wrong\n  file: {path: denials.ndjson}\n",
+        )?;
+        let [web, db] = node.add_all(["shop/web", "shop/db"])?;
+        let _echo = Echo::start(&db.sandbox, &[80, 81], &[])?;
+        let mut denied = 0;
+        for to in db.at(81) {
+            ensure!(reach(&web.sandbox, Tcp, to, SILENT)? == Reached::No);
+            denied += 1;
+        }
+        for to in db.at(80) {
+            ensure!(reach(&web.sandbox, Tcp, to, OPEN)? == Reached::Yes);
+        }
+        let file = node.folder().join("denials.ndjson");
+        let all_there = || {
+            let it = exporter(&node, "denials")?;
+            ensure!(is_even(&it), "{it}");
+            Ok(it["exported"].as_u64() >= Some(denied) && it["filtered"].as_u64() >= Some(2))
+        };
+        ensure!(eventually(PATIENCE, all_there)?, "{}", exporter(&node, "denials")?);
+        let found = events(&file)?;
+        for to in db.at(81) {
+            let event =
+                found.iter().find(|it| it["dst_endpoint"]["ip"] == to.ip().to_string()).context("the denial")?;
+            ensure!(event["class_uid"] == 4001 && event["action"] == "Denied", "{event}");
+            ensure!(event["src_endpoint"]["name"] == "web" && event["dst_endpoint"]["port"] == 81, "{event}");
+            ensure!(event["policy"]["name"] == "shop/db", "{event}");
+            ensure!(event["firewall_rule"]["type"] == "implicit-deny", "{event}");
+        }
+        ensure!(found.iter().all(|it| it["action"] == "Denied"), "only denials: {found:?}");
+        let stats = node.bulkhead().json(&["flows", "stats"])?;
+        let problems = stats["problems"].to_string();
+        ensure!(problems.contains("wrong") && problems.contains("file.path"), "{problems}");
+        ensure!(node.metric("bulkhead_export_problems")? == 1.0);
+        Ok(())
+    });
+}
