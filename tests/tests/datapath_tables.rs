@@ -54,8 +54,10 @@ fn a_flood_of_requests_evicts_only_its_like() {
     // Answers need the entry, as B may begin nothing: it is there.
     lab.send(At::From(B), &B.tcp(&A, Family::V4, BACK, ACK)).reaches(&A);
     lab.send(At::From(A), &A.tcp(&B, Family::V4, PORTS, ACK)).reaches(&B);
-    // And the last of the flood can still be answered: the table works on.
-    lab.send(At::From(B), &B.tcp(&C, Family::V4, [80, 1000], SYN | ACK)).reaches(&C);
+    // And the last one can still be answered: the table works on. (Which one goes next is the kernel's choice: 6.1 takes the
+    // last but one of so small a table.)
+    lab.send(At::From(C), &C.tcp(&B, Family::V4, [1001, 80], SYN)).reaches(&B).opens();
+    lab.send(At::From(B), &B.tcp(&C, Family::V4, [80, 1001], SYN | ACK)).reaches(&C);
 }
 
 /// Requests that are answered but not confirmed stay in the small table as well.
