@@ -8,13 +8,13 @@ use flows::filter::FilterSet;
 use objects::{Problem, settings};
 use serde::Deserialize;
 
-use crate::{file::Rotation, sender::BatchLimits, spool::Limits, tls::Tls, wanted::Wanted};
+use crate::{file::Rotation, sender::BatchLimits, spool::Limits, syslog::Style, tls::Tls, wanted::Wanted};
 
 mod filters;
 mod receivers;
 
 use filters::FilterSpec;
-use receivers::{OtlpSpec, SpoolSpec};
+use receivers::{OtlpSpec, SpoolSpec, SyslogSpec};
 
 /// The one field of the file.
 const FIELD: &str = "exporters";
@@ -70,6 +70,8 @@ pub enum Target {
     File(FileTarget),
     /// Whoever takes OTLP logs over gRPC.
     Otlp(OtlpTarget, SpoolSettings),
+    /// Whoever takes messages of RFC 5424.
+    Syslog(SyslogTarget, SpoolSettings),
 }
 
 impl Target {
@@ -78,6 +80,7 @@ impl Target {
         match self {
             Self::File(_) => "file",
             Self::Otlp(..) => "otlp",
+            Self::Syslog(..) => "syslog",
         }
     }
 }
@@ -104,6 +107,19 @@ pub struct OtlpTarget {
     pub headers: BTreeMap<String, String>,
 }
 
+/// A receiver of syslog messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyslogTarget {
+    /// `host:port`.
+    pub address: String,
+    /// Unless plain TCP was asked for by name.
+    pub tls: Option<Tls>,
+    /// How long a connection and a batch may take.
+    pub deadline: Duration,
+    /// What messages look like.
+    pub style: Style,
+}
+
 /// How records wait for a receiver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpoolSettings {
@@ -125,6 +141,7 @@ struct Spec {
     field_mask: Vec<String>,
     file: Option<FileSpec>,
     otlp: Option<OtlpSpec>,
+    syslog: Option<SyslogSpec>,
     spool: Option<SpoolSpec>,
 }
 
@@ -235,13 +252,16 @@ impl Spec {
             Some(spool) => spool.check()?,
             None => SpoolSpec::default().check()?,
         };
-        let target = match (&self.file, &self.otlp) {
-            (Some(_), _) if self.spool.is_some() => {
+        let target = match (&self.file, &self.otlp, &self.syslog) {
+            (Some(_), ..) if self.spool.is_some() => {
                 return Err(("spool", "a file needs none".to_owned(), "leave it out"));
             }
-            (Some(file), None) => Target::File(file.check()?),
-            (None, Some(otlp)) => Target::Otlp(otlp.check()?, spool),
-            (None, None) => return Err(("file", "no receiver is named".to_owned(), "add `file:` or `otlp:`")),
+            (Some(file), None, None) => Target::File(file.check()?),
+            (None, Some(otlp), None) => Target::Otlp(otlp.check()?, spool),
+            (None, None, Some(syslog)) => Target::Syslog(syslog.check()?, spool),
+            (None, None, None) => {
+                return Err(("file", "no receiver is named".to_owned(), "add `file:`, `otlp:` or `syslog:`"));
+            }
             _ => return Err(("file", "more than one receiver is named".to_owned(), "make an exporter of each")),
         };
         Ok(Exporter { name: self.name.clone(), spec: self, filters, wanted, target })

@@ -22,8 +22,10 @@ use crate::{
     intake::{Intake, Place},
     otlp,
     spooled::{Form, Spooled},
+    syslog,
     to_file::ToFile,
     to_otlp::ToOtlp,
+    to_syslog::ToSyslog,
 };
 
 /// Pause between two looks at the settings file. A ConfigMap's files are replaced within a minute or so anyway.
@@ -177,6 +179,13 @@ impl Exporters {
                 let form: Form = Arc::new(move |record, now| otlp::log_record(record, &wanted, now).encode_to_vec());
                 let folder = self.options.state_dir.join(&name);
                 let receiver = ToOtlp::new(target, node.clone());
+                tokio::spawn(Spooled { name, folder, limits, batch, node, ledger, form }.run(intake, receiver, stops))
+            }
+            Target::Syslog(target, SpoolSettings { limits, batch }) => {
+                let style = target.style.clone();
+                let form: Form = Arc::new(move |record, now| syslog::message(record, &wanted, &style, now));
+                let folder = self.options.state_dir.join(&name);
+                let receiver = ToSyslog::new(target, node.clone());
                 tokio::spawn(Spooled { name, folder, limits, batch, node, ledger, form }.run(intake, receiver, stops))
             }
         };

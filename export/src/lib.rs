@@ -6,11 +6,12 @@
 //!                                           |
 //!   flows::Ring --Intake (filter, tally)-->|-- file:   ocsf --> LogFile, rotated
 //!                                           |-- otlp:   otlp --> Spool --> sender --> gRPC
+//!                                           |-- syslog: syslog > Spool --> sender --> TLS
 //!                                           |
 //!        ExporterLedger: carried + observed = exported + filtered + spooled + dropped{reason}
 //! ```
 //!
-//! Pure are `facts`, `ocsf`, `otlp`, `wanted`, `community`, `config`: bytes or records in, bytes out. `file`, `spool`,
+//! Pure are `facts`, `ocsf`, `otlp`, `syslog`, `wanted`, `community`, `config`: bytes or records in, bytes out. `file`, `spool`,
 //! `sender` and `exporters` do what touches the world.
 #![forbid(unsafe_code)]
 
@@ -33,9 +34,11 @@ pub mod otlp;
 mod sender;
 pub mod spool;
 mod spooled;
+pub mod syslog;
 pub mod tls;
 mod to_file;
 mod to_otlp;
+mod to_syslog;
 mod wanted;
 
 pub use exporters::{Exporters, Options};

@@ -8,6 +8,7 @@
 //!  objects    a file                 objects, as YAML and as JSON
 //!  grpc       a request              flows (Hubble API), daemon (admin API, CNI socket)
 //!  state      files and flags        daemon: records, tombstones, pools, capacities
+//!  export     a spool, settings      export
 //! ```
 //!
 //! `cargo xtask fuzz` runs them in libFuzzer (see `main.rs` and docs/adr/0013); `tests/` runs them on
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conntrack;
+pub mod export;
 pub mod grpc;
 pub mod netconf;
 pub mod objects;
@@ -39,7 +41,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target { name: "packet", longest: 640, run: packet::frame, seeds: packet::seeds, words: "" },
     Target { name: "conntrack", longest: 96, run: conntrack::packets, seeds: conntrack::seeds, words: "" },
     Target {
@@ -51,6 +53,7 @@ pub const TARGETS: [Target; 6] = [
     },
     Target { name: "objects", longest: 4096, run: objects::text, seeds: objects::seeds, words: objects::WORDS },
     Target { name: "grpc", longest: 1024, run: grpc::request, seeds: grpc::seeds, words: grpc::WORDS },
+    Target { name: "export", longest: 2048, run: export::read, seeds: export::seeds, words: export::WORDS },
     Target { name: "state", longest: 2048, run: state::text, seeds: state::seeds, words: state::WORDS },
 ];
 

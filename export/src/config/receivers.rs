@@ -8,10 +8,11 @@ use tonic::{
     transport::Uri,
 };
 
-use super::{MIB, OtlpTarget, SpoolSettings, Wrong, range};
+use super::{MIB, OtlpTarget, SpoolSettings, SyslogTarget, Wrong, range};
 use crate::{
     sender::BatchLimits,
     spool::Limits,
+    syslog::Style,
     tls::{SYSTEM_CA, Tls},
 };
 
@@ -26,6 +27,36 @@ pub(super) struct OtlpSpec {
     timeout_seconds: Option<u64>,
     #[serde(default)]
     headers: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename = "syslog", rename_all = "camelCase")]
+pub(super) struct SyslogSpec {
+    address: String,
+    #[serde(default)]
+    transport: Transport,
+    tls: Option<TlsSpec>,
+    facility: Option<u64>,
+    app_name: Option<String>,
+    #[serde(default)]
+    message: Message,
+    timeout_seconds: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Transport {
+    #[default]
+    Tls,
+    Tcp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Message {
+    #[default]
+    Ocsf,
+    Text,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
@@ -101,6 +132,41 @@ impl OtlpSpec {
         }
         let deadline = deadline(*timeout_seconds, "otlp.timeoutSeconds")?;
         Ok(OtlpTarget { endpoint: endpoint.clone(), tls, deadline, headers: headers.clone() })
+    }
+}
+
+impl SyslogSpec {
+    pub(super) fn check(&self) -> Result<SyslogTarget, Wrong> {
+        let Self { address, transport, tls, facility, app_name, message, timeout_seconds } = self;
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            return Err(("syslog.address", format!("{address:?} is not HOST:PORT"), "write it like logs.example:6514"));
+        }
+        let tls = match (transport, tls) {
+            (Transport::Tls, tls) => Some(tls.clone().unwrap_or_default().check()?),
+            (Transport::Tcp, None) => None,
+            (Transport::Tcp, Some(_)) => {
+                return Err(("syslog.tls", "is there, and `transport` is tcp".to_owned(), "remove one of them"));
+            }
+        };
+        let facility = match facility.unwrap_or(16) {
+            facility @ 0..24 => facility as u8,
+            other => {
+                return Err((
+                    "syslog.facility",
+                    format!("{other} is not between 0 and 23"),
+                    "the default is 16, local0",
+                ));
+            }
+        };
+        let app_name = app_name.clone().unwrap_or_else(|| "bulkhead".to_owned());
+        if app_name.is_empty() || app_name.len() > 48 || !app_name.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let what = format!("{app_name:?} is no APP-NAME");
+            return Err(("syslog.appName", what, "take up to 48 printable ASCII characters without blanks"));
+        }
+        let style = Style { facility, app_name, json: *message == Message::Ocsf };
+        let deadline = deadline(*timeout_seconds, "syslog.timeoutSeconds")?;
+        Ok(SyslogTarget { address: address.clone(), tls, deadline, style })
     }
 }
 

@@ -55,7 +55,7 @@ fn every_mistake_names_exporter_field_and_fix_and_costs_no_other_exporter_anythi
             "- name: a\n  fiel: {path: /x}",
             "exporter \"a\": exporters[1].fiel (line 5): exporter has no field \"fiel\"; did you mean file?",
         ),
-        ("- name: a", "exporter \"a\": exporters[1].file: no receiver is named; add `file:` or `otlp:`"),
+        ("- name: a", "exporter \"a\": exporters[1].file: no receiver is named; add `file:`, `otlp:` or `syslog:`"),
         (
             "- name: A_b\n  file: {path: /x}",
             "exporter \"A_b\": exporters[1].name: \"A_b\" is no name; take up to 63 lower case letters, digits and \
@@ -133,4 +133,36 @@ fn a_receiver_of_otlp_has_tls_unless_asked_otherwise_by_name() {
     }
     let error = read(b"exporters:\n- name: a\n  file: {path: /x}\n  spool: {}\n").unwrap().refused[0].text.clone();
     assert!(error.contains("a file needs none; leave it out"), "{error}");
+}
+
+#[test]
+fn a_receiver_of_syslog_has_tls_unless_asked_otherwise_by_name() {
+    let one = |text: &str| {
+        let text = format!("exporters:\n- name: a\n  syslog: {text}\n");
+        let settings = read(text.as_bytes()).unwrap();
+        match settings.exporters.into_iter().next() {
+            Some(exporter) => Ok(exporter.target),
+            None => Err(settings.refused[0].text.clone()),
+        }
+    };
+    let Ok(Target::Syslog(target, _)) = one("{address: 'logs:6514'}") else { panic!() };
+    assert_eq!(target.style, Style { facility: 16, app_name: "bulkhead".to_owned(), json: true });
+    assert!(target.tls.is_some());
+    let Ok(Target::Syslog(target, _)) = one("{address: '[::1]:601', transport: tcp, message: text, facility: 4}")
+    else {
+        panic!()
+    };
+    assert_eq!((target.tls, target.style.facility, target.style.json), (None, 4, false));
+    for (text, part) in [
+        ("{address: logs}", "syslog.address: \"logs\" is not HOST:PORT; write it like logs.example:6514"),
+        ("{address: 'logs:0'}", "is not HOST:PORT"),
+        ("{address: ':514'}", "is not HOST:PORT"),
+        ("{address: 'logs:601', transport: tcp, tls: {}}", "syslog.tls: is there"),
+        ("{address: 'logs:601', transport: udp}", "syslog.transport"),
+        ("{address: 'logs:601', facility: 24}", "syslog.facility: 24 is not between 0 and 23"),
+        ("{address: 'logs:601', appName: 'a b'}", "no APP-NAME"),
+    ] {
+        let error = one(text).unwrap_err();
+        assert!(error.contains(part), "{text}: {error}");
+    }
 }

@@ -45,6 +45,13 @@ use Purpose::{Bench, Build, Cluster, Demo, Fuzz, Test, Vm};
 /// The kernels of tests/kernels.toml are for this architecture.
 const VM: &[Purpose] = if cfg!(target_arch = "x86_64") { &[Vm, Test] } else { &[] };
 
+/// Where Debian and Ubuntu keep it.
+const RSYSLOG_TLS: &str = if cfg!(target_arch = "aarch64") {
+    "/usr/lib/aarch64-linux-gnu/rsyslog/lmnsd_ossl.so"
+} else {
+    "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_ossl.so"
+};
+
 const NEEDS: &[Need] = &[
     Need {
         package: "build-essential",
@@ -106,6 +113,12 @@ const NEEDS: &[Need] = &[
         probe: Probe::Program("qemu-system-x86_64"),
         why: "boots other kernels to test on",
         purposes: VM,
+    },
+    Need {
+        package: "rsyslog-openssl",
+        probe: Probe::File(RSYSLOG_TLS),
+        why: "rsyslog and its TLS: a real receiver of flow records",
+        purposes: &[Test],
     },
     Need { package: "xz-utils", probe: Probe::Program("xz"), why: "unpacks their modules", purposes: VM },
     Need { package: "iperf3", probe: Probe::Program("iperf3"), why: "measures throughput", purposes: &[Bench] },
