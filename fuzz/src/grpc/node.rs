@@ -120,6 +120,7 @@ fn parts() -> AdminParts {
     };
     // The sender may go: the last value stays.
     let (_, source) = watch::channel(Arc::new(SourceStatus { synced: true, ..SourceStatus::default() }));
+    let (_, obstacles) = watch::channel(Vec::new());
     AdminParts {
         facts: facts(),
         engine: Arc::new(Held(Mutex::new(state))),
@@ -133,6 +134,7 @@ fn parts() -> AdminParts {
         pools: Arc::new(Vec::new),
         pipeline: Arc::new(Pipeline::new(fixture::node(), NonZeroUsize::MIN)),
         extras: Arc::new(|_| None),
+        obstacles,
     }
 }
 
@@ -147,6 +149,7 @@ fn facts() -> Facts {
         device: "veth".to_owned(),
         pin_path: format!("/sys/fs/bpf/bulkhead/v{}", datapath_abi::ABI_VERSION).into(),
         mtu: 1500,
+        routing: "native".to_owned(),
         source: "directory:/etc/bulkhead/objects".to_owned(),
         started: Instant::now(),
         capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), info.capacity)).collect::<BTreeMap<_, _>>(),
