@@ -14,6 +14,7 @@ use datapath_abi::{
     event::{EndReason, EventKind, FlowEvent, HOOKS, Hook},
     identity,
     maps::{self, Counter, Scalar, Writer},
+    overlay::Origin,
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, RegionKey, RulesetInfo, Verdict},
     reason::{DropReason, REASONS},
 };
@@ -85,6 +86,7 @@ fn layouts() -> Vec<Layout> {
         FragmentKey { addr, id, proto, pad }
         FragmentEntry { port, proto, pad }
         Endpoint { rules, addr6, addr4, ifindex, identity, mac, pad }
+        Origin { node, ifindex, flags }
         PeerKey { ruleset, identity }
         PeerEntry { portset, lengths, otherwise }
         RegionKey { ruleset, addr }

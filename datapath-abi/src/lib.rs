@@ -23,13 +23,14 @@ pub mod endpoint;
 pub mod event;
 pub mod identity;
 pub mod maps;
+pub mod overlay;
 #[cfg(feature = "user")]
 mod pod;
 pub mod policy;
 pub mod reason;
 
 /// Version of everything in this crate. Part of the path of every pin.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Asserts the size of a type at compile time.
 #[macro_export]

@@ -56,6 +56,12 @@ pub const REGIONS: &str = "REGIONS";
 pub const PORTS: &str = "PORTS";
 /// Digests of rule sets.
 pub const RULESETS: &str = "RULESETS";
+/// Where packets from other nodes' addresses come from.
+pub const ORIGINS: &str = "ORIGINS";
+/// Identity numbers that packets may carry.
+pub const NUMBERS: &str = "NUMBERS";
+/// What packets have carried.
+pub const CARRIED: &str = "CARRIED";
 /// Flow events.
 pub const EVENTS: &str = "EVENTS";
 /// Packets by hook and reason.
@@ -193,6 +199,33 @@ pub const ALL: &[MapInfo] = &[
         capacity: 1,
         writer: Writer::Daemon,
         purpose: "the next generation of rules that has not been given out",
+    },
+    MapInfo {
+        name: ORIGINS,
+        kind: "lpm_trie",
+        key: "Addr",
+        value: "Origin",
+        capacity: 16_384,
+        writer: Writer::Daemon,
+        purpose: "with an overlay, from which node packets from a range come",
+    },
+    MapInfo {
+        name: NUMBERS,
+        kind: "hash",
+        key: "u32 identity",
+        value: "u32",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "with an overlay, identities whose numbers packets may carry; 0: any of them may",
+    },
+    MapInfo {
+        name: CARRIED,
+        kind: "lru_hash",
+        key: "Addr",
+        value: "u32 identity",
+        capacity: 16_384,
+        writer: Writer::Programs,
+        purpose: "with an overlay, senders of whom their packets say something else than their address does",
     },
     MapInfo {
         name: EVENTS,

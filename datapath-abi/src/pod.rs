@@ -1,7 +1,7 @@
 //! Tells aya that these types are plain bytes. The crate's only unsafe.
 #![allow(unsafe_code)]
 
-use crate::{addr, conntrack, endpoint, event, maps, policy};
+use crate::{addr, conntrack, endpoint, event, maps, overlay, policy};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -28,6 +28,7 @@ pod!(
     endpoint::Endpoint,
     event::FlowEvent,
     maps::Counter,
+    overlay::Origin,
     policy::Decision,
     policy::PeerEntry,
     policy::PeerKey,

@@ -81,6 +81,9 @@ reasons! {
     /// TCP from the middle of a connection that was not seen to begin, and whose opening by
     /// the other end the rules would not allow.
     Midstream = 17, "midstream", 133, "TCP of an unknown connection that the other end may not have opened";
+    /// The overlay brought a source address that is not that of the node it came from, or an address of another
+    /// node's pod came in past the overlay.
+    OverlaySource = 18, "overlay_source", 132, "source address is not of the node that the packet came from";
 }
 
 /// Number of counters per CPU and hook: one more than the greatest reason, 0 counts what passed.

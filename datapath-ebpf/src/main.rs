@@ -4,6 +4,8 @@
 //! ```text
 //! from_pod   tc ingress of the host side of a pod's veth: the pod has sent it
 //! to_pod     tc egress of the same: the host's stack is about to give it to the pod
+//! from_overlay  tc ingress of the overlay's device: it came from another node
+//! to_overlay    tc egress of the same: it goes to another node
 //! swing      run by the daemon: points endpoints at other rules
 //! sweep      run by the daemon: ages conntrack, reports ends
 //! clock      run by the daemon: the time in both clocks
@@ -36,6 +38,7 @@ use crate::bpf::{
     count,
     forward::{self, DROP, NEXT},
     maps::{self, EndpointRef},
+    overlay,
     packet::Skb,
     rare, steps,
 };
@@ -150,6 +153,16 @@ pub(crate) fn from_pod(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn to_pod(context: TcContext) -> i32 {
     run(&Skb::new(&context, Hook::ToPod))
+}
+
+#[classifier]
+pub(crate) fn from_overlay(context: TcContext) -> i32 {
+    overlay::from_overlay(&Skb::new(&context, Hook::ToPod))
+}
+
+#[classifier]
+pub(crate) fn to_overlay(context: TcContext) -> i32 {
+    overlay::to_overlay(&Skb::new(&context, Hook::FromPod))
 }
 
 #[classifier]

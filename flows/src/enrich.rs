@@ -307,7 +307,8 @@ fn needs_rules(reason: DropReason) -> bool {
         | DropReason::ForgedNeighbourDiscovery
         | DropReason::NoEndpoint
         | DropReason::Invalid
-        | DropReason::Martian => false,
+        | DropReason::Martian
+        | DropReason::OverlaySource => false,
     }
 }
 

@@ -1,16 +1,19 @@
 //! No dead metric: every reason and every scalar is moved by some packet, here. A new one does
 //! not compile until it has its packet.
 
+use aya::maps::lpm_trie::Key;
 use datapath_abi::{
+    addr::Addr,
     control::Sweep,
     identity::CLASS_ANY,
     maps::{self, Scalar},
+    overlay::Origin,
     policy::Direction,
     reason::DropReason,
 };
 use tests::{
     full,
-    host::{A, B, Family, Host, WORLD},
+    host::{A, B, Family, Host, REMOTE, WORLD},
     lab::{At, Lab, STRAY},
     packet::{ACK, Packet, SYN},
     rules::{Rule, allow, deny},
@@ -84,6 +87,13 @@ fn provoke(reason: DropReason) -> Seen {
             lab.send_bytes(At::From(A), &A.udp(&B, Family::V6, PORTS).from_addr(mapped).bytes()).drops(reason, None)
         }
         DropReason::Martian => lab.send(At::To(B, WORLD), &syn).drops(reason, None),
+        DropReason::OverlaySource => {
+            let node = Addr::from(std::net::IpAddr::from(WORLD.v4));
+            let origin = Origin { node, ifindex: STRAY, flags: Origin::ONLY_THERE };
+            let key = Key::new(128, Addr::from(REMOTE.addr(V4)).octets());
+            lab.programs.trie(maps::ORIGINS).insert(&key, origin, 0).unwrap();
+            lab.send(At::To(B, REMOTE), &REMOTE.tcp(&B, V4, PORTS, SYN)).drops(reason, None)
+        }
     }
 }
 

@@ -108,7 +108,8 @@ pub type KeepIdentities = Box<dyn FnMut(&Identities) -> Result<(), String> + Sen
 
 impl Engine {
     /// Starts the thread. `planner` knows the endpoints that a predecessor has left; nothing is
-    /// written before [`Engine::synced`], for without its policies a pod would be open.
+    /// written before [`Engine::synced`], for without its policies a pod would be open. `carries`: packets between nodes
+    /// carry numbers of identities.
     pub fn start(
         planner: Planner,
         tables: Tables,
@@ -116,6 +117,7 @@ impl Engine {
         capacity: Capacity,
         knowledge: Arc<Knowledge>,
         keep: KeepIdentities,
+        carries: bool,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
         let (commands, inbox) = channel();
         let state = State {
@@ -131,7 +133,7 @@ impl Engine {
         let (unshared_sender, unshared) = watch::channel(BTreeSet::new());
         let (shared_sender, shared) = watch::channel(false);
         let sharing = Sharing { on: false, unshared: unshared_sender, shared: shared_sender };
-        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing);
+        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing, carries);
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&inbox))?;
         Ok((Self { commands, unshared, shared }, thread))
     }

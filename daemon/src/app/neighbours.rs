@@ -3,22 +3,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     net::IpAddr,
     time::Duration,
 };
 
+use datapath_abi::overlay::Origin;
 use ipnetwork::IpNetwork;
 use policy::model;
 use tokio::sync::watch;
 use tracing::{error, info};
 
 use super::run::stopped;
-use crate::net::{
-    NetError, Node, masquerade,
-    masquerade::Masquerade,
-    node_route::{self, NodeRoute, Tunnel},
-    overlay::{self, Family},
-    uplink,
+use crate::{
+    datapath::{attach, overlay as datapath},
+    net::{
+        NetError, Node, filter, masquerade,
+        masquerade::Masquerade,
+        node_route::{self, NodeRoute, Tunnel},
+        overlay::{self, Family, Made},
+        route, uplink,
+    },
 };
 
 /// Pause before what the kernel refused is tried again: the link to a node may come later.
@@ -30,7 +35,6 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(super) type Nodes = BTreeMap<String, model::Node>;
 
 /// What there is to keep up to date.
-#[derive(Debug)]
 pub(super) struct Neighbours {
     node: Node,
     /// This node's name.
@@ -41,6 +45,10 @@ pub(super) struct Neighbours {
     masquerade: Option<Masquerade>,
     /// `None`: packets go as they are.
     overlay: Option<Overlay>,
+    /// The programs at the overlay's device, and what they know.
+    programs: datapath::Overlay,
+    /// The device that this process has given its programs to.
+    attached: Option<u32>,
     /// What the table keeps now.
     kept: Option<BTreeSet<IpNetwork>>,
     /// Where what stands in the way is told, in words.
@@ -48,12 +56,17 @@ pub(super) struct Neighbours {
 }
 
 /// What this node brings to the overlay.
-#[derive(Debug)]
 pub(super) struct Overlay {
     /// Its device.
     pub(super) device: overlay::Device,
     /// Sources of its own packets: addresses that lead back through the overlay, unlike those of its other links.
     pub(super) gateways: Vec<IpAddr>,
+}
+
+impl fmt::Debug for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overlay").field("device", &self.device).finish_non_exhaustive()
+    }
 }
 
 impl Overlay {
@@ -79,9 +92,10 @@ impl Neighbours {
         mtu: u32,
         masquerade: Option<Masquerade>,
         overlay: Option<Overlay>,
+        programs: datapath::Overlay,
         obstacles: watch::Sender<Vec<String>>,
     ) -> Self {
-        Self { node, own, mtu, masquerade, overlay, kept: None, obstacles }
+        Self { node, own, mtu, masquerade, overlay, programs, attached: None, kept: None, obstacles }
     }
 
     /// Follows the nodes until told to stop. Routes stay when it ends: pods go on.
@@ -122,7 +136,7 @@ impl Neighbours {
         self.keep_addresses(nodes, obstacles).await;
         let link = match self.device().await {
             Ok(link) => link,
-            Err(problem) => return obstacles.add(format!("the overlay's device could not be made: {problem}")),
+            Err(problem) => return obstacles.add(format!("the overlay's device: {problem}")),
         };
         let (ways, unreachable) = ways(nodes, &self.own, self.overlay.is_some());
         for (node, range) in unreachable {
@@ -130,6 +144,17 @@ impl Neighbours {
             obstacles.add(format!("node {node} has {range} and no InternalIP {wanted}"));
         }
         self.measure(&ways, obstacles).await;
+        let origins = link.map_or_else(BTreeMap::new, |ifindex| origins(nodes, &ways, ifindex));
+        if let Err(problem) = self.programs.tell(&origins) {
+            obstacles.add(format!("where other nodes' pods are could not be told to the programs: {problem}"));
+        }
+        let mut locals = Vec::new();
+        for &ip in nodes.get(&self.own).into_iter().flat_map(|node| &node.internal_ips) {
+            // What it has not got, as behind a translation of addresses, cannot be a source.
+            if route::is_own(self.node.netlink(), ip).await.unwrap_or_default() {
+                locals.push(ip);
+            }
+        }
         let mut wanted = BTreeSet::new();
         for (range, Way { node, ip }) in ways {
             let Some((overlay, ifindex)) = self.overlay.as_ref().zip(link) else {
@@ -137,7 +162,16 @@ impl Neighbours {
                 continue;
             };
             let mac = overlay::mac_of(node);
-            let route = NodeRoute::through(range, mac, Tunnel { remote: ip, ifindex, source: overlay.source(range) });
+            let route = NodeRoute::through(
+                range,
+                mac,
+                Tunnel {
+                    remote: ip,
+                    local: locals.iter().copied().find(|local| local.is_ipv4() == ip.is_ipv4()),
+                    ifindex,
+                    source: overlay.source(range),
+                },
+            );
             if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
                 obstacles.add(format!("the device of node {node}: {problem}"));
             }
@@ -198,7 +232,7 @@ impl Neighbours {
     }
 
     /// Sees to the overlay's device: its index, or that there is none.
-    async fn device(&self) -> Result<Option<u32>, NetError> {
+    async fn device(&mut self) -> Result<Option<u32>, DeviceError> {
         let Some(overlay) = &self.overlay else {
             // As a predecessor may have left it, with its routes.
             if overlay::exists(&self.node).await? {
@@ -207,13 +241,48 @@ impl Neighbours {
             }
             return Ok(None);
         };
-        let (ifindex, changed) = overlay::ensure(&self.node, overlay.device).await?;
-        if changed {
+        let Made { ifindex, is_up, changed } = overlay::ensure(&self.node, overlay.device).await?;
+        let there = filter::present(&self.node, ifindex, attach::PRIORITY, attach::HANDLE).await?;
+        if self.attached != Some(ifindex) || there != [true; 2] {
+            self.programs.attach(overlay::NAME, ifindex)?;
+            self.attached = Some(ifindex);
+        }
+        if !is_up {
+            overlay::bring_up(&self.node, ifindex).await?;
+        }
+        if changed || !is_up {
             let overlay::Device { port, mtu, .. } = overlay.device;
             info!(link = overlay::NAME, port, mtu, "The overlay's device set");
         }
         Ok(Some(ifindex))
     }
+}
+
+/// Why the overlay's device is not as it should be.
+#[derive(Debug, thiserror::Error)]
+enum DeviceError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// Its programs could not be attached.
+    #[error(transparent)]
+    Programs(#[from] datapath::OverlayError),
+}
+
+/// From which node packets come that have an address for their source: a pod's from the node that has its range, and only
+/// through the overlay; a node's own from itself.
+fn origins(nodes: &Nodes, ways: &BTreeMap<IpNetwork, Way<'_>>, ifindex: u32) -> BTreeMap<IpNetwork, Origin> {
+    let mut origins = BTreeMap::new();
+    for Way { node, ip } in ways.values() {
+        let own = nodes.get(*node).into_iter().flat_map(|node| &node.internal_ips);
+        origins.extend(own.map(|&own| (own.into(), Origin { node: (*ip).into(), ifindex, flags: 0 })));
+    }
+    // Should a range be a single address, it is a pod's.
+    let pods = |(&range, way): (&IpNetwork, &Way<'_>)| {
+        (range, Origin { node: way.ip.into(), ifindex, flags: Origin::ONLY_THERE })
+    };
+    origins.extend(ways.iter().map(pods));
+    origins
 }
 
 /// How a range is reached.
@@ -290,6 +359,32 @@ mod tests {
             node("left-behind", &["172.31.0.99"], &["10.244.0.0/24"]),
         ]);
         assert!(ways(&nodes, "n1", false).0.is_empty());
+    }
+
+    #[test]
+    fn packets_come_from_the_node_that_has_their_source() {
+        let nodes = Nodes::from([
+            node("n1", &["172.31.0.11"], &["10.244.0.0/24"]),
+            node("n2", &["172.31.0.12", "fd31::12"], &["10.244.1.0/24", "fd00:2::/64"]),
+            node("n3", &["fd31::13"], &["10.244.3.0/24"]),
+        ]);
+        let (ways, _) = ways(&nodes, "n1", true);
+        let found: Vec<String> = origins(&nodes, &ways, 7)
+            .iter()
+            .map(|(range, origin)| {
+                assert_eq!(origin.ifindex, 7);
+                format!("{range} {} {}", IpAddr::from(origin.node), origin.only_there())
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "10.244.1.0/24 172.31.0.12 true",
+                "172.31.0.12/32 172.31.0.12 false",
+                "fd00:2::/64 172.31.0.12 true",
+                "fd31::12/128 172.31.0.12 false"
+            ]
+        );
     }
 
     #[test]

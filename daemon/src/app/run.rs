@@ -52,6 +52,7 @@ use crate::{
         connections::{Connections, Dumped, Table},
         load::{self, Capacities, program},
         maps::{Counts, Tables, take_events},
+        overlay::Overlay as OverlayPrograms,
         probe::{self, AttachMode},
         sweep::Sweeper,
     },
@@ -176,6 +177,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         capacity,
         knowledge.clone(),
         identities::keeper(state_dir.clone(), opened.identities.edition),
+        config.overlay.is_some(),
     )?;
 
     // Flows.
@@ -213,8 +215,14 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         gateways: pools.gateways(),
     });
     let with_neighbours = overlay.is_some() || matches!(source, Source::Kubernetes(_));
+    let mut programs = OverlayPrograms::load(&config.pin_dir, &config.capacities)?;
+    if overlay.is_none() {
+        // As a predecessor may have left it.
+        programs.tell(&BTreeMap::new())?;
+    }
     let (tell_obstacles, obstacles) = watch::channel(Vec::new());
-    let neighbours = Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, tell_obstacles);
+    let neighbours =
+        Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, programs, tell_obstacles);
     let register = Register::new(engine.clone(), &source);
     let attachments =
         Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));

@@ -29,6 +29,9 @@ type Place = (&'static str, TcAttachType);
 
 /// Where each program sits, seen from the host side of the veth.
 const PLACES: [Place; 2] = [(program::FROM_POD, TcAttachType::Ingress), (program::TO_POD, TcAttachType::Egress)];
+/// Where each program sits at the overlay's device.
+const OVERLAY_PLACES: [Place; 2] =
+    [(program::FROM_OVERLAY, TcAttachType::Ingress), (program::TO_OVERLAY, TcAttachType::Egress)];
 
 /// Priority and handle of our clsact filters, so that a successor finds them.
 pub const PRIORITY: u16 = 1;
@@ -77,6 +80,7 @@ pub struct Attacher {
     ebpf: Ebpf,
     mode: AttachMode,
     links: PathBuf,
+    places: [Place; 2],
 }
 
 impl Attacher {
@@ -84,7 +88,13 @@ impl Attacher {
     pub fn new(ebpf: Ebpf, mode: AttachMode, pins: &Path) -> Result<Self, AttachError> {
         let links = pin_dir(pins).join("links");
         std::fs::create_dir_all(&links).map_err(|source| AttachError::Folder { path: links.clone(), source })?;
-        Ok(Self { ebpf, mode, links })
+        Ok(Self { ebpf, mode, links, places: PLACES })
+    }
+
+    /// From an object that was loaded with `from_overlay` and `to_overlay`. By clsact wherever there is tcx, too: one
+    /// device is no matter of milliseconds, and nothing has to be pinned.
+    pub fn for_overlay(ebpf: Ebpf, pins: &Path) -> Result<Self, AttachError> {
+        Ok(Self { places: OVERLAY_PLACES, ..Self::new(ebpf, AttachMode::Clsact, pins)? })
     }
 
     /// How programs are attached.
@@ -96,13 +106,13 @@ impl Attacher {
     pub fn attach(&mut self, interface: &str, ifindex: u32) -> Result<(), AttachError> {
         // What is pinned under this index is of an interface that had it before, long gone.
         self.forget(ifindex);
-        self.attach_some(interface, ifindex, &PLACES)
+        self.attach_some(interface, ifindex, &self.places.clone())
     }
 
     /// Replaces both programs by ours, and attaches them where there is none.
     pub fn renew(&mut self, interface: &str, ifindex: u32) -> Result<(), AttachError> {
         let mut missing = Vec::new();
-        for (name, place) in PLACES {
+        for (name, place) in self.places {
             if !self.renew_tcx(ifindex, name)? && !self.renew_clsact(interface, name, place)? {
                 missing.push((name, place));
             }
@@ -126,7 +136,7 @@ impl Attacher {
 
     /// Forgets the pins of an interface; the attachments go with the interface.
     pub fn forget(&self, ifindex: u32) {
-        for (name, _) in PLACES {
+        for (name, _) in self.places {
             let _ = std::fs::remove_file(self.pin(ifindex, name));
         }
     }

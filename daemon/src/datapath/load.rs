@@ -17,6 +17,10 @@ pub mod program {
     pub const FROM_POD: &str = "from_pod";
     /// tc egress of the same.
     pub const TO_POD: &str = "to_pod";
+    /// tc ingress of the overlay's device.
+    pub const FROM_OVERLAY: &str = "from_overlay";
+    /// tc egress of the same.
+    pub const TO_OVERLAY: &str = "to_overlay";
     /// Points endpoints at other rules.
     pub const SWING: &str = "swing";
     /// Ages conntrack.
@@ -26,7 +30,7 @@ pub mod program {
     /// Lets everything pass.
     pub const PROBE: &str = "probe";
     /// All of them.
-    pub const ALL: [&str; 6] = [FROM_POD, TO_POD, SWING, SWEEP, CLOCK, PROBE];
+    pub const ALL: [&str; 8] = [FROM_POD, TO_POD, FROM_OVERLAY, TO_OVERLAY, SWING, SWEEP, CLOCK, PROBE];
 }
 
 /// What can go wrong while loading.

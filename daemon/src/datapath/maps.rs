@@ -1,5 +1,7 @@
 //! The daemon's maps in the kernel: read once, then written change by change.
 
+use std::collections::BTreeSet;
+
 use aya::{
     Ebpf,
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, lpm_trie::Key},
@@ -77,6 +79,7 @@ pub struct Tables {
     ports: Table<PortKey, Decision>,
     rulesets: Table<u32, RulesetInfo>,
     generation: Array<MapData, u64>,
+    numbers: Table<u32, u32>,
 }
 
 impl Tables {
@@ -93,6 +96,7 @@ impl Tables {
             ports: take(&mut ebpf, maps::PORTS)?,
             rulesets: take(&mut ebpf, maps::RULESETS)?,
             generation: take(&mut ebpf, maps::GENERATION)?,
+            numbers: take(&mut ebpf, maps::NUMBERS)?,
             ebpf,
         })
     }
@@ -144,6 +148,21 @@ impl Tables {
         }
         mirror.generation = self.generation.get(&0, 0).map_err(failed(maps::GENERATION, "read"))?;
         Ok(mirror)
+    }
+
+    /// Numbers of identities that packets may carry, as the programs know them.
+    pub fn numbers(&self) -> Result<BTreeSet<u32>, TableError> {
+        self.numbers.keys().map(|number| number.map_err(failed(maps::NUMBERS, "read"))).collect()
+    }
+
+    /// Packets may carry a number.
+    pub fn add_number(&mut self, number: u32) -> Result<(), TableError> {
+        self.numbers.insert(number, 1, 0).map_err(failed(maps::NUMBERS, "insert"))
+    }
+
+    /// Packets may carry a number no more.
+    pub fn drop_number(&mut self, number: u32) -> Result<(), TableError> {
+        gone(self.numbers.remove(&number), maps::NUMBERS)
     }
 
     /// Carries out one change.

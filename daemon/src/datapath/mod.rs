@@ -4,5 +4,6 @@ pub mod attach;
 pub mod connections;
 pub mod load;
 pub mod maps;
+pub mod overlay;
 pub mod probe;
 pub mod sweep;

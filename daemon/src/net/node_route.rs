@@ -44,6 +44,8 @@ pub struct NodeRoute {
 pub struct Tunnel {
     /// Address of the node where it ends.
     pub remote: IpAddr,
+    /// Address of this node that packets in the tunnel come from; `None`: the kernel chooses.
+    pub local: Option<IpAddr>,
     /// The overlay's device.
     pub ifindex: u32,
     /// What this node's own packets have as their source; `None`: the kernel chooses.
@@ -104,18 +106,24 @@ fn request(
     body.attributes =
         vec![RouteAttribute::Destination(range.network().into()), RouteAttribute::Gateway(gateway.into())];
     let mut object = format!("route to {range} by way of {gateway}");
-    if let Some(Tunnel { remote, ifindex, source }) = tunnel {
+    if let Some(Tunnel { remote, local, ifindex, source }) = tunnel {
         object = format!("route to {range} through the overlay to {remote}");
         body.header.flags = RouteFlags::Onlink;
         // The number that the tunnel carries: 0 says nothing, and the receiver asks who has the address.
         let (kind, encap) = match remote {
             IpAddr::V4(remote) => {
-                let settings = [RouteIpTunnel::Id(0), RouteIpTunnel::Destination(remote)];
-                (RouteLwEnCapType::Ip, settings.map(RouteLwTunnelEncap::Ip).to_vec())
+                let mut settings = vec![RouteIpTunnel::Id(0), RouteIpTunnel::Destination(remote)];
+                if let Some(IpAddr::V4(local)) = local {
+                    settings.push(RouteIpTunnel::Source(local));
+                }
+                (RouteLwEnCapType::Ip, settings.into_iter().map(RouteLwTunnelEncap::Ip).collect())
             }
             IpAddr::V6(remote) => {
-                let settings = [RouteIp6Tunnel::Id(0), RouteIp6Tunnel::Destination(remote)];
-                (RouteLwEnCapType::Ip6, settings.map(RouteLwTunnelEncap::Ip6).to_vec())
+                let mut settings = vec![RouteIp6Tunnel::Id(0), RouteIp6Tunnel::Destination(remote)];
+                if let Some(IpAddr::V6(local)) = local {
+                    settings.push(RouteIp6Tunnel::Source(local));
+                }
+                (RouteLwEnCapType::Ip6, settings.into_iter().map(RouteLwTunnelEncap::Ip6).collect())
             }
         };
         body.attributes.extend([
@@ -132,19 +140,22 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
     if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
         return None;
     }
-    let (mut to, mut gateway, mut link, mut source, mut remote) = (None, None, None, None, None);
+    let (mut to, mut gateway, mut link, mut source, mut remote, mut local) = (None, None, None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Oif(ifindex) => link = Some(*ifindex),
             RouteAttribute::PrefSource(address) => source = ip(address),
-            RouteAttribute::Encap(settings) => remote = settings.iter().find_map(end),
+            RouteAttribute::Encap(settings) => {
+                remote = settings.iter().find_map(end);
+                local = settings.iter().find_map(beginning);
+            }
             _ => {}
         }
     }
     let range = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
-    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, ifindex, source });
+    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, local, ifindex, source });
     Some(NodeRoute { range, gateway: gateway?, tunnel })
 }
 
@@ -155,6 +166,16 @@ fn end(setting: &RouteLwTunnelEncap) -> Option<IpAddr> {
         RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(address)) => Some((*address).into()),
         _ => None,
     }
+}
+
+/// Where it begins, if that is said: the kernel tells the unspecified address if not.
+fn beginning(setting: &RouteLwTunnelEncap) -> Option<IpAddr> {
+    let address: IpAddr = match setting {
+        RouteLwTunnelEncap::Ip(RouteIpTunnel::Source(address)) => (*address).into(),
+        RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Source(address)) => (*address).into(),
+        _ => return None,
+    };
+    Some(address).filter(|address| !address.is_unspecified())
 }
 
 #[cfg(test)]
@@ -169,8 +190,8 @@ mod tests {
         let mut routes = vec![NodeRoute::direct(ranges[0], ips[0]), NodeRoute::direct(ranges[1], ips[1])];
         for (range, own) in ranges.into_iter().zip(sources) {
             for remote in ips {
-                for source in [None, Some(own)] {
-                    let tunnel = Tunnel { remote, ifindex: 7, source };
+                for (source, local) in [(None, None), (Some(own), None), (Some(own), Some(remote))] {
+                    let tunnel = Tunnel { remote, local, ifindex: 7, source };
                     routes.push(NodeRoute::through(range, overlay::mac_of("n2"), tunnel));
                 }
             }

@@ -69,9 +69,9 @@ pub fn link_local_of(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
 }
 
-/// Makes the device, or makes it so; its index, and whether anything was changed. One of the name that is none, or has
-/// another port, is replaced: with it go its routes.
-pub async fn ensure(node: &Node, wanted: Device) -> Result<(u32, bool), NetError> {
+/// Makes the device, or makes it so, and does not bring it up. One of the name that is none, or has another port, is
+/// replaced: with it go its routes.
+pub async fn ensure(node: &Node, wanted: Device) -> Result<Made, NetError> {
     let mut changed = false;
     let found = match find(node).await? {
         Some(found) if found.port == Some(wanted.port) => found,
@@ -97,11 +97,23 @@ pub async fn ensure(node: &Node, wanted: Device) -> Result<(u32, bool), NetError
     }
     // What comes out of it must be from where it leads: `rp_filter` is strict.
     node.netns().run(|| sysctl::host_link(NAME, Families { v4: true, v6: true })).await??;
-    if !found.is_up {
-        changed = true;
-        node.netlink().change(link::up(found.ifindex, object())).await?;
-    }
-    Ok((found.ifindex, changed))
+    Ok(Made { ifindex: found.ifindex, is_up: found.is_up, changed })
+}
+
+/// Brings the device up: packets pass from now on. The programs must be attached before.
+pub async fn bring_up(node: &Node, ifindex: u32) -> Result<(), NetError> {
+    node.netlink().change(link::up(ifindex, object())).await
+}
+
+/// A device that was seen to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// Its index.
+    pub ifindex: u32,
+    /// Whether packets pass.
+    pub is_up: bool,
+    /// Whether anything was not as it should be.
+    pub changed: bool,
 }
 
 /// Whether there is a link of the name.

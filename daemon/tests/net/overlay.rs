@@ -59,13 +59,14 @@ async fn nodes_far_apart(mtu: u32) -> ([(Namespace, Node); 2], Namespace) {
 }
 
 /// Leads to the other's ranges through a tunnel over this family.
-async fn lead(node: &Node, at: usize, remote: &str) -> Vec<NodeRoute> {
-    let (ifindex, _) = overlay::ensure(node, device(at)).await.unwrap();
+async fn lead(node: &Node, at: usize, local: Option<&str>, remote: &str) -> Vec<NodeRoute> {
+    let ifindex = overlay::ensure(node, device(at)).await.unwrap().ifindex;
+    overlay::bring_up(node, ifindex).await.unwrap();
     let other = 1 - at;
     let mac = overlay::mac_of(NAMES[other]);
     let mut set = Vec::new();
     for (range, source) in RANGES[other].into_iter().zip(OWN[at]) {
-        let tunnel = Tunnel { remote: ip(remote), ifindex, source: Some(ip(source)) };
+        let tunnel = Tunnel { remote: ip(remote), local: local.map(ip), ifindex, source: Some(ip(source)) };
         let route = NodeRoute::through(range.parse().unwrap(), mac, tunnel);
         node_route::set_neighbour(node, route, mac).await.unwrap();
         node_route::set(node, route).await.unwrap();
@@ -81,7 +82,7 @@ async fn both_families_are_carried_over_either() {
     let [(here, a), (there, b)] = nodes().await;
     for outer in [0, 1] {
         for (node, at) in [(&a, 0), (&b, 1)] {
-            let set = lead(node, at, UNDER[1 - at][outer]).await;
+            let set = lead(node, at, Some(UNDER[at][outer]), UNDER[1 - at][outer]).await;
             assert_eq!(node_route::list(node).await.unwrap(), set, "what was set is found again");
         }
         for inner in [0, 1] {
@@ -95,20 +96,22 @@ async fn both_families_are_carried_over_either() {
 async fn a_device_that_is_gone_or_changed_is_put_back() {
     needs_root!();
     let [(here, a), _other] = nodes().await;
-    assert!(overlay::ensure(&a, device(0)).await.unwrap().1);
-    assert!(!overlay::ensure(&a, device(0)).await.unwrap().1, "nothing to do");
+    let made = overlay::ensure(&a, device(0)).await.unwrap();
+    assert!(made.changed && !made.is_up, "{made:?}");
+    overlay::bring_up(&a, made.ifindex).await.unwrap();
+    let again = overlay::ensure(&a, device(0)).await.unwrap();
+    assert_eq!(again, overlay::Made { is_up: true, changed: false, ..made }, "nothing to do");
     for change in [
         "ip link set bulkhead_vxlan mtu 1300",
-        "ip link set bulkhead_vxlan down",
         "ip link set bulkhead_vxlan address 02:00:00:00:00:01",
         "ip link del bulkhead_vxlan",
     ] {
         here.run(change);
-        assert!(overlay::ensure(&a, device(0)).await.unwrap().1, "{change}");
-        assert!(!overlay::ensure(&a, device(0)).await.unwrap().1, "{change}");
+        assert!(overlay::ensure(&a, device(0)).await.unwrap().changed, "{change}");
+        assert!(!overlay::ensure(&a, device(0)).await.unwrap().changed, "{change}");
     }
     let other_port = Device { port: 4789, ..device(0) };
-    assert!(overlay::ensure(&a, other_port).await.unwrap().1);
+    assert!(overlay::ensure(&a, other_port).await.unwrap().changed);
     assert!(here.run("ip -d link show bulkhead_vxlan").contains("dstport 4789"));
     overlay::remove(&a).await.unwrap();
     overlay::remove(&a).await.unwrap();
@@ -122,8 +125,8 @@ async fn a_large_transfer_gets_through_a_small_link() {
     const LENGTH: usize = 4 << 20;
     for mtu in [1500, 1280] {
         let ([(here, a), (there, b)], _router) = nodes_far_apart(mtu).await;
-        lead(&a, 0, "192.0.1.2").await;
-        lead(&b, 1, "192.0.0.2").await;
+        lead(&a, 0, None, "192.0.1.2").await;
+        lead(&b, 1, None, "192.0.0.2").await;
         for inner in [0, 1] {
             let listener = there.listen(if inner == 0 { "0.0.0.0:0" } else { "[::]:0" });
             let target = SocketAddr::new(ip(OWN[1][inner]), listener.local_addr().unwrap().port());

@@ -18,6 +18,7 @@ use crate::{
     bpf::{
         kernel::{self, jiffies, now_ns},
         maps::{self, EntryRef, Put, Table},
+        overlay,
         packet::Skb,
         policy::Judgement,
         steps,
@@ -367,6 +368,9 @@ pub(crate) fn end_again(at: &mut Scratch, judgement: Judgement) {
 
 #[inline(always)]
 fn now_identity(addr: &datapath_abi::addr::Addr) -> u32 {
+    if let Some(number) = overlay::carried(*addr) {
+        return number;
+    }
     match maps::address(*addr) {
         // Not the host's own process, or the entry would say so: see policy::ends.
         Some(found) if found.identity != identity::HOST => found.identity,

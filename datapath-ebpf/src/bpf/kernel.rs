@@ -3,10 +3,17 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::helpers::generated::{
-    bpf_for_each_map_elem, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer,
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    helpers::generated::{
+        bpf_for_each_map_elem, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer,
+        bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+    },
 };
-use datapath_abi::conntrack::{CtEntry, CtKey, Waiting};
+use datapath_abi::{
+    addr::Addr,
+    conntrack::{CtEntry, CtKey, Waiting},
+};
 
 use crate::bpf::maps::{self, CONNTRACK, EntryRef, PENDING, WAITING};
 
@@ -36,6 +43,69 @@ pub(crate) fn cpu() -> u32 {
 pub(crate) fn redirect_peer(ifindex: u32) -> i32 {
     // SAFETY: a helper with plain numbers.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// What a tunnel has said of a packet that came out of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Tunnel {
+    /// Number (VNI).
+    pub(crate) number: u32,
+    /// Source address of the packet that carried it.
+    pub(crate) far: Addr,
+}
+
+/// Of a packet that came out of a tunnel.
+#[inline(always)]
+pub(crate) fn tunnel(context: *mut __sk_buff) -> Option<Tunnel> {
+    let (key, v6) = tunnel_key(context)?;
+    // SAFETY: the helper has written it, by the family that was asked for: four bytes in the order of this machine, or
+    // sixteen in that of the network. Any bytes are either.
+    let far = unsafe {
+        if v6 {
+            let [a, b, c, d] = key.__bindgen_anon_1.remote_ipv6;
+            let pair = |low: u32, high: u32| (high as u64) << 32 | low as u64;
+            Addr { words: [pair(a, b), pair(c, d)] }
+        } else {
+            Addr::from_v4(key.__bindgen_anon_1.remote_ipv4.to_be_bytes())
+        }
+    };
+    Some(Tunnel { number: key.tunnel_id, far })
+}
+
+/// Gives a packet that is led into a tunnel by its route a number besides. False: nothing leads it there.
+#[inline(always)]
+pub(crate) fn number_tunnel(context: *mut __sk_buff, number: u32) -> bool {
+    let Some((mut key, v6)) = tunnel_key(context) else { return false };
+    // What is asked of a packet tells the far end as the local one: it is for those that came.
+    // SAFETY: both are four words, and any bytes are a value.
+    unsafe {
+        let there = key.__bindgen_anon_3.local_ipv6;
+        key.__bindgen_anon_3.local_ipv6 = key.__bindgen_anon_1.remote_ipv6;
+        key.__bindgen_anon_1.remote_ipv6 = there;
+    }
+    key.tunnel_id = number;
+    // No UDP checksum, as without us.
+    let flags = if v6 { BPF_F_ZERO_CSUM_TX | BPF_F_TUNINFO_IPV6 } else { BPF_F_ZERO_CSUM_TX };
+    // SAFETY: the context and the key are valid, the size is the key's.
+    unsafe { bpf_skb_set_tunnel_key(context, &raw mut key, KEY_SIZE, flags as u64) == 0 }
+}
+
+const KEY_SIZE: u32 = core::mem::size_of::<bpf_tunnel_key>() as u32;
+
+/// What the kernel knows of a packet's tunnel, and whether that is one over IPv6.
+#[inline(always)]
+fn tunnel_key(context: *mut __sk_buff) -> Option<(bpf_tunnel_key, bool)> {
+    // SAFETY: plain numbers, for which zero is a value.
+    let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+    // SAFETY: the context and the key are valid, the size is the key's.
+    if unsafe { bpf_skb_get_tunnel_key(context, &raw mut key, KEY_SIZE, 0) } == 0 {
+        return Some((key, false));
+    }
+    // SAFETY: as above.
+    if unsafe { bpf_skb_get_tunnel_key(context, &raw mut key, KEY_SIZE, BPF_F_TUNINFO_IPV6 as u64) } == 0 {
+        return Some((key, true));
+    }
+    None
 }
 
 /// Who looks at every connection of a table.

@@ -22,6 +22,7 @@ use datapath_abi::{
     endpoint::Endpoint,
     event::{FlowEvent, HOOKS, Hook},
     maps::{Counter, Scalar},
+    overlay::Origin,
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
     reason::REASONS,
 };
@@ -62,6 +63,12 @@ static RULESETS: HashMap<u32, RulesetInfo, 16_384, LAZY> = HashMap::new();
 /// Never read here: see `datapath_abi::maps::GENERATION`.
 #[btf_map]
 static GENERATION: Array<u64, 1> = Array::new();
+#[btf_map]
+static ORIGINS: LpmTrie<[u8; 16], Origin, 16_384> = LpmTrie::new();
+#[btf_map]
+static NUMBERS: HashMap<u32, u32, 65_536, LAZY> = HashMap::new();
+#[btf_map]
+static CARRIED: LruHashMap<Addr, u32, 16_384> = LruHashMap::new();
 #[btf_map]
 static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 #[btf_map]
@@ -231,6 +238,36 @@ pub(crate) fn address(addr: Addr) -> Option<AddrEntry> {
         return Some(AddrEntry { identity: load!(entry, identity), slot: load!(entry, slot) });
     }
     CIDRS.get(&Key::new(128, addr.octets())).copied()
+}
+
+/// Where packets from an address come from, if it is one of another node and there is an overlay.
+#[inline(always)]
+pub(crate) fn origin(addr: Addr) -> Option<Origin> {
+    ORIGINS.get(&Key::new(128, addr.octets())).copied()
+}
+
+/// Whether a number is in NUMBERS: see [`datapath_abi::overlay`].
+#[inline(always)]
+pub(crate) fn believes(number: u32) -> bool {
+    NUMBERS.get_ptr(number).is_some()
+}
+
+/// What the last packet from an address has carried, if that is not what the address says.
+#[inline(always)]
+pub(crate) fn carried(addr: Addr) -> Option<u32> {
+    // SAFETY: a word, copied at once.
+    CARRIED.get_ptr(&addr).map(|number| unsafe { read_volatile(number) })
+}
+
+/// A map that refuses leaves the address to say who it is.
+#[inline(always)]
+pub(crate) fn carry(addr: Addr, number: u32) {
+    let _ = CARRIED.insert(&addr, &number, BPF_ANY as u64);
+}
+
+#[inline(always)]
+pub(crate) fn forget_carried(addr: Addr) {
+    let _ = CARRIED.remove(&addr);
 }
 
 #[inline(always)]

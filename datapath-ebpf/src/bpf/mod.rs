@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod forward;
 pub(crate) mod kernel;
 pub(crate) mod maps;
+pub(crate) mod overlay;
 pub(crate) mod packet;
 pub(crate) mod policy;
 pub(crate) mod rare;

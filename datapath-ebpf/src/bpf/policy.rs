@@ -161,6 +161,22 @@ fn ends_to_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
             ends.identity[0] = entry.identity;
         }
     }
+    if ends.slot[0] == NO_SLOT {
+        return from_elsewhere(seen, ends);
+    }
+    Ok(())
+}
+
+/// What the overlay says of a source that is not on this node.
+#[inline(always)]
+fn from_elsewhere(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
+    let Some(origin) = maps::origin(seen.packet.addr[0]) else { return Ok(()) };
+    if origin.only_there() && origin.ifindex != seen.ingress_ifindex {
+        return Err(DropReason::OverlaySource);
+    }
+    if let Some(number) = maps::carried(seen.packet.addr[0]) {
+        ends.identity[0] = number;
+    }
     Ok(())
 }
 

@@ -28,6 +28,14 @@ pub fn image() -> anyhow::Result<PathBuf> {
     Ok(archive)
 }
 
+/// What people apply who have set the value `routing` of the chart.
+fn manifest(routing: Routing) -> anyhow::Result<String> {
+    let [native, wanted] =
+        ["native", routing.name()].map(|it| format!("name: BULKHEAD_ROUTING\n              value: \"{it}\""));
+    ensure!(MANIFEST.contains(&native), "the manifest does not say {native:?}");
+    Ok(MANIFEST.replace(&native, &wanted))
+}
+
 impl Cluster {
     /// Installs Bulkhead and waits until nodes are Ready.
     ///
@@ -35,12 +43,7 @@ impl Cluster {
     /// There is no image, the API server refuses the manifest, or an agent does not get ready.
     pub fn install(&mut self) -> anyhow::Result<()> {
         self.import(&image()?)?;
-        self.control.kubectl_with(&["apply", "-f", "-"], MANIFEST)?;
-        if self.plan.routing == Routing::Overlay {
-            // The value `routing` of the chart.
-            let set = ["set", "env", "-n", "kube-system", "daemonset/bulkhead", "BULKHEAD_ROUTING=overlay"];
-            self.control.kubectl(&set)?;
-        }
+        self.control.kubectl_with(&["apply", "-f", "-"], &manifest(self.plan.routing)?)?;
         if self.plan.proxy == Proxy::None {
             // Nobody leads to the Service `kubernetes`: the value kubernetes.server of the chart.
             let server = format!("BULKHEAD_KUBERNETES_SERVER=https://{}", layout::api_server(self.plan.families));

@@ -69,6 +69,16 @@ pub enum Routing {
     Overlay,
 }
 
+impl Routing {
+    /// As the chart calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Overlay => "overlay",
+        }
+    }
+}
+
 /// What cluster it is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {

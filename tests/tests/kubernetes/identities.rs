@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use tests::cluster::Routing;
 
 use crate::{
     install::agents,
@@ -120,7 +121,8 @@ pub(crate) fn all_nodes_use_one_number(stage: &mut Stage) -> anyhow::Result<()> 
     stage.forget(&["numbers"])
 }
 
-/// A pod that starts while the watch of another node tells nothing is nobody there: it is refused, and then let in.
+/// A pod that starts while the watch of another node tells nothing is nobody there: it is refused, and then let in. But
+/// for one of a known identity, if packets say so.
 pub(crate) fn a_watch_that_is_late_lets_nobody_in(stage: &mut Stage) -> anyhow::Result<()> {
     stage.namespaces(&["late"])?;
     stage.apply(&[admits("late", "server", Some("friend"))])?;
@@ -134,6 +136,17 @@ pub(crate) fn a_watch_that_is_late_lets_nobody_in(stage: &mut Stage) -> anyhow::
     stage.cluster.nodes[0].continue_daemon()?;
     result?;
     stage.expect(&Ask::both("late/friend", &server, "tcp", 80, "yes"))?;
+    // Another one, whose address nobody tells of either. The number is known now: with an overlay its packets bear it.
+    let answer = if stage.cluster.plan.routing == Routing::Overlay { "yes" } else { "silence" };
+    stage.cluster.nodes[0].stop_daemon()?;
+    let result = stage
+        .pods(&[("late/second", labels("friend"), "n2"), ("late/stranger", labels("stranger"), "n2")])
+        .and_then(|_| {
+            let asks = [("late/second", answer), ("late/stranger", "silence")];
+            stage.expect(&asks.map(|(from, answer)| Ask::both(from, &server, "tcp", 80, answer)).concat())
+        });
+    stage.cluster.nodes[0].continue_daemon()?;
+    result?;
     stage.forget(&["late"])
 }
 

@@ -62,8 +62,12 @@ pub(crate) fn agents_are_ready(stage: &mut Stage) -> anyhow::Result<()> {
     ensure!(!MANIFEST.contains("privileged: true"), "the manifest asks for everything");
     let rollout = ["rollout", "status", "-n", NAMESPACE, "daemonset/bulkhead", "--timeout=120s"];
     stage.kubectl(&rollout)?;
-    let taints = stage.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"])?;
-    ensure!(!taints.contains("not-ready"), "{taints}");
+    // Taken off by a controller, a moment after the nodes are Ready.
+    soon("nodes take pods", || {
+        let taints = stage.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"])?;
+        ensure!(!taints.contains("not-ready"), "{taints}");
+        Ok(())
+    })?;
     for agent in agents(stage)? {
         let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
         ensure!(said.contains("All is well."), "{said}");

@@ -80,11 +80,13 @@ fn beyond(limit: usize) -> String {
     format!("only {limit} entries are told and there are more: ask for more with --limit")
 }
 
+/// Maps that are not told. EVENTS has no entries; WAITING is the programs' own account of PENDING, which can be dumped itself;
+/// the overlay's are no part of the mirror (`bpftool map dump pinned` shows them).
+pub(super) const NOT_DUMPED: [&str; 5] = [maps::EVENTS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED];
+
 /// The maps that are asked for, each once, in the order of datapath-abi's list.
 fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
-    // WAITING is the programs' own account of PENDING, which can be dumped itself.
-    let dumpable =
-        || maps::ALL.iter().map(|info| info.name).filter(|name| ![maps::EVENTS, maps::WAITING].contains(name));
+    let dumpable = || maps::ALL.iter().map(|info| info.name).filter(|name| !NOT_DUMPED.contains(name));
     for name in wanted {
         if name == maps::EVENTS {
             let fix = "use `bulkhead flows`, or leave it out";

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use datapath_abi::overlay::BELIEVED;
 use policy::model::PodKey;
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
@@ -61,6 +62,56 @@ impl Sharing {
     }
 }
 
+/// Numbers of identities that packets between nodes may carry.
+struct Carried {
+    /// They carry some.
+    on: bool,
+    /// What the programs know; `None`: to be read.
+    told: Option<BTreeSet<u32>>,
+    /// What they should know may have changed.
+    stale: bool,
+}
+
+impl Carried {
+    /// What they should know, if that may have changed: every number that the cluster has given, while all of them mean
+    /// here what they mean elsewhere.
+    fn wanted(&self, sharing: &Sharing, planner: &Planner) -> Option<BTreeSet<u32>> {
+        if !self.stale {
+            return None;
+        }
+        if !(self.on && sharing.on && planner.is_in_step()) {
+            return Some(BTreeSet::new());
+        }
+        Some([BELIEVED].into_iter().chain(planner.identities().given().all().map(|(number, _)| number)).collect())
+    }
+
+    /// Takes back what should not be known any more: before rules that speak of it go.
+    fn take_back(&mut self, tables: &mut Tables, wanted: &BTreeSet<u32>) -> Result<(), TableError> {
+        let told = match self.told.take() {
+            Some(told) => told,
+            None => tables.numbers()?,
+        };
+        let told = self.told.insert(told);
+        // BELIEVED, which is for all, comes first.
+        for number in told.difference(wanted).copied().collect::<Vec<_>>() {
+            tables.drop_number(number)?;
+            told.remove(&number);
+        }
+        Ok(())
+    }
+
+    /// Tells what is new: after rules speak of it.
+    fn tell(&mut self, tables: &mut Tables, wanted: &BTreeSet<u32>) -> Result<(), TableError> {
+        let told = self.told.get_or_insert_default();
+        for number in wanted.difference(told).copied().collect::<Vec<_>>().into_iter().rev() {
+            tables.add_number(number)?;
+            told.insert(number);
+        }
+        self.stale = false;
+        Ok(())
+    }
+}
+
 pub(super) struct Worker {
     state: State,
     tables: Tables,
@@ -68,6 +119,7 @@ pub(super) struct Worker {
     knowledge: Arc<Knowledge>,
     keep: KeepIdentities,
     sharing: Sharing,
+    carried: Carried,
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
     held: VecDeque<HeldAdd>,
@@ -86,6 +138,7 @@ impl Worker {
         knowledge: Arc<Knowledge>,
         keep: KeepIdentities,
         sharing: Sharing,
+        carries: bool,
     ) -> Self {
         Self {
             state,
@@ -94,6 +147,7 @@ impl Worker {
             knowledge,
             keep,
             sharing,
+            carried: Carried { on: carries, told: None, stale: true },
             waiting: Vec::new(),
             held: VecDeque::new(),
             garbage_at: None,
@@ -151,10 +205,12 @@ impl Worker {
             }
             Command::Numbers(told) => {
                 self.state.planner.give(told);
+                self.carried.stale = true;
                 true
             }
             Command::NumbersShared => {
                 self.sharing.on = true;
+                self.carried.stale = true;
                 true
             }
             Command::Synced => {
@@ -201,6 +257,7 @@ impl Worker {
             Command::ReleaseIdentities { numbers, now, grace } => {
                 let State { planner, mirror, .. } = &mut self.state;
                 let released = planner.release_identities(mirror, &numbers, now, grace);
+                self.carried.stale |= !released.is_empty();
                 if !released.is_empty() {
                     info!(numbers = released.len(), "Identities given back that nobody has any more");
                 }
@@ -244,10 +301,9 @@ impl Worker {
             return self.fail(EngineError::Kernel(reason));
         }
         let changes = plan.changes.len();
-        for change in &plan.changes {
-            if let Err(problem) = self.carry_out(change) {
-                return self.fail(EngineError::Kernel(problem.to_string()));
-            }
+        let numbers = self.carried.wanted(&self.sharing, &self.state.planner);
+        if let Err(problem) = self.write(&plan.changes, numbers.as_ref()) {
+            return self.fail(EngineError::Kernel(problem.to_string()));
         }
         self.state.trouble = None;
         self.state.plans += 1;
@@ -287,6 +343,20 @@ impl Worker {
         Ok(())
     }
 
+    /// Carries a plan out. `numbers`: what packets may carry, if that has changed.
+    fn write(&mut self, changes: &[Change], numbers: Option<&BTreeSet<u32>>) -> Result<(), TableError> {
+        if let Some(numbers) = numbers {
+            self.carried.take_back(&mut self.tables, numbers)?;
+        }
+        for change in changes {
+            self.carry_out(change)?;
+        }
+        if let Some(numbers) = numbers {
+            self.carried.tell(&mut self.tables, numbers)?;
+        }
+        Ok(())
+    }
+
     fn carry_out(&mut self, change: &Change) -> Result<(), TableError> {
         self.tables.apply(change)?;
         self.state.mirror.apply(change);
@@ -309,6 +379,7 @@ impl Worker {
             }
         }
         self.state.trouble = Some(problem.to_string());
+        self.carried.told = None;
         match self.tables.read() {
             Ok(mirror) => self.state.mirror = mirror,
             Err(again) => error!(error = %again, "Maps could not be read back"),
