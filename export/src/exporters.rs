@@ -58,6 +58,8 @@ pub struct Exporters {
     pipeline: Arc<Pipeline>,
     running: BTreeMap<String, Running>,
     reopen: watch::Sender<u64>,
+    /// Nothing was started yet: those that are in the file now were there before the first record.
+    first: bool,
     /// What the file was when it was read last.
     seen: Option<Result<Vec<u8>, String>>,
 }
@@ -71,7 +73,7 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 impl Exporters {
     /// None yet.
     pub fn new(options: Options, pipeline: Arc<Pipeline>) -> Self {
-        Self { options, pipeline, running: BTreeMap::new(), reopen: watch::Sender::new(0), seen: None }
+        Self { options, pipeline, running: BTreeMap::new(), reopen: watch::Sender::new(0), first: true, seen: None }
     }
 
     /// Runs them until `stop` says so. SIGHUP has files opened anew and the settings read at once.
@@ -85,6 +87,7 @@ impl Exporters {
         };
         loop {
             self.look().await;
+            self.first = false;
             let hung_up = async {
                 match &mut hang_up {
                     Some(signals) => signals.recv().await,
@@ -157,6 +160,7 @@ impl Exporters {
                     running.stop().await;
                     place
                 }
+                None if self.first => Place::beginning(),
                 None => Place::now(&self.pipeline),
             };
             info!(exporter = name, kind = exporter.target.kind(), "Exporter runs");
@@ -166,7 +170,9 @@ impl Exporters {
 
     fn start(&self, exporter: Exporter, place: Place) -> Running {
         let Exporter { name, filters, wanted, target, .. } = exporter.clone();
-        let ledger = self.pipeline.ledger().open_exporter(&name, target.kind());
+        // What lies in a spool is in the form of its kind of receiver.
+        let kind = target.kind();
+        let ledger = self.pipeline.ledger().open_exporter(&name, kind);
         let intake = Intake::new(self.pipeline.clone(), place.clone(), filters, name.clone());
         let (stop, stops) = watch::channel(false);
         let node = self.pipeline.node().clone();
@@ -177,14 +183,14 @@ impl Exporters {
             }
             Target::Otlp(target, SpoolSettings { limits, batch }) => {
                 let form: Form = Arc::new(move |record, now| otlp::log_record(record, &wanted, now).encode_to_vec());
-                let folder = self.options.state_dir.join(&name);
+                let folder = self.options.state_dir.join(format!("{name}.{kind}"));
                 let receiver = ToOtlp::new(target, node.clone());
                 tokio::spawn(Spooled { name, folder, limits, batch, node, ledger, form }.run(intake, receiver, stops))
             }
             Target::Syslog(target, SpoolSettings { limits, batch }) => {
                 let style = target.style.clone();
                 let form: Form = Arc::new(move |record, now| syslog::message(record, &wanted, &style, now));
-                let folder = self.options.state_dir.join(&name);
+                let folder = self.options.state_dir.join(format!("{name}.{kind}"));
                 let receiver = ToSyslog::new(target, node.clone());
                 tokio::spawn(Spooled { name, folder, limits, batch, node, ledger, form }.run(intake, receiver, stops))
             }

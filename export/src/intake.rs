@@ -30,6 +30,11 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// Before everything, for who was there from the start: what the kernel has kept for this daemon is read at once.
+    pub(crate) fn beginning() -> Self {
+        Self { next: Arc::default(), sequence: Arc::default(), told: Arc::default() }
+    }
+
     /// At what comes next.
     pub(crate) fn now(pipeline: &Pipeline) -> Self {
         let balance = pipeline.ledger().balance();

@@ -244,8 +244,11 @@ async fn deliver<R: Receiver>(shared: &Shared, receiver: &mut R, parcels: &[Parc
             }
             Outcome::Refused { why } if range.len() == 1 => {
                 failures = 0;
+                // One line for each batch: the counts say how many.
+                if rejected == 0 {
+                    warn!(exporter = shared.name, why, "The receiver has refused a record for good");
+                }
                 rejected += u64::from(parcels[range.start].is_record);
-                warn!(exporter = shared.name, why, "The receiver has refused a record for good");
             }
             Outcome::Refused { .. } => {
                 let middle = range.start + range.len() / 2;
