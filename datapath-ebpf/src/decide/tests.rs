@@ -184,6 +184,7 @@ fn other_rules_make_no_difference_to_what_is_forged_or_broken() {
             DropReason::NoEndpoint,
             DropReason::Invalid,
             DropReason::Martian,
+            DropReason::OverlaySource,
         ]
     );
     assert!(is_by_rules(0), "what is let through");
