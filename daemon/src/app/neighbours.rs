@@ -148,35 +148,10 @@ impl Neighbours {
         if let Err(problem) = self.programs.tell(&origins) {
             obstacles.add(format!("where other nodes' pods are could not be told to the programs: {problem}"));
         }
-        let mut locals = Vec::new();
-        for &ip in nodes.get(&self.own).into_iter().flat_map(|node| &node.internal_ips) {
-            // What it has not got, as behind a translation of addresses, cannot be a source.
-            if route::is_own(self.node.netlink(), ip).await.unwrap_or_default() {
-                locals.push(ip);
-            }
-        }
-        let mut wanted = BTreeSet::new();
-        for (range, Way { node, ip }) in ways {
-            let Some((overlay, ifindex)) = self.overlay.as_ref().zip(link) else {
-                wanted.insert(NodeRoute::direct(range, ip));
-                continue;
-            };
-            let mac = overlay::mac_of(node);
-            let route = NodeRoute::through(
-                range,
-                mac,
-                Tunnel {
-                    remote: ip,
-                    local: locals.iter().copied().find(|local| local.is_ipv4() == ip.is_ipv4()),
-                    ifindex,
-                    source: overlay.source(range),
-                },
-            );
-            if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
-                obstacles.add(format!("the device of node {node}: {problem}"));
-            }
-            wanted.insert(route);
-        }
+        let wanted = match self.overlay.as_ref().zip(link) {
+            Some((overlay, ifindex)) => self.tunnels(nodes, &ways, overlay, ifindex, obstacles).await,
+            None => ways.iter().map(|(range, way)| NodeRoute::direct(*range, way.ip)).collect(),
+        };
         let found: BTreeSet<NodeRoute> = match node_route::list(&self.node).await {
             Ok(found) => found.into_iter().collect(),
             Err(problem) => return obstacles.add(format!("routes cannot be read: {problem}")),
@@ -195,6 +170,36 @@ impl Neighbours {
                 Err(problem) => obstacles.add(format!("{problem}")),
             }
         }
+    }
+
+    /// The routes through the overlay; what is behind their next hops is told to the kernel.
+    async fn tunnels(
+        &self,
+        nodes: &Nodes,
+        ways: &BTreeMap<IpNetwork, Way<'_>>,
+        overlay: &Overlay,
+        ifindex: u32,
+        obstacles: &mut Obstacles,
+    ) -> BTreeSet<NodeRoute> {
+        let mut locals = Vec::new();
+        for &ip in nodes.get(&self.own).into_iter().flat_map(|node| &node.internal_ips) {
+            // What it has not got, as behind a translation of addresses, cannot be a source.
+            if route::is_own(self.node.netlink(), ip).await.unwrap_or_default() {
+                locals.push(ip);
+            }
+        }
+        let mut wanted = BTreeSet::new();
+        for (&range, &Way { node, ip }) in ways {
+            let mac = overlay::mac_of(node);
+            let local = locals.iter().copied().find(|local| local.is_ipv4() == ip.is_ipv4());
+            let tunnel = Tunnel { remote: ip, local, ifindex, source: overlay.source(range) };
+            let route = NodeRoute::through(range, mac, tunnel);
+            if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
+                obstacles.add(format!("the device of node {node}: {problem}"));
+            }
+            wanted.insert(route);
+        }
+        wanted
     }
 
     /// Has what goes to other nodes' pods keep its source.

@@ -9,7 +9,7 @@ use datapath_abi::{
     overlay::BELIEVED,
     reason::DropReason,
 };
-use datapath_ebpf::parse::{Bytes, ETH_LEN, View};
+use datapath_ebpf::parse::{Bytes, ETH_LEN, ETH_P_IP, ETH_P_IPV6, View};
 
 use crate::bpf::{
     count,
@@ -17,11 +17,6 @@ use crate::bpf::{
     kernel, maps,
     packet::Skb,
 };
-
-/// `ETH_P_IP` and `ETH_P_IPV6` of include/uapi/linux/if_ether.h.
-const ETH_P_IP: u16 = 0x0800;
-/// See [`ETH_P_IP`].
-const ETH_P_IPV6: u16 = 0x86dd;
 
 /// tc ingress of the device.
 #[inline(always)]

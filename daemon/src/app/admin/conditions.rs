@@ -135,12 +135,7 @@ fn of_nodes(seen: &Seen<'_>, to: &mut Vec<Condition>) {
     if seen.obstacles.is_empty() {
         return;
     }
-    let mut named = seen.obstacles.clone();
-    if named.len() > MAX_NAMED {
-        let more = named.len() - MAX_NAMED;
-        named.truncate(MAX_NAMED);
-        named.push(format!("{more} more"));
-    }
+    let named = at_most_named(seen.obstacles.clone());
     let message = format!("packets do not get to pods of other nodes as they should: {}", named.join("; "));
     let fix =
         "nodes on one network suit --routing native, others need --routing overlay; it is tried again all the time";
@@ -225,10 +220,15 @@ fn named(pods: &[PodKey]) -> String {
     let mut names: Vec<String> = pods.iter().map(ToString::to_string).collect();
     names.sort_unstable();
     names.dedup();
+    listed(&at_most_named(names))
+}
+
+/// As many as a message names, and how many there are besides.
+fn at_most_named(mut names: Vec<String>) -> Vec<String> {
     if names.len() > MAX_NAMED {
         let more = names.len() - MAX_NAMED;
         names.truncate(MAX_NAMED);
         names.push(format!("{more} more"));
     }
-    listed(&names)
+    names
 }
