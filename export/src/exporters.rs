@@ -33,6 +33,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long an exporter may take to finish its batch.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// Pause before a disk that has refused is asked again.
+pub(crate) const DISK_PAUSE: Duration = Duration::from_secs(1);
+
 /// What exporters are made of.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -19,6 +19,9 @@ use crate::{
     notice::{Gap, Notice},
 };
 
+/// Ring entries in one batch: the most records that are held in memory.
+pub(crate) const BATCH: usize = 512;
+
 /// Where an exporter is in the ring. Outlives its task, so that a change of its settings skips nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {

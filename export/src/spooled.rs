@@ -17,17 +17,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     clock::unix_ns,
-    exporters::stopped,
-    intake::{Intake, Item},
+    exporters::{DISK_PAUSE, stopped},
+    intake::{BATCH, Intake, Item},
     notice::Gap,
     sender::{self, BatchLimits, Receiver, Shared},
     spool::{Limits, Losses, Part, Spool},
 };
-
-/// Ring entries in one batch: the most records that are held in memory.
-const BATCH: usize = 512;
-/// Pause before a disk that has refused is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes a record into what the receiver takes.
 pub(crate) type Form = Arc<dyn Fn(&FlowRecord, u64) -> Vec<u8> + Send + Sync>;
@@ -94,7 +89,7 @@ impl Spooled {
                 error!(exporter = self.name, trouble = text, "Exporter cannot work, trying again");
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(DISK_PAUSE) => {}
                 () = stopped(stop) => return None,
             }
         }
@@ -183,7 +178,7 @@ impl Spooled {
             }
             parts = back;
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(DISK_PAUSE) => {}
                 () = stopped(stop) => return Kept::Stopped,
             }
         }

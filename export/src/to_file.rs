@@ -13,17 +13,13 @@ use tracing::{error, info, warn};
 use crate::{
     clock::unix_ns,
     config::FileTarget,
-    exporters::stopped,
+    exporters::{DISK_PAUSE, stopped},
     file::{LogFile, tidy},
-    intake::{Intake, Item},
+    intake::{BATCH, Intake, Item},
     ocsf,
     wanted::Wanted,
 };
 
-/// Ring entries in one batch: the most records that are held in memory.
-const BATCH: usize = 512;
-/// Pause before a disk that has refused is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
 /// How often to look whether the file is where it should be, and whether it is too old.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -149,7 +145,7 @@ impl ToFile {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(DISK_PAUSE) => {}
                 () = stopped(stop) => return false,
             }
         }
