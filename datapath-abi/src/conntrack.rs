@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::addr::Addr;
+use crate::{addr::Addr, service::Translation};
 
 /// Key of both conntrack tables. The two ends are put in order, so that both directions of a
 /// connection have one key: `addr[0]` is the smaller one by ([`Addr::words`], port).
@@ -61,6 +61,11 @@ pub const FLAG_VIA_STACK: u8 = 1 << 1;
 pub const FLAG_REVOKED: u8 = 1 << 2;
 /// Picked up in the middle: the handshake was not seen.
 pub const FLAG_MIDSTREAM: u8 = 1 << 3;
+/// Its initiator speaks to a Service: see [`Translation`].
+pub const FLAG_TRANSLATED: u8 = 1 << 4;
+/// No connection, but the key that a Service's clients use for one: see [`Translation`]. Of everything else only
+/// `last_seen` counts.
+pub const FLAG_ALIAS: u8 = 1 << 5;
 
 /// State of a connection. Crosses as `u8`. TCP names are RFC 9293's, seen from the middle.
 #[repr(u8)]
@@ -166,8 +171,10 @@ pub struct CtEntry {
     /// SCTP: the verification tag of packets to the initiator and to the responder, as the handshake
     /// has set them (RFC 9260, section 5.1); 0 unknown.
     pub sctp_tag: [u32; 2],
+    /// With [`FLAG_TRANSLATED`] or [`FLAG_ALIAS`].
+    pub service: Translation,
 }
-crate::assert_size!(CtEntry, 152);
+crate::assert_size!(CtEntry, 176);
 
 impl CtEntry {
     /// Packets by direction.

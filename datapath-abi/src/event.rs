@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::addr::Addr;
+use crate::{addr::Addr, service::Translation};
 
 /// Kind of an event. Crosses as `u8`.
 #[repr(u8)]
@@ -146,5 +146,7 @@ pub struct FlowEvent {
     pub staged: [u8; 2],
     /// Zero.
     pub pad: u8,
+    /// What the initiator sees in the responder's place: a Service's address and port; zero if it is no Service's.
+    pub service: Translation,
 }
-crate::assert_size!(FlowEvent, 152);
+crate::assert_size!(FlowEvent, 176);

@@ -28,9 +28,10 @@ pub mod overlay;
 mod pod;
 pub mod policy;
 pub mod reason;
+pub mod service;
 
 /// Version of everything in this crate. Part of the path of every pin.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Asserts the size of a type at compile time.
 #[macro_export]

@@ -62,6 +62,12 @@ pub const ORIGINS: &str = "ORIGINS";
 pub const NUMBERS: &str = "NUMBERS";
 /// What packets have carried.
 pub const CARRIED: &str = "CARRIED";
+/// Addresses and ports of Services.
+pub const FRONTENDS: &str = "FRONTENDS";
+/// What stands behind them.
+pub const BACKENDS: &str = "BACKENDS";
+/// What stood behind them.
+pub const GONE: &str = "GONE";
 /// Flow events.
 pub const EVENTS: &str = "EVENTS";
 /// Packets by hook and reason.
@@ -226,6 +232,33 @@ pub const ALL: &[MapInfo] = &[
         capacity: 16_384,
         writer: Writer::Programs,
         purpose: "with an overlay, senders of whom their packets say something else than their address does",
+    },
+    MapInfo {
+        name: FRONTENDS,
+        kind: "hash",
+        key: "FrontendKey",
+        value: "Frontend",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "addresses and ports of Services",
+    },
+    MapInfo {
+        name: BACKENDS,
+        kind: "hash",
+        key: "BackendKey",
+        value: "Backend",
+        capacity: 262_144,
+        writer: Writer::Daemon,
+        purpose: "who serves, by set and place; places of a set are without gap",
+    },
+    MapInfo {
+        name: GONE,
+        kind: "hash",
+        key: "GoneKey",
+        value: "u32",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "backends that a set has no more, for the next sweep",
     },
     MapInfo {
         name: EVENTS,

@@ -84,6 +84,11 @@ reasons! {
     /// The overlay brought a source address that is not that of the node it came from, or an address of another
     /// node's pod came in past the overlay.
     OverlaySource = 18, "overlay_source", 132, "source address is not of the node that the packet came from";
+    /// A Service without a backend that is ready.
+    NoBackend = 19, "no_backend", 158, "no backend of the Service is ready";
+    /// Translated to its backend, the connection cannot be told from another one of the same pod, and no other source
+    /// port was found.
+    ServicePorts = 20, "service_ports", 155, "connection to a Service's backend that cannot be told from another one";
 }
 
 /// Number of counters per CPU and hook: one more than the greatest reason, 0 counts what passed.
