@@ -17,6 +17,7 @@ use datapath_abi::{
     overlay::Origin,
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, RegionKey, RulesetInfo, Verdict},
     reason::{DropReason, REASONS},
+    service::{Backend, BackendKey, Frontend, FrontendKey, GoneKey, Translation},
 };
 
 /// One field of a type.
@@ -80,7 +81,7 @@ fn layouts() -> Vec<Layout> {
         AddrEntry { identity, slot }
         CtKey { addr, port, proto, pad }
         Ends { rules, slot, ifindex, identity, cookie }
-        CtEntry { ends, last_seen, state, flags, tcp_flags, own, shared, created_ns, reported_ns, rtt_us, reported, denied, owner, sctp_tag }
+        CtEntry { ends, last_seen, state, flags, tcp_flags, own, shared, created_ns, reported_ns, rtt_us, reported, denied, owner, sctp_tag, service }
         Tally { packets, bytes }
         Waiting { count, limit, before, found }
         FragmentKey { addr, id, proto, pad }
@@ -95,8 +96,14 @@ fn layouts() -> Vec<Layout> {
         RulesetInfo { digest }
         FlowEvent {
             time_ns, addr, rules, packets, bytes, identity, slot, cookie, staged_cookie, created_ns, rtt_us, ifindex, port, proto,
-            kind, reason, end, direction, hook, tcp_flags, reply, staged, pad,
+            kind, reason, end, direction, hook, tcp_flags, reply, staged, pad, service,
         }
+        FrontendKey { addr, port, proto, pad }
+        Frontend { set, count }
+        BackendKey { set, place }
+        Backend { addr, port, pad }
+        GoneKey { addr, port, pad, set }
+        Translation { addr, port, from_port, set }
         Counter { packets, bytes }
         Swing { rules, slot, identity }
         Clock { monotonic_ns, jiffies, pad }

@@ -1,7 +1,7 @@
 //! Tells aya that these types are plain bytes. The crate's only unsafe.
 #![allow(unsafe_code)]
 
-use crate::{addr, conntrack, endpoint, event, maps, overlay, policy};
+use crate::{addr, conntrack, endpoint, event, maps, overlay, policy, service};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -35,4 +35,9 @@ pod!(
     policy::PortKey,
     policy::RegionKey,
     policy::RulesetInfo,
+    service::Backend,
+    service::BackendKey,
+    service::Frontend,
+    service::FrontendKey,
+    service::GoneKey,
 );

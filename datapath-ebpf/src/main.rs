@@ -40,7 +40,9 @@ use crate::bpf::{
     maps::{self, EndpointRef},
     overlay,
     packet::Skb,
-    rare, steps,
+    rare,
+    service::{Exchange, Way},
+    steps,
 };
 
 /// Everything the later steps need to know about a packet. Without padding: see `bpf::steps`.
@@ -57,7 +59,9 @@ pub(crate) struct Seen {
     /// The packet's source is `key.addr[1]`.
     pub(crate) greater: bool,
     pub(crate) hook: Hook,
-    pub(crate) pad: [u8; 2],
+    /// 1: it is an ICMP error by an end of the connection that it is about.
+    pub(crate) by_end: u8,
+    pub(crate) pad: u8,
 }
 datapath_abi::assert_size!(Seen, 120);
 
@@ -79,6 +83,8 @@ pub(crate) struct Scratch {
     pub(crate) judgement: u32,
     /// Not zero: the packet is to be reported.
     pub(crate) tell: u32,
+    /// Whether and how the packet is translated.
+    pub(crate) exchange: Exchange,
 }
 
 impl Seen {
@@ -109,7 +115,8 @@ impl Seen {
         self.ingress_ifindex = skb.ingress_ifindex();
         self.bytes = skb.network_bytes();
         self.hook = skb.hook;
-        self.pad = [0; 2];
+        self.by_end = 0;
+        self.pad = 0;
     }
 
     /// Reads a packet; one that is rare not to its end.
@@ -146,11 +153,13 @@ pub(crate) enum Outcome {
 }
 
 #[classifier]
+#[inline(always)]
 pub(crate) fn from_pod(context: TcContext) -> i32 {
     run(&Skb::new(&context, Hook::FromPod))
 }
 
 #[classifier]
+#[inline(always)]
 pub(crate) fn to_pod(context: TcContext) -> i32 {
     run(&Skb::new(&context, Hook::ToPod))
 }
@@ -216,6 +225,7 @@ fn run(skb: &Skb) -> i32 {
 fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
     let Some(at) = maps::scratch() else { return dropped(skb, DropReason::Invalid) };
     at.tell = 0;
+    at.exchange.way = Way::None;
     let whole = match read {
         Some((packet, greater)) => {
             steps::take(skb, at, packet, greater);
@@ -224,16 +234,39 @@ fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
         None => steps::read(skb, at),
     };
     // Who had to be read again had no key to look for.
-    let established = established || read.is_none() && maps::established(&at.seen.key).is_some();
-    let decided = match whole {
-        Ok(()) => decide(at, established),
+    let mut established = established || read.is_none() && maps::established(&at.seen.key).is_some();
+    let mut decided = match whole {
+        Ok(()) => Slow::Service,
         Err(reason) => conntrack::unreadable(at, reason),
     };
+    // Twice where it goes to a Service: as it came, and as what it was made.
+    let most = if skb.hook as u8 == Hook::FromPod as u8 { 2 } else { 1 };
+    let mut looks = 0;
+    while looks < most && matches!(decided, Slow::Service) {
+        decided = decide(at, established);
+        if skb.hook as u8 == Hook::FromPod as u8 && matches!(decided, Slow::Service) {
+            decided = match steps::translate(at) {
+                Ok(found) => {
+                    established = found;
+                    Slow::Service
+                }
+                Err(reason) => steps::no_service(at, reason),
+            };
+        }
+        looks += 1;
+    }
+    if matches!(decided, Slow::Service) {
+        decided = steps::no_service(at, DropReason::NoBackend);
+    }
     if at.tell != 0 {
         steps::report_packet(at);
     }
-    if at.seen.packet.part as u8 == Part::First as u8 && !matches!(decided, Slow::Dropped(_)) {
-        steps::remember(&at.seen);
+    let passes = !matches!(decided, Slow::Dropped(_));
+    if at.seen.packet.part as u8 == Part::First as u8 && passes {
+        steps::remember(at);
+    }
+    if at.exchange.way as u32 != Way::None as u32 && passes && !steps::exchange(skb, at) {
+        decided = Slow::Dropped(DropReason::Fragment as u8);
     }
     let outcome = match decided {
         Slow::Deliver(slot) => match maps::endpoint(slot) {

@@ -152,7 +152,11 @@ pub struct Packet {
     /// Whether it is a fragment.
     pub part: Part,
     /// Zero.
-    pub end: [u8; 5],
+    pub end: u8,
+    /// Place of the transport header from the start of the frame, where that is not behind a plain IP header: 0 there.
+    pub transport: u16,
+    /// Place of the transport header of the packet that an ICMP error quotes; 0 none.
+    pub quoted: u16,
 }
 datapath_abi::assert_size!(Packet, 56);
 
@@ -179,7 +183,9 @@ impl Packet {
         v4: false,
         ttl: 0,
         part: Part::Whole,
-        end: [0; 5],
+        end: 0,
+        transport: 0,
+        quoted: 0,
         id: 0,
     };
 }

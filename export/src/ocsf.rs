@@ -309,6 +309,9 @@ fn unmapped(out: &mut Object<'_>, record: &FlowRecord, wanted: &Wanted) {
     if let Some(rtt) = record.rtt_us {
         out.number("rtt_us", u32::from(rtt).into());
     }
+    if let Some(addressed) = record.addressed {
+        out.text("service_address", &addressed.to_string());
+    }
     let rulings = [
         ("egress", Some(&record.egress)),
         ("ingress", Some(&record.ingress)),

@@ -220,6 +220,9 @@ fn details(to: &mut Attributes, record: &FlowRecord) {
     if let Some(rtt) = record.rtt_us {
         to.number("bulkhead.rtt_us", u32::from(rtt).into());
     }
+    if let Some(addressed) = record.addressed {
+        to.text("bulkhead.service.address", &addressed.to_string());
+    }
     for (key, ruling) in [
         ("bulkhead.staged.egress", record.staged_egress.as_ref()),
         ("bulkhead.staged.ingress", record.staged_ingress.as_ref()),

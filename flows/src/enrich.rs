@@ -2,7 +2,7 @@
 //! the time through [`WallClock`]. No strings are made here, so that a busy node affords it.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
 };
@@ -134,6 +134,7 @@ pub fn enrich<C: Context + ?Sized>(
         reply,
         staged,
         pad: _,
+        service,
     } = *event;
     let kind = EventKind::try_from(kind).map_err(Malformed::Kind)?;
     let drop_reason = match kind {
@@ -156,6 +157,9 @@ pub fn enrich<C: Context + ?Sized>(
     let icmp =
         matches!(proto, protocol::ICMP | protocol::ICMPV6).then_some(Icmp { kind: port[0] as u8, code: port[1] as u8 });
     let ports = if icmp.is_some() { [0, 0] } else { port };
+
+    let responder = if reply != 0 { 0 } else { 1 };
+    let addressed = (service.port != 0).then(|| SocketAddr::new(ip(service.addr), service.port));
 
     // The owner of an address when the connection began is its owner all along.
     let alive_ns = if created_ns == 0 { time_ns } else { created_ns };
@@ -181,7 +185,10 @@ pub fn enrich<C: Context + ?Sized>(
             port: ports[side],
             identity: identity[side],
             slot: slot[side],
-            service: context.service(ip, ports[side], proto),
+            service: match addressed {
+                Some(addressed) if side == responder => context.service(addressed.ip(), addressed.port(), proto),
+                _ => context.service(ip, ports[side], proto),
+            },
             dns_names: if pod.is_none() { context.dns_names(ip) } else { None },
             pod,
             known_as,
@@ -229,6 +236,7 @@ pub fn enrich<C: Context + ?Sized>(
         forward: Traffic { packets: packets[0], bytes: bytes[0], tcp_flags: tcp_flags[0] },
         reverse: Traffic { packets: packets[1], bytes: bytes[1], tcp_flags: tcp_flags[1] },
         rtt_us: NonZeroU32::new(rtt_us),
+        addressed,
         egress: ruling(Direction::Egress, egress_rules),
         ingress: ruling(Direction::Ingress, ingress_rules),
         staged_egress,
@@ -308,7 +316,9 @@ fn needs_rules(reason: DropReason) -> bool {
         | DropReason::NoEndpoint
         | DropReason::Invalid
         | DropReason::Martian
-        | DropReason::OverlaySource => false,
+        | DropReason::OverlaySource
+        | DropReason::NoBackend
+        | DropReason::ServicePorts => false,
     }
 }
 

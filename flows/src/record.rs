@@ -4,7 +4,12 @@
 //! Strings are shared by `Arc`: making a record copies none. What an output derives from a
 //! record (direction, event type) is a method here, so that filters and outputs agree.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use datapath_abi::{
     endpoint::NO_SLOT,
@@ -251,6 +256,8 @@ pub struct FlowRecord {
     pub reverse: Traffic,
     /// From the first packet to the first answer.
     pub rtt_us: Option<NonZeroU32>,
+    /// What the initiator has spoken to, if that is a Service's address: the responder is the backend it was translated to.
+    pub addressed: Option<SocketAddr>,
     /// The source's egress policies.
     pub egress: Ruling,
     /// The destination's ingress policies.

@@ -13,6 +13,7 @@ use datapath_abi::{
     event::Hook,
     maps,
     policy::Direction,
+    service::{Backend, BackendKey, Frontend, FrontendKey},
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
@@ -147,6 +148,34 @@ impl Lab {
             self.programs.hash::<Addr, AddrEntry>(maps::ADDRESSES).remove(&addr).expect("the pod is there");
         }
         self.programs.array(maps::ENDPOINTS).set(pod.slot, Endpoint::default(), 0).expect("ENDPOINTS has the slot");
+    }
+
+    /// Puts backends behind an address and port; those that were there before are gone. Returns the number of the set.
+    pub fn service(
+        &mut self,
+        addressed: &Host,
+        family: crate::host::Family,
+        proto: u8,
+        port: u16,
+        backends: &[(Host, u16)],
+    ) -> u32 {
+        let key = FrontendKey { addr: Addr::from(addressed.addr(family)), port, proto, pad: [0; 5] };
+        let frontends = self.programs.hash::<FrontendKey, Frontend>(maps::FRONTENDS);
+        let had = frontends.get(&key, 0).ok();
+        let set = had.map_or(frontends.keys().count() as u32 + 1, |had| had.set);
+        let mut places = self.programs.hash::<BackendKey, Backend>(maps::BACKENDS);
+        for (place, (host, port)) in (0..).zip(backends) {
+            let backend = Backend { addr: Addr::from(host.addr(family)), port: *port, pad: [0; 6] };
+            places.insert(BackendKey { set, place }, backend, 0).expect("BACKENDS has room");
+        }
+        let count = backends.len() as u32;
+        let mut frontends = self.programs.hash::<FrontendKey, Frontend>(maps::FRONTENDS);
+        frontends.insert(key, Frontend { set, count }, 0).expect("FRONTENDS has room");
+        let mut places = self.programs.hash::<BackendKey, Backend>(maps::BACKENDS);
+        for place in count..had.map_or(0, |had| had.count) {
+            places.remove(&BackendKey { set, place }).expect("the place is there");
+        }
+        set
     }
 
     /// Says who owns an address.

@@ -39,6 +39,7 @@ pub struct Seen {
     change: Change,
     events: VecDeque<FlowEvent>,
     last: Option<FlowEvent>,
+    becomes: Option<Packet>,
 }
 
 impl Seen {
@@ -50,17 +51,38 @@ impl Seen {
         change: Change,
         events: Vec<FlowEvent>,
     ) -> Self {
-        Self { at: Some(at), sent: sent.to_vec(), packet, ran, change, events: events.into(), last: None }
+        Self {
+            at: Some(at),
+            sent: sent.to_vec(),
+            packet,
+            ran,
+            change,
+            events: events.into(),
+            last: None,
+            becomes: None,
+        }
     }
 
     pub(crate) fn of_sweep(ran: Ran, change: Change, events: Vec<FlowEvent>) -> Self {
-        Self { at: None, sent: Vec::new(), packet: None, ran, change, events: events.into(), last: None }
+        Self { at: None, sent: Vec::new(), packet: None, ran, change, events: events.into(), last: None, becomes: None }
     }
 
-    /// It goes to the host's stack, or through it to the pod, unchanged.
+    /// Where it goes on, it does so as this one: it was translated.
+    #[must_use]
+    pub fn becomes(mut self, packet: &Packet) -> Self {
+        self.becomes = Some(packet.clone());
+        self
+    }
+
+    /// Its bytes where it goes on.
+    fn goes_on_as(&self) -> Vec<u8> {
+        self.becomes.as_ref().map_or_else(|| self.sent.clone(), Packet::bytes)
+    }
+
+    /// It goes to the host's stack, or through it to the pod, unchanged unless it [`becomes`](Self::becomes) another one.
     pub fn passes(mut self) -> Self {
         self.verdict(NEXT, "to pass");
-        self.same_bytes(&self.sent.clone());
+        self.same_bytes(&self.goes_on_as());
         let hook = self.hook();
         self.moved(Count::Passed(hook));
         self
@@ -76,7 +98,7 @@ impl Seen {
     /// It is handed to a pod of this node, as a router would.
     pub fn reaches(mut self, pod: &Host) -> Self {
         self.verdict(REDIRECT, &format!("to be handed to {}", pod.name));
-        self.same_bytes(&packet::routed(&self.sent, HOST_MAC, pod.mac));
+        self.same_bytes(&packet::routed(&self.goes_on_as(), HOST_MAC, pod.mac));
         let hook = self.hook();
         self.moved(Count::Passed(hook));
         self
@@ -212,7 +234,7 @@ impl Seen {
         self.ensure(event.ifindex == at.context().ifindex, "an event that names the interface");
         self.ensure(event.packets == [1, 0] && event.bytes == [bytes, 0], "an event of one packet and its bytes");
         self.ensure(event.end == 0 && event.rtt_us == 0, "an event of no end");
-        if let Some(packet) = &self.packet {
+        if let Some(packet) = self.becomes.as_ref().or(self.packet.as_ref()) {
             self.ensure(event.addr == packet.addr.map(Addr::from), "an event with the packet's addresses");
             if packet.is_readable() {
                 self.ensure(event.tcp_flags == [packet.tcp_flags(), 0], "an event with the packet's TCP flags");

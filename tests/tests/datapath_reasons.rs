@@ -15,7 +15,7 @@ use tests::{
     full,
     host::{A, B, Family, Host, REMOTE, WORLD},
     lab::{At, Lab, STRAY},
-    packet::{ACK, Packet, SYN},
+    packet::{ACK, Packet, SYN, TCP},
     rules::{Rule, allow, deny},
     seen::Seen,
 };
@@ -93,6 +93,15 @@ fn provoke(reason: DropReason) -> Seen {
             let key = Key::new(128, Addr::from(REMOTE.addr(V4)).octets());
             lab.programs.trie(maps::ORIGINS).insert(&key, origin, 0).unwrap();
             lab.send(At::To(B, REMOTE), &REMOTE.tcp(&B, V4, PORTS, SYN)).drops(reason, None)
+        }
+        DropReason::NoBackend => {
+            lab.service(&WORLD, V4, TCP, PORTS[1], &[]);
+            lab.send(At::From(A), &A.tcp(&WORLD, V4, PORTS, SYN)).drops(reason, None)
+        }
+        DropReason::ServicePorts => {
+            lab.service(&WORLD, V4, TCP, PORTS[1], &[(B, PORTS[1])]);
+            lab.send(At::From(A), &A.tcp(&WORLD, V4, PORTS, SYN)).becomes(&syn).reaches(&B).opens();
+            lab.send(At::From(A), &syn).drops(reason, None)
         }
     }
 }

@@ -56,6 +56,7 @@ fn entry(lab: &mut Lab, proto: u8, state: CtState, idle_s: u32) -> (CtKey, CtEnt
         denied: 0,
         owner: [1; 2],
         sctp_tag: [0; 2],
+        service: datapath_abi::service::Translation::default(),
     };
     (key, entry)
 }

@@ -1,12 +1,17 @@
 //! Conntrack in the maps: the fast path of established connections, and everything slower.
 
 use datapath_abi::{
-    conntrack::{self, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK, Tally},
+    addr::Addr,
+    conntrack::{
+        self, CtState, Ends, FLAG_ALIAS, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_TRANSLATED,
+        FLAG_VIA_STACK, Tally,
+    },
     endpoint::{NO_SLOT, RulesPtr},
     event::{EndReason, Hook},
     identity,
     maps::Scalar,
     reason::DropReason,
+    service::Translation,
 };
 use datapath_ebpf::{
     ct::{self, From},
@@ -21,6 +26,7 @@ use crate::{
         overlay,
         packet::Skb,
         policy::Judgement,
+        service::{self, Way},
         steps,
     },
 };
@@ -54,7 +60,10 @@ pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, mac: u64, entry: E
             }
         }
     }
-    if flags & FLAG_REVOKED != 0 || ct::notable(packet) || entry.state() != CtState::Established as u8 {
+    if flags & (FLAG_REVOKED | FLAG_TRANSLATED) != 0
+        || ct::notable(packet)
+        || entry.state() != CtState::Established as u8
+    {
         return None;
     }
     entry.account_established(responder, skb.network_bytes(), jiffies());
@@ -116,6 +125,8 @@ pub(crate) enum Slow {
     Reopen,
     /// The rules of an end have changed since the connection was decided.
     Changed,
+    /// Goes to a Service, or to what may be one.
+    Service,
     /// Taken for new, but the key is taken, or may be: nothing has been done yet.
     Taken,
 }
@@ -133,6 +144,7 @@ impl Slow {
             Slow::Changed => 6 << 32,
             Slow::Taken => 7 << 32,
             Slow::Gone => 8 << 32,
+            Slow::Service => 9 << 32,
         }
     }
 
@@ -147,6 +159,7 @@ impl Slow {
             5 => Slow::Reopen,
             6 => Slow::Changed,
             7 => Slow::Taken,
+            9 => Slow::Service,
             _ => Slow::Gone,
         }
     }
@@ -157,6 +170,9 @@ fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
     let seen = &at.seen;
     let flags = entry.flags();
     let responder = seen.greater != (flags & FLAG_INITIATOR_HIGH != 0);
+    if flags & FLAG_ALIAS != 0 {
+        return if service::is_clients(seen, responder) { Slow::Service } else { Slow::Stranger };
+    }
     let slot = entry.slot();
     let ifindex = entry.ifindex();
     let state = entry.state();
@@ -185,6 +201,17 @@ fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
         return Slow::Stranger;
     }
 
+    if flags & FLAG_TRANSLATED != 0 {
+        if responder {
+            service::answer(at, entry);
+        } else if at.exchange.way as u32 == Way::None as u32 && at.seen.hook as u8 == Hook::FromPod as u8 {
+            // Straight to the backend, by the very ports of a connection to the Service.
+            at.entry.ends = ends_of(entry);
+            at.now_ns = now_ns();
+            return refuse(at, Judgement::invalid(DropReason::ServicePorts));
+        }
+    }
+    let seen = &at.seen;
     let changed = [initiator_end.egress_rules(), responder_end.ingress_rules()] != entry.rules();
     if seen.packet.kind as u8 == Kind::Related as u8 {
         return if changed { Slow::Changed } else { related(at, entry, responder) };
@@ -458,7 +485,8 @@ pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow
         // no rules does that make no difference.
         let ends = &at.entry.ends;
         let ruled = RulesPtr(ends.rules[0]).is_ruled() || RulesPtr(ends.rules[1]).is_ruled();
-        if ruled && ends.identity[0] != identity::HOST {
+        let translated = at.exchange.way as u32 != Way::None as u32;
+        if (ruled || translated) && ends.identity[0] != identity::HOST {
             return refuse(at, Judgement::invalid(DropReason::ConntrackFull));
         }
     }
@@ -471,12 +499,17 @@ pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow
 fn open(at: &mut Scratch, replace: bool) -> Put {
     let (seen, entry) = (&at.seen, &mut at.entry);
     let packet = &seen.packet;
+    let translated = at.exchange.way as u32 == Way::Forward as u32;
     let mut flags = if seen.greater { FLAG_INITIATOR_HIGH } else { 0 };
     if seen.hook as u8 == Hook::ToPod as u8 {
         flags |= FLAG_VIA_STACK;
     }
     if !ct::opens(packet) {
         flags |= FLAG_MIDSTREAM;
+    }
+    if translated {
+        flags |= FLAG_TRANSLATED;
+        entry.service = service::noted(&at.exchange);
     }
     let tag = if packet.proto == proto::SCTP && packet.flags == sctp::INIT && packet.part as u8 == Part::Whole as u8 {
         packet.id
@@ -492,8 +525,15 @@ fn open(at: &mut Scratch, replace: bool) -> Put {
     entry.created_ns = at.now_ns;
     entry.owner[0] = conntrack::owner(kernel::cpu());
     entry.sctp_tag[0] = tag;
-    maps::put_pending(&seen.key, entry, replace)
+    let put = maps::put_pending(&seen.key, entry, replace);
+    if translated {
+        entry.service = NO_SERVICE;
+    }
+    put
 }
+
+/// Of what is not translated.
+pub(crate) const NO_SERVICE: Translation = Translation { addr: Addr::ZERO, port: 0, from_port: 0, set: 0 };
 
 /// Who has to be asked about a packet of a connection in no table, read as the other end's: writes `addr`, turns
 /// `entry.ends`, which are the packet's; the port. `None`: nobody.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::programs::TcContext;
 use datapath_abi::{
-    conntrack::{CtKey, CtState, FLAG_REVOKED},
+    conntrack::{CtKey, CtState, FLAG_ALIAS, FLAG_REVOKED},
     control::{Clock, SWINGS_AT, Sweep, SweepReport},
     endpoint::{NO_SLOT, Swing},
     event::EndReason,
@@ -109,6 +109,14 @@ impl Visit for Pass {
     #[inline(always)]
     fn visit(&mut self, key: &CtKey, entry: EntryRef) {
         self.entries += 1;
+        if entry.flags() & FLAG_ALIAS != 0 {
+            let owned = *key;
+            if steps::alias_is_over(&owned, entry) {
+                maps::remove(key);
+                self.removed += 1;
+            }
+            return;
+        }
         let state = CtState::try_from(entry.state()).unwrap_or(CtState::Established);
         let idle = self.now.wrapping_sub(entry.last_seen());
         // The clock of another CPU may be a tick ahead.

@@ -1,16 +1,19 @@
 //! Flow events: what is in them.
 
 use datapath_abi::{
-    conntrack::{CtEntry, CtKey, FLAG_INITIATOR_HIGH},
+    conntrack::{CtEntry, CtKey, FLAG_INITIATOR_HIGH, FLAG_TRANSLATED},
     event::{DIRECTION_NONE, EventKind, STAGED_NOT_ASKED},
+    service::Translation,
 };
 use datapath_ebpf::parse::proto;
 
 use crate::{
     Scratch,
     bpf::{
+        conntrack::NO_SERVICE,
         maps,
         policy::{Judgement, Staged},
+        service::Way,
     },
 };
 
@@ -22,6 +25,12 @@ pub(crate) fn packet(at: &Scratch) {
     let [egress, ingress] = [Staged::from_bits(at.staged[0]), Staged::from_bits(at.staged[1])];
     let p = &seen.packet;
     let icmp = p.proto == proto::ICMP || p.proto == proto::ICMPV6;
+    let x = &at.exchange;
+    let service = match x.way {
+        Way::None => NO_SERVICE,
+        Way::Forward => Translation { addr: x.old[1], port: x.old_port[1], from_port: x.old_port[0], set: x.set },
+        Way::Reply => Translation { addr: x.new[1], port: x.new_port[1], from_port: x.new_port[0], set: x.set },
+    };
     let (kind, direction) = if judgement.passes() {
         (EventKind::Opened, DIRECTION_NONE)
     } else {
@@ -51,6 +60,7 @@ pub(crate) fn packet(at: &Scratch) {
         event.reply = judgement.is_reply() as u8;
         event.staged = [egress.said(), ingress.said()];
         event.pad = 0;
+        event.service = service;
     });
 }
 
@@ -88,5 +98,6 @@ pub(crate) fn connection(key: &CtKey, entry: &CtEntry, end: u32, now_ns: u64) {
         event.reply = 0;
         event.staged = [STAGED_NOT_ASKED; 2];
         event.pad = 0;
+        event.service = if entry.flags & FLAG_TRANSLATED != 0 { entry.service } else { NO_SERVICE };
     });
 }

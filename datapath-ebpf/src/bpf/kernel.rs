@@ -4,10 +4,11 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
+    bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
     helpers::generated::{
-        bpf_for_each_map_elem, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns, bpf_redirect_peer,
-        bpf_skb_get_tunnel_key, bpf_skb_set_tunnel_key,
+        bpf_csum_diff, bpf_csum_update, bpf_for_each_map_elem, bpf_get_prandom_u32, bpf_get_smp_processor_id,
+        bpf_jiffies64, bpf_ktime_get_ns, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_redirect_peer,
+        bpf_skb_get_tunnel_key, bpf_skb_load_bytes, bpf_skb_set_tunnel_key, bpf_skb_store_bytes,
     },
 };
 use datapath_abi::{
@@ -43,6 +44,76 @@ pub(crate) fn cpu() -> u32 {
 pub(crate) fn redirect_peer(ifindex: u32) -> i32 {
     // SAFETY: a helper with plain numbers.
     unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+}
+
+/// Any number.
+#[inline(always)]
+pub(crate) fn random() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_get_prandom_u32() }
+}
+
+/// A place in a frame, that of the checksum that covers it (0: none does), and the flags to mend that one with.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) at: u32,
+    pub(crate) csum: u32,
+    pub(crate) flags: u64,
+}
+
+/// Writes an address in place of another one. `header`: of IPv4, where its header begins, which has a checksum of its own.
+#[inline(always)]
+pub(crate) fn exchange_address(context: *mut __sk_buff, old: &Addr, new: &Addr, place: Place, header: Option<u32>) {
+    // Of IPv4 the last four bytes.
+    let (skip, length) = if header.is_some() { (12, 4) } else { (0, 16) };
+    // SAFETY: both are sixteen bytes long, the context is valid for the run of the program, and the kernel checks the
+    // places against the packet.
+    unsafe {
+        let (old, new) = ((&raw const *old).cast::<u8>().add(skip), (&raw const *new).cast::<u8>().add(skip));
+        let difference =
+            bpf_csum_diff(old.cast_mut().cast(), length, new.cast_mut().cast(), length, 0) as u64 & 0xffff_ffff;
+        if let Some(header) = header {
+            bpf_l3_csum_replace(context, header + 10, 0, difference, 0);
+        }
+        if place.csum != 0 {
+            bpf_l4_csum_replace(context, place.csum, 0, difference, place.flags);
+            if header.is_none() && place.flags & BPF_F_PSEUDO_HDR as u64 != 0 {
+                // Where the device has summed the whole packet, the helper takes the address for one that a header's own
+                // sum makes up for, which IPv6 has not. Does nothing elsewhere.
+                bpf_csum_update(context, difference as u32);
+            }
+        }
+        bpf_skb_store_bytes(context, place.at, new.cast(), length, 0);
+    }
+}
+
+/// Writes a port in place of another one.
+#[inline(always)]
+pub(crate) fn exchange_port(context: *mut __sk_buff, old: u16, new: u16, place: Place) {
+    let (old, new) = (old.to_be(), new.to_be());
+    // SAFETY: as above.
+    unsafe {
+        if place.csum != 0 {
+            bpf_l4_csum_replace(context, place.csum, old as u64, new as u64, place.flags | 2);
+        }
+        bpf_skb_store_bytes(context, place.at, (&raw const new).cast(), 2, 0);
+    }
+}
+
+/// Four bytes of a frame in memory order.
+#[inline(always)]
+pub(crate) fn load_word(context: *mut __sk_buff, at: u32) -> Option<u32> {
+    let mut word = 0u32;
+    // SAFETY: the context is valid, and the place is four bytes long.
+    let read = unsafe { bpf_skb_load_bytes(context.cast(), at, (&raw mut word).cast(), 4) };
+    if read == 0 { Some(word) } else { None }
+}
+
+/// Writes four bytes of a frame, in memory order.
+#[inline(always)]
+pub(crate) fn store_word(context: *mut __sk_buff, at: u32, word: u32) {
+    // SAFETY: as above.
+    unsafe { bpf_skb_store_bytes(context, at, (&raw const word).cast(), 4, 0) };
 }
 
 /// What a tunnel has said of a packet that came out of it.

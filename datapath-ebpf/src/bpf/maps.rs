@@ -25,6 +25,7 @@ use datapath_abi::{
     overlay::Origin,
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
     reason::REASONS,
+    service::{Backend, BackendKey, Frontend, FrontendKey, GoneKey, Translation},
 };
 
 use datapath_ebpf::parse::Packet;
@@ -69,6 +70,12 @@ static ORIGINS: LpmTrie<[u8; 16], Origin, 16_384> = LpmTrie::new();
 static NUMBERS: HashMap<u32, u32, 65_536, LAZY> = HashMap::new();
 #[btf_map]
 static CARRIED: LruHashMap<Addr, u32, 16_384> = LruHashMap::new();
+#[btf_map]
+static FRONTENDS: HashMap<FrontendKey, Frontend, 65_536, LAZY> = HashMap::new();
+#[btf_map]
+static BACKENDS: HashMap<BackendKey, Backend, 262_144, LAZY> = HashMap::new();
+#[btf_map]
+static GONE: HashMap<GoneKey, u32, 65_536, LAZY> = HashMap::new();
 #[btf_map]
 static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 #[btf_map]
@@ -234,10 +241,43 @@ impl EndpointRef {
 /// Whose address is it? `None`: nobody's we know, so the world's.
 #[inline(always)]
 pub(crate) fn address(addr: Addr) -> Option<AddrEntry> {
-    if let Some(entry) = ADDRESSES.get_ptr(&addr) {
-        return Some(AddrEntry { identity: load!(entry, identity), slot: load!(entry, slot) });
+    match owner(addr) {
+        Some(entry) => Some(entry),
+        None => range(addr),
     }
+}
+
+/// Whose very address is it?
+#[inline(always)]
+pub(crate) fn owner(addr: Addr) -> Option<AddrEntry> {
+    let entry = ADDRESSES.get_ptr(&addr)?;
+    Some(AddrEntry { identity: load!(entry, identity), slot: load!(entry, slot) })
+}
+
+/// In whose range is it?
+#[inline(always)]
+pub(crate) fn range(addr: Addr) -> Option<AddrEntry> {
     CIDRS.get(&Key::new(128, addr.octets())).copied()
+}
+
+/// What stands behind an address and port, if that is a Service's.
+#[inline(always)]
+pub(crate) fn frontend(key: &FrontendKey) -> Option<Frontend> {
+    let frontend = FRONTENDS.get_ptr(key)?;
+    Some(Frontend { set: load!(frontend, set), count: load!(frontend, count) })
+}
+
+/// Who serves in a place of a set.
+#[inline(always)]
+pub(crate) fn backend(key: BackendKey) -> Option<Backend> {
+    // SAFETY: a value that is replaced as a whole, never in place.
+    BACKENDS.get_ptr(key).map(|backend| unsafe { *backend })
+}
+
+/// Whether a set has lost a backend.
+#[inline(always)]
+pub(crate) fn is_gone(key: &GoneKey) -> bool {
+    GONE.get_ptr(key).is_some()
 }
 
 /// Where packets from an address come from, if it is one of another node and there is an overlay.
@@ -478,6 +518,18 @@ impl EntryRef {
     #[inline(always)]
     pub(crate) fn identity(self) -> [u32; 2] {
         [load!(self.0, ends.identity[0]), load!(self.0, ends.identity[1])]
+    }
+
+    /// What was translated. Written once, before the entry is in a table.
+    #[inline(always)]
+    pub(crate) fn service(self) -> Translation {
+        let (a, b) = (load!(self.0, service.addr.words[0]), load!(self.0, service.addr.words[1]));
+        Translation {
+            addr: Addr { words: [a, b] },
+            port: load!(self.0, service.port),
+            from_port: load!(self.0, service.from_port),
+            set: load!(self.0, service.set),
+        }
     }
 
     #[inline(always)]

@@ -11,4 +11,6 @@ pub(crate) mod overlay;
 pub(crate) mod packet;
 pub(crate) mod policy;
 pub(crate) mod rare;
+pub(crate) mod rewrite;
+pub(crate) mod service;
 pub(crate) mod steps;

@@ -16,7 +16,11 @@ use datapath_ebpf::{
 
 use crate::{
     Seen,
-    bpf::{maps, steps},
+    bpf::{
+        maps,
+        service::{self, TO_SERVICE},
+        steps,
+    },
 };
 
 /// What the rules say of a packet, in one register: 0 is "it may pass", else a [`DropReason`] in
@@ -107,14 +111,25 @@ fn ends_from_pod(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
         return Err(DropReason::InvalidSourceMac);
     }
     let src = seen.packet.addr[0];
-    if !source.owns(src) && !(seen.packet.kind as u8 == Kind::Neighbour as u8 && on_link(src)) {
+    if !source.owns(src)
+        && !(seen.packet.kind as u8 == Kind::Neighbour as u8 && on_link(src))
+        && !(service::is_hairpin(src) && source.owns(seen.packet.addr[1]))
+    {
         return Err(DropReason::InvalidSourceIp);
     }
     if nowhere(seen.packet.addr[1]) {
         return Err(DropReason::Invalid);
     }
     ends.identity[1] = identity::WORLD;
-    if let Some(entry) = maps::address(seen.packet.addr[1]) {
+    let known = match maps::owner(seen.packet.addr[1]) {
+        Some(entry) => Some(entry),
+        None if service::is_to_service(seen) => {
+            ends.slot[1] = TO_SERVICE;
+            return Ok(());
+        }
+        None => maps::range(seen.packet.addr[1]),
+    };
+    if let Some(entry) = known {
         ends.identity[1] = entry.identity;
         if let Some(endpoint) = local(entry.slot) {
             ends.slot[1] = entry.slot;
@@ -235,6 +250,10 @@ fn link_group(packet: &Packet) -> bool {
 /// `ends`; what is not tracked is let through only between ends that no rule set isolates.
 #[inline(always)]
 pub(crate) fn judge(ends: &mut Ends, seen: &Seen, addr: &[Addr; 2], port: u16) -> Judgement {
+    // A pod is never kept from itself (it comes here only by way of a Service).
+    if ends.slot[0] != NO_SLOT && ends.slot[0] == ends.slot[1] {
+        return Judgement::PASS;
+    }
     let egress = RulesPtr(ends.rules[0]);
     let ingress = if ends.identity[0] == identity::HOST { RulesPtr(0) } else { RulesPtr(ends.rules[1]) };
     if !egress.is_ruled() && !ingress.is_ruled() {

@@ -14,8 +14,8 @@ use datapath_ebpf::{
 };
 
 use crate::{
-    Seen,
-    bpf::{maps, packet::Deep},
+    Scratch, Seen,
+    bpf::{maps, packet::Deep, service::Way},
 };
 
 /// Whether a packet needs [`read`].
@@ -35,6 +35,7 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
     let mut at = if seen.packet.v4 { ETH_LEN + 20 } else { ETH_LEN + 40 };
     if seen.packet.kind as u8 == Kind::Rare as u8 {
         at = parse::rare(packet, &mut seen.packet)?;
+        seen.packet.transport = at as u16;
     }
     if seen.packet.part as u8 != Part::Whole as u8
         && seen.hook as u8 == Hook::ToPod as u8
@@ -48,6 +49,8 @@ pub(crate) fn read(packet: &Deep, seen: &mut Seen) -> Result<(), DropReason> {
             if quoted.by_end || by_router(seen, quoted.greater) {
                 seen.packet.kind = Kind::Related;
                 seen.greater = quoted.greater;
+                seen.by_end = quoted.by_end as u8;
+                seen.packet.quoted = quoted.place as u16;
                 return Ok(());
             }
         }
@@ -92,16 +95,23 @@ fn by_router(seen: &Seen, greater: bool) -> bool {
     !of_node_or_here && !of_node_or_pod
 }
 
-/// Notes a first fragment that has passed, for those that follow. Between open ends they pass without:
-/// whoever is under no policy cannot fill the table.
+/// Notes a first fragment that has passed, for those that follow. Between open ends they pass without, unless a Service
+/// is in it: whoever is under no policy cannot fill the table by anything else.
 #[inline(always)]
-pub(crate) fn remember(seen: &Seen) {
+pub(crate) fn remember(at: &Scratch) {
+    let Scratch { seen, exchange: x, .. } = at;
     let Some((entry, _)) = maps::connection(&seen.key) else { return };
     let [initiator, responder] = entry.rules();
     let under_policy = RulesPtr(initiator).is_ruled() || RulesPtr(responder).is_ruled();
-    if under_policy && seen.packet.kind as u8 == Kind::Tracked as u8 {
-        let entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
-        maps::put_fragment(&fragment_key(seen), &entry);
+    if (under_policy || x.way as u32 != Way::None as u32) && seen.packet.kind as u8 == Kind::Tracked as u8 {
+        let mut entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
+        let mut key = fragment_key(seen);
+        if x.way as u32 == Way::Forward as u32 {
+            // They will come as this one came.
+            key.addr = x.old;
+            entry.port = x.old_port;
+        }
+        maps::put_fragment(&key, &entry);
     }
 }
 

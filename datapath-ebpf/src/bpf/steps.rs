@@ -17,8 +17,8 @@ use datapath_abi::{
     reason::DropReason,
 };
 use datapath_ebpf::{
-    ct, decide,
-    parse::{Packet, proto},
+    csum, ct, decide,
+    parse::{Packet, Part, proto},
 };
 
 use crate::{
@@ -30,7 +30,8 @@ use crate::{
         maps::{self, EntryRef},
         packet::{Deep, Skb},
         policy::{self, Judgement, Staged},
-        rare,
+        rare, rewrite,
+        service::{self, Found, TO_SERVICE, Way},
     },
 };
 
@@ -129,6 +130,9 @@ const NOTHING: u32 = u32::MAX;
 #[inline(always)]
 fn first(at: &mut Scratch, guess: bool) -> Slow {
     let judgement = judged(at);
+    if to_service(at) {
+        return Slow::Service;
+    }
     // Reading the clock waits for every look into memory that is under way: after those, not before.
     at.now_ns = now_ns();
     Slow::unpack(step_first(at, judgement.bits(), guess))
@@ -152,6 +156,9 @@ fn midstream(at: &mut Scratch) -> Option<Slow> {
 #[inline(always)]
 pub(crate) fn untracked(at: &mut Scratch) -> Slow {
     let judgement = judged(at);
+    if to_service(at) {
+        return Slow::Service;
+    }
     if judgement.passes() {
         return conntrack::onward(at);
     }
@@ -164,7 +171,7 @@ pub(crate) fn untracked(at: &mut Scratch) -> Slow {
 #[inline(always)]
 pub(crate) fn related(at: &mut Scratch) -> Option<Slow> {
     match known(at, true) {
-        known @ (Slow::Stack | Slow::Deliver(_) | Slow::Dropped(_)) => Some(known),
+        known @ (Slow::Stack | Slow::Deliver(_) | Slow::Dropped(_) | Slow::Service) => Some(known),
         _ => None,
     }
 }
@@ -185,15 +192,74 @@ pub(crate) fn neighbour(at: &mut Scratch) -> Slow {
 #[inline(always)]
 fn judged(at: &mut Scratch) -> Judgement {
     match ends(at) {
+        Ok(()) if to_service(at) => Judgement::PASS,
         Ok(()) => judge(&mut at.entry.ends, &at.seen, &at.seen.packet.addr, at.seen.packet.port[1]),
         Err(reason) => Judgement::invalid(reason),
     }
 }
 
+/// Whether the ends that were found say that the packet goes to a Service.
+#[inline(always)]
+fn to_service(at: &Scratch) -> bool {
+    at.entry.ends.slot[1] == TO_SERVICE
+}
+
+/// Makes a packet to a Service one to a backend: see [`service::translate`]. Whether its connection is in CONNTRACK, or
+/// why there is none.
+#[inline(always)]
+pub(crate) fn translate(at: &mut Scratch) -> Result<bool, DropReason> {
+    let found = step_translate(at);
+    if found == Found::Translated as u32 {
+        Ok(false)
+    } else if found == Found::Established as u32 {
+        Ok(true)
+    } else {
+        Err(service::refused(found))
+    }
+}
+
+/// Drops a packet to a Service that leads nowhere.
+#[inline(always)]
+pub(crate) fn no_service(at: &mut Scratch, reason: DropReason) -> Slow {
+    Slow::unpack(step_no_service(at, reason as u32))
+}
+
+/// Carries out what was translated. False: it cannot be.
+#[inline(always)]
+pub(crate) fn exchange(skb: &Skb, at: &mut Scratch) -> bool {
+    if at.exchange.way as u32 == Way::Forward as u32 {
+        step_settle(at);
+    }
+    step_addresses(skb.context(), at);
+    let packet = &at.seen.packet;
+    if rewrite::is_error(packet) {
+        step_quoted(skb.context(), at);
+    } else if packet.part as u8 == Part::Later as u8 {
+        // Has no ports.
+    } else if packet.proto == proto::SCTP {
+        return step_sctp(skb.context(), at) != 0;
+    } else {
+        step_ports(skb.context(), at);
+    }
+    true
+}
+
+/// Whether an alias leads nowhere any more: see [`service::is_over`].
+#[inline(always)]
+pub(crate) fn alias_is_over(key: &CtKey, entry: EntryRef) -> bool {
+    step_alias_is_over(key, entry.value()) != 0
+}
+
+/// See [`datapath_ebpf::csum::multiply`].
+#[inline(always)]
+pub(crate) fn multiply(a: u32, b: u32) -> u32 {
+    step_multiply(a, b)
+}
+
 /// Notes a first fragment: see [`rare::remember`].
 #[inline(always)]
-pub(crate) fn remember(seen: &Seen) {
-    step_remember(seen);
+pub(crate) fn remember(at: &Scratch) {
+    step_remember(at);
 }
 
 /// Finds out who is at the ends: see [`policy::ends`].
@@ -275,8 +341,74 @@ extern "C" fn step_rare(context: *mut __sk_buff, seen: *mut Seen) -> u32 {
 }
 
 #[inline(never)]
-fn step_remember(seen: &Seen) {
-    rare::remember(seen);
+fn step_remember(at: &Scratch) {
+    rare::remember(at);
+}
+
+#[inline(never)]
+fn step_translate(at: &mut Scratch) -> u32 {
+    service::translate(at) as u32
+}
+
+#[inline(never)]
+fn step_settle(at: &mut Scratch) {
+    service::settle(at);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_addresses(context: *mut __sk_buff, at: *const Scratch) -> u32 {
+    // SAFETY: as above.
+    if let Some(at) = unsafe { at.as_ref() } {
+        rewrite::addresses(context, at);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_ports(context: *mut __sk_buff, at: *const Scratch) -> u32 {
+    // SAFETY: as above.
+    if let Some(at) = unsafe { at.as_ref() } {
+        rewrite::ports(context, at);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_quoted(context: *mut __sk_buff, at: *const Scratch) -> u32 {
+    // SAFETY: as above.
+    if let Some(at) = unsafe { at.as_ref() } {
+        rewrite::quoted(context, at);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_sctp(context: *mut __sk_buff, at: *const Scratch) -> u32 {
+    // SAFETY: as above.
+    let Some(at) = (unsafe { at.as_ref() }) else { return 0 };
+    let context = TcContext::new(context);
+    rewrite::sctp(&Skb::new(&context, at.seen.hook), at) as u32
+}
+
+#[inline(never)]
+fn step_no_service(at: &mut Scratch, reason: u32) -> u64 {
+    let reason = DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid);
+    service::nowhere(at, reason).pack()
+}
+
+#[inline(never)]
+fn step_alias_is_over(key: &CtKey, entry: *const CtEntry) -> u32 {
+    service::is_over(key, EntryRef::from_value(entry.cast_mut())) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_multiply(a: u32, b: u32) -> u32 {
+    csum::multiply(a, b)
 }
 
 #[inline(never)]

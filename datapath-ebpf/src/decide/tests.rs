@@ -185,6 +185,8 @@ fn other_rules_make_no_difference_to_what_is_forged_or_broken() {
             DropReason::Invalid,
             DropReason::Martian,
             DropReason::OverlaySource,
+            DropReason::NoBackend,
+            DropReason::ServicePorts,
         ]
     );
     assert!(is_by_rules(0), "what is let through");

@@ -226,6 +226,8 @@ pub struct Quoted {
     pub greater: bool,
     /// That end is who has sent the error. If not, a router on the way has.
     pub by_end: bool,
+    /// Place of the quoted packet's transport header from the start of the frame.
+    pub place: usize,
 }
 
 /// Reads the packet that an ICMP error at `at` quotes (RFC 792; RFC 4443, section 2.4) into `key`,
@@ -303,5 +305,5 @@ pub fn quote<B: Bytes>(bytes: &B, at: usize, packet: &Packet, key: &mut CtKey) -
         _ => [0; 2],
     };
     let greater = !ct::key_of(&addr, port, proto, key);
-    Some(Quoted { greater, by_end: addr[1] == packet.addr[0] })
+    Some(Quoted { greater, by_end: addr[1] == packet.addr[0], place: inner & OFFSET_MASK })
 }

@@ -436,7 +436,8 @@ fn an_error_has_the_key_of_what_it_quotes() {
         let greater = ct::key(&packet, &mut key);
         for by_end in [true, false] {
             let error = error_about(&frame, by_end);
-            assert_eq!(quoted(&error), Some((Quoted { greater: !greater, by_end }, key)), "{frame:02x?}");
+            let read = quoted(&error).map(|(Quoted { greater, by_end, .. }, key)| (greater, by_end, key));
+            assert_eq!(read, Some((!greater, by_end, key)), "{frame:02x?}");
             // Eight bytes of the quoted transport header are what any router gives (RFC 792).
             let outer = if packet.v4 { 20 } else { 40 };
             let inner = match (packet.v4, frame[20]) {

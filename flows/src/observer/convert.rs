@@ -260,6 +260,7 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
         protocol: u32::from(record.protocol),
         staged_egress: record.staged_egress.as_ref().and_then(ruling),
         staged_ingress: record.staged_ingress.as_ref().and_then(ruling),
+        addressed: record.addressed.map_or_else(String::new, |addressed| addressed.to_string()),
     }
 }
 

@@ -49,6 +49,10 @@ pub struct FlowExtension {
     pub staged_egress: ::core::option::Option<Ruling>,
     #[prost(message, optional, tag = "16")]
     pub staged_ingress: ::core::option::Option<Ruling>,
+    /// Address and port that the initiator has spoken to, where that is a Service's: the responder is the backend that it
+    /// was translated to. Else empty.
+    #[prost(string, tag = "17")]
+    pub addressed: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

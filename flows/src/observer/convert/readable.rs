@@ -74,6 +74,7 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         protocol,
         staged_egress,
         staged_ingress,
+        addressed,
     } = extension;
     let kind = EventKind::try_from(kind).unwrap_or_default();
     let end_reason = EndReason::try_from(end_reason).unwrap_or_default();
@@ -94,6 +95,7 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         .object("source", source.map(end))
         .object("destination", destination.map(end))
         .number("protocol", protocol.into())
+        .text("addressed", addressed)
         .into_struct()
 }
 

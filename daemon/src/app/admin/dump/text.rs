@@ -9,8 +9,8 @@ use std::{
 use datapath_abi::{
     addr::{Addr, AddrEntry},
     conntrack::{
-        CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_VIA_STACK,
-        FragmentEntry, FragmentKey,
+        CtEntry, CtKey, CtState, Ends, FLAG_ALIAS, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_TRANSLATED,
+        FLAG_VIA_STACK, FragmentEntry, FragmentKey,
     },
     endpoint::{Endpoint, RulesPtr},
     identity,
@@ -132,9 +132,18 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry, names: &Names, now_ns: u6
         denied: _,
         owner: _,
         sctp_tag: _,
+        service,
     } = *entry;
+    let there = SocketAddr::new(IpAddr::from(service.addr), service.port);
+    let high = flags & FLAG_INITIATOR_HIGH != 0;
+    if flags & FLAG_ALIAS != 0 {
+        let [client, addressed] = if high { [ends[1], ends[0]] } else { ends };
+        let value = format!("{client} to the Service {addressed} goes to {there} from port {}", service.from_port);
+        return (format!("{} {}, {}", protocol(proto), ends[0], ends[1]), value);
+    }
+    let addressed = if flags & FLAG_TRANSLATED != 0 { format!(", by the Service {there}") } else { String::new() };
     let (packets, bytes) = (entry.packets(), entry.bytes());
-    let initiator = usize::from(flags & FLAG_INITIATOR_HIGH != 0);
+    let initiator = usize::from(high);
     let name = |side: usize| {
         let ip = ends[initiator ^ side].ip();
         names.name(End { ip, slot: slot[side], ifindex: ifindex[side], identity: identity[side] })
@@ -144,7 +153,7 @@ pub(super) fn connection(key: &CtKey, entry: &CtEntry, names: &Names, now_ns: u6
     let value = format!(
         "{state}, {} to {}, age {}.{:03} s, packets {}, bytes {}, initiator {}, flags {}, tcp flags {:#04x}/{:#04x}, \
          identities {}, slots {}, ifindexes {}, cookies {}, egress {}, ingress {}, created {created_ns} ns, \
-         reported {reported_ns} ns, last seen {last_seen} jiffies, rtt {rtt_us} us{}",
+         reported {reported_ns} ns, last seen {last_seen} jiffies, rtt {rtt_us} us{}{addressed}",
         name(0),
         name(1),
         age_ms / 1000,
@@ -176,6 +185,8 @@ fn flag_names(flags: u8) -> String {
         (FLAG_VIA_STACK, "VIA_STACK"),
         (FLAG_REVOKED, "REVOKED"),
         (FLAG_MIDSTREAM, "MIDSTREAM"),
+        (FLAG_TRANSLATED, "TRANSLATED"),
+        (FLAG_ALIAS, "ALIAS"),
     ];
     set(&names, flags)
 }
