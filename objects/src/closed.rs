@@ -19,7 +19,7 @@ const NAMES: [&str; 3] = ["name", "namespace", "annotations"];
 /// and would deny nothing.
 pub(crate) fn closed(kind: Kind, document: &Node) -> Option<Object> {
     match kind {
-        Kind::Namespace | Kind::Pod | Kind::Node => None,
+        Kind::Namespace | Kind::Pod | Kind::Node | Kind::Service | Kind::EndpointSlice => None,
         Kind::NetworkPolicy => closed_network_policy(document),
         Kind::ClusterNetworkPolicy => closed_cluster_policy(document),
     }

@@ -22,8 +22,8 @@ use error::{DecodeError, Place};
 
 /// Types whose unknown fields are passed over: what only the control plane writes, and newer
 /// versions of it write more of, says nothing that we act upon.
-const WRITTEN_BY_SERVER: [&str; 5] =
-    ["ManagedFieldsEntry", "NamespaceStatus", "PodStatus", "ContainerStatus", "NodeStatus"];
+const WRITTEN_BY_SERVER: [&str; 6] =
+    ["ManagedFieldsEntry", "NamespaceStatus", "PodStatus", "ContainerStatus", "NodeStatus", "ServiceStatus"];
 
 /// Reads `T`. All fields that `T` does not have are named, but only the first value of a wrong
 /// type.

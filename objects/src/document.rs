@@ -13,7 +13,7 @@ use crate::node::{Node, Value};
 use crate::path::FieldPath;
 use crate::split::{Chunk, split};
 use crate::yaml::TextError;
-use crate::{cluster_node, cluster_policy, json, namespace, network_policy, pod, yaml};
+use crate::{cluster_node, cluster_policy, endpoint_slice, json, namespace, network_policy, pod, service, yaml};
 
 /// What hostile or mistaken input may cost at most.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -329,7 +329,7 @@ fn head_of(node: &Node, kind: Option<Kind>) -> Result<(&str, &str), Problem> {
     if let (Some(default), None, None) = (default, node.get("apiVersion"), node.get("kind")) {
         return Ok(default);
     }
-    let kind = head("kind", "write Namespace, Pod, NetworkPolicy or ClusterNetworkPolicy".to_owned())?;
+    let kind = head("kind", "write Namespace, Pod, Service, NetworkPolicy or ClusterNetworkPolicy".to_owned())?;
     let api_version = head("apiVersion", format!("write {}", likely.map_or("v1", Kind::api_version)))?;
     Ok((api_version, kind))
 }
@@ -339,6 +339,8 @@ fn read(kind: Kind, node: &Node) -> Result<Object, Vec<Problem>> {
         Kind::Namespace => namespace::namespace(&decode(node)?).map(Object::from),
         Kind::Pod => pod::pod(&decode(node)?).map(Object::from),
         Kind::Node => cluster_node::node(&decode(node)?).map(Object::from),
+        Kind::Service => service::service(&decode(node)?).map(Object::from),
+        Kind::EndpointSlice => endpoint_slice::endpoint_slice(&decode(node)?).map(Object::from),
         Kind::NetworkPolicy => network_policy::network_policy(&decode(node)?).map(Object::from),
         Kind::ClusterNetworkPolicy => cluster_policy::cluster_policy(&decode(node)?).map(Object::from),
     };

@@ -1,7 +1,7 @@
 //! What an `apiVersion` and a `kind` name: an object for us, a list of objects, or something
 //! that others look after.
 
-use policy::model::{ObjectKey, PodKey, PolicyKind, PolicyRef};
+use policy::model::{ObjectKey, PodKey, PolicyKind, PolicyRef, ServiceKey};
 
 use crate::error::ObjectName;
 use crate::metadata::DEFAULT_NAMESPACE;
@@ -18,6 +18,10 @@ pub enum Kind {
     Pod,
     /// Node.
     Node,
+    /// Service.
+    Service,
+    /// EndpointSlice.
+    EndpointSlice,
     /// NetworkPolicy.
     NetworkPolicy,
     /// ClusterNetworkPolicy.
@@ -26,8 +30,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, policies last.
-    pub const ALL: [Self; 5] =
-        [Self::Namespace, Self::Pod, Self::Node, Self::NetworkPolicy, Self::ClusterNetworkPolicy];
+    pub const ALL: [Self; 7] = [
+        Self::Namespace,
+        Self::Pod,
+        Self::Node,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+    ];
 
     /// Its name, as in `kind`.
     pub const fn as_str(self) -> &'static str {
@@ -35,6 +46,8 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::Pod => "Pod",
             Self::Node => "Node",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
@@ -43,7 +56,8 @@ impl Kind {
     /// The version in which it is read, as in `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Pod | Self::Node => "v1",
+            Self::Namespace | Self::Pod | Self::Node | Self::Service => "v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
@@ -58,6 +72,8 @@ impl Kind {
             Self::Namespace => ObjectKey::Namespace(name.to_owned()),
             Self::Pod => ObjectKey::Pod(PodKey::new(namespace, name)),
             Self::Node => ObjectKey::Node(name.to_owned()),
+            Self::Service => ObjectKey::Service(ServiceKey::new(namespace, name)),
+            Self::EndpointSlice => ObjectKey::EndpointSlice(ServiceKey::new(namespace, name)),
             Self::NetworkPolicy => ObjectKey::Policy(PolicyRef::network_policy(namespace, name)),
             Self::ClusterNetworkPolicy => ObjectKey::Policy(PolicyRef::cluster(name)),
         })
@@ -70,6 +86,8 @@ impl From<&ObjectKey> for Kind {
             ObjectKey::Namespace(_) => Self::Namespace,
             ObjectKey::Pod(_) => Self::Pod,
             ObjectKey::Node(_) => Self::Node,
+            ObjectKey::Service(_) => Self::Service,
+            ObjectKey::EndpointSlice(_) => Self::EndpointSlice,
             ObjectKey::Policy(PolicyRef { kind: PolicyKind::NetworkPolicy, .. }) => Self::NetworkPolicy,
             ObjectKey::Policy(PolicyRef { kind: PolicyKind::ClusterNetworkPolicy, .. }) => Self::ClusterNetworkPolicy,
         }
@@ -82,6 +100,7 @@ impl From<&ObjectKey> for ObjectName {
         let (namespace, name) = match key {
             ObjectKey::Namespace(name) | ObjectKey::Node(name) => ("", name),
             ObjectKey::Pod(pod) => (&*pod.namespace, &pod.name),
+            ObjectKey::Service(key) | ObjectKey::EndpointSlice(key) => (&*key.namespace, &key.name),
             ObjectKey::Policy(policy) => (&*policy.namespace, &policy.name),
         };
         Self {
@@ -93,7 +112,7 @@ impl From<&ObjectKey> for ObjectName {
 }
 
 /// Groups whose kinds are read in one version only.
-const OUR_GROUPS: [&str; 2] = ["networking.k8s.io", "policy.networking.k8s.io"];
+const OUR_GROUPS: [&str; 3] = ["networking.k8s.io", "policy.networking.k8s.io", "discovery.k8s.io"];
 
 /// What a document is by its `apiVersion` and `kind`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -162,6 +181,8 @@ mod tests {
             ("v1", "Pod", Kind::Pod),
             ("v1", "Namespace", Kind::Namespace),
             ("v1", "Node", Kind::Node),
+            ("v1", "Service", Kind::Service),
+            ("discovery.k8s.io/v1", "EndpointSlice", Kind::EndpointSlice),
             ("networking.k8s.io/v1", "NetworkPolicy", Kind::NetworkPolicy),
             ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy", Kind::ClusterNetworkPolicy),
         ] {
@@ -170,7 +191,8 @@ mod tests {
         }
         assert_eq!(recognise("v1", "List"), Recognised::List(None));
         for (api_version, kind) in [
-            ("v1", "Service"),
+            ("v1", "Endpoints"),
+            ("serving.knative.dev/v1", "Service"),
             ("apps/v1", "Deployment"),
             ("networking.k8s.io/v1", "Ingress"),
             ("projectcalico.org/v3", "NetworkPolicy"),
@@ -190,6 +212,7 @@ mod tests {
             ("networking.k8s.io/v1", "Networkpolicy"),
             ("networking.k8s.io/v1", "NetworkPolcy"),
             ("apps/v1", "Pod"),
+            ("discovery.k8s.io/v1beta1", "EndpointSlice"),
             ("v1", "pod"),
             ("v1", "Namespaces"),
             ("", "Pod"),

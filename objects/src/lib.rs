@@ -8,7 +8,8 @@
 //! ```
 //!
 //! * [`parse_documents`] is the way in for files. An error costs its own document only.
-//! * [`namespace`](mod@namespace), [`pod`](mod@pod), [`cluster_node`], [`network_policy`](mod@network_policy) and
+//! * [`namespace`](mod@namespace), [`pod`](mod@pod), [`cluster_node`], [`service`](mod@service),
+//!   [`endpoint_slice`](mod@endpoint_slice), [`network_policy`](mod@network_policy) and
 //!   [`cluster_policy`](mod@cluster_policy) are the way in for objects that an API server gave: the same checks
 //!   from there on.
 //! * The annotation [`ENFORCEMENT`] stages a policy of either kind.
@@ -24,6 +25,7 @@ pub mod cluster_node;
 pub mod cluster_policy;
 mod decode;
 mod document;
+pub mod endpoint_slice;
 mod error;
 mod findings;
 pub mod fuzz;
@@ -39,6 +41,7 @@ mod path;
 pub mod pod;
 mod scalar;
 mod selector;
+pub mod service;
 pub mod settings;
 mod split;
 mod syntax;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use objects::{DocumentResult, Outcome, parse_documents};
-use policy::model::{ClusterNetworkPolicy, NetworkPolicy, Object, Peers, Pod, Ports, Rule};
+use policy::model::{ClusterNetworkPolicy, EndpointSlice, NetworkPolicy, Object, Peers, Pod, Ports, Rule, Service};
 
 struct Case {
     title: String,
@@ -69,6 +69,8 @@ fn describe(text: &mut String, result: &DocumentResult) -> std::fmt::Result {
                 Object::Namespace(namespace) => writeln!(text, "  labels {}", namespace.labels()),
                 Object::Pod(pod) => describe_pod(text, pod),
                 Object::Node(node) => writeln!(text, "  labels {}; ips {:?}", node.labels, node.ips),
+                Object::Service(service) => describe_service(text, service),
+                Object::EndpointSlice(slice) => describe_slice(text, slice),
                 Object::NetworkPolicy(policy) => describe_policy(text, policy),
                 Object::ClusterNetworkPolicy(policy) => describe_cluster_policy(text, policy),
             }
@@ -83,6 +85,26 @@ fn describe_pod(text: &mut String, pod: &Pod) -> std::fmt::Result {
     writeln!(text, "  ips {ips:?}; ports {ports:?}; host network {host_network}; finished {finished}")?;
     let workload = workload.as_ref().map_or("itself".to_owned(), ToString::to_string);
     writeln!(text, "  workload {workload}")
+}
+
+fn describe_service(text: &mut String, service: &Service) -> std::fmt::Result {
+    let Service { key: _, created, service_type, headless, cluster_ips, ports, proxy } = service;
+    let ports: Vec<_> = ports.iter().map(|port| format!("{:?}={}/{}", port.name, port.port, port.protocol)).collect();
+    writeln!(text, "  {service_type}; headless {headless}; ips {cluster_ips:?}; ports [{}]", ports.join(" "))?;
+    writeln!(text, "  created {created:?}; proxy {proxy:?}")
+}
+
+fn describe_slice(text: &mut String, slice: &EndpointSlice) -> std::fmt::Result {
+    let EndpointSlice { key: _, service: _, address_type, ports, endpoints } = slice;
+    let ports: Vec<_> = ports.iter().map(|port| format!("{:?}={}/{}", port.name, port.port, port.protocol)).collect();
+    let service = slice.service_key().map_or("nobody".to_owned(), |key| key.to_string());
+    writeln!(text, "  for {service}; {}; ports [{}]", address_type.as_str(), ports.join(" "))?;
+    for endpoint in endpoints {
+        let states = [("ready", endpoint.ready), ("serving", endpoint.serving), ("terminating", endpoint.terminating)];
+        let states: Vec<&str> = states.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        writeln!(text, "  {}: {}", endpoint.ip, states.join(" "))?;
+    }
+    Ok(())
 }
 
 fn describe_policy(text: &mut String, policy: &NetworkPolicy) -> std::fmt::Result {
@@ -155,6 +177,11 @@ fn accepted_objects_mean_what_the_api_says() {
 #[test]
 fn cluster_policies_mean_what_their_crd_says() {
     check("cluster_policies.txt", 15);
+}
+
+#[test]
+fn services_and_slices_mean_what_the_api_says() {
+    check("services.txt", 8);
 }
 
 #[test]

@@ -87,6 +87,8 @@ impl Index {
             Object::Namespace(namespace) => self.put_namespace(namespace),
             Object::Pod(pod) => self.put_pod(pod),
             Object::Node(node) => self.swap_node(&node.name.clone(), Some(node)),
+            // Rules speak of pods: what stands for them is none of their business.
+            Object::Service(_) | Object::EndpointSlice(_) => Touched::default(),
             Object::NetworkPolicy(policy) => {
                 let PolicyRef { kind: _, namespace, name } = policy.policy_ref();
                 self.swap_network_policy(&namespace, &name, Some(policy))
@@ -107,6 +109,7 @@ impl Index {
                 self.swap_cluster_policy(name, None)
             }
             ObjectKey::Node(name) => self.swap_node(name, None),
+            ObjectKey::Service(_) | ObjectKey::EndpointSlice(_) => Touched::default(),
         }
     }
 

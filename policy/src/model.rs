@@ -9,6 +9,7 @@ mod labels;
 mod network_policy;
 mod node;
 mod port;
+mod service;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,6 +21,7 @@ pub use labels::Labels;
 pub use network_policy::{Action, NamespaceScope, NetworkPolicy, Peer, Peers, Port, PortSpec, Ports, Precedence, Rule};
 pub use node::Node;
 pub use port::{PortRange, PortRangeError, Protocol};
+pub use service::{AddressType, Endpoint, EndpointPort, EndpointSlice, Service, ServiceKey, ServicePort, ServiceType};
 
 /// Label that the control plane sets on every namespace, with the namespace's name as value
 /// (Kubernetes documentation, "Well-Known Labels").
@@ -223,7 +225,7 @@ impl fmt::Display for PolicyRef {
     }
 }
 
-/// Anything the index takes.
+/// Anything that a source tells.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Object {
     /// A namespace.
@@ -232,6 +234,10 @@ pub enum Object {
     Pod(Pod),
     /// A node.
     Node(Node),
+    /// A Service.
+    Service(Service),
+    /// An EndpointSlice.
+    EndpointSlice(EndpointSlice),
     /// A network policy.
     NetworkPolicy(NetworkPolicy),
     /// A cluster network policy.
@@ -245,6 +251,8 @@ impl Object {
             Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
             Self::Pod(pod) => ObjectKey::Pod(pod.key.clone()),
             Self::Node(node) => ObjectKey::Node(node.name.clone()),
+            Self::Service(service) => ObjectKey::Service(service.key.clone()),
+            Self::EndpointSlice(slice) => ObjectKey::EndpointSlice(slice.key.clone()),
             Self::NetworkPolicy(policy) => ObjectKey::Policy(policy.policy_ref()),
             Self::ClusterNetworkPolicy(policy) => ObjectKey::Policy(policy.policy_ref()),
         }
@@ -260,6 +268,10 @@ pub enum ObjectKey {
     Pod(PodKey),
     /// A node, by name.
     Node(String),
+    /// A Service.
+    Service(ServiceKey),
+    /// An EndpointSlice.
+    EndpointSlice(ServiceKey),
     /// A policy of any kind.
     Policy(PolicyRef),
 }
@@ -270,6 +282,8 @@ impl fmt::Display for ObjectKey {
             Self::Namespace(name) => write!(f, "Namespace {name}"),
             Self::Pod(key) => write!(f, "Pod {key}"),
             Self::Node(name) => write!(f, "Node {name}"),
+            Self::Service(key) => write!(f, "Service {key}"),
+            Self::EndpointSlice(key) => write!(f, "EndpointSlice {key}"),
             Self::Policy(policy) => policy.fmt(f),
         }
     }
@@ -302,5 +316,17 @@ impl From<ClusterNetworkPolicy> for Object {
 impl From<Node> for Object {
     fn from(node: Node) -> Self {
         Self::Node(node)
+    }
+}
+
+impl From<Service> for Object {
+    fn from(service: Service) -> Self {
+        Self::Service(service)
+    }
+}
+
+impl From<EndpointSlice> for Object {
+    fn from(slice: EndpointSlice) -> Self {
+        Self::EndpointSlice(slice)
     }
 }

@@ -70,6 +70,7 @@ impl Oracle {
                 Object::Namespace(namespace) => oracle.namespaces.push(namespace),
                 Object::Pod(pod) => oracle.pods.push(pod),
                 Object::Node(node) => oracle.nodes.push(node),
+                Object::Service(_) | Object::EndpointSlice(_) => {}
                 Object::NetworkPolicy(policy) => oracle.policies.push(policy),
                 Object::ClusterNetworkPolicy(policy) => oracle.cluster_policies.push(policy),
             }

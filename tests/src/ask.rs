@@ -163,7 +163,8 @@ impl Bulkhead {
         Ok(found)
     }
 
-    fn succeed(&self, arguments: &[&str]) -> anyhow::Result<String> {
+    /// What it prints; it must succeed.
+    pub fn succeed(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let Printed { code, out, err } = self.run(arguments)?;
         if code != 0 {
             bail!("bulkhead {} ended with {code}: {err}", arguments.join(" "));

@@ -84,14 +84,25 @@ struct End {
 impl Live {
     /// Opens a connection and lets both ends talk. Returns when both have heard each other.
     pub fn open(from: &Sandbox, protocol: Protocol, server: &Sandbox, to: SocketAddr) -> anyhow::Result<Self> {
+        Self::open_at(from, protocol, server, to.port(), to)
+    }
+
+    /// The same where the server listens at another port than that which the client asks for.
+    pub fn open_at(
+        from: &Sandbox,
+        protocol: Protocol,
+        server: &Sandbox,
+        port: u16,
+        to: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let ends = match protocol {
             Protocol::Tcp => {
-                let (client, server) = tcp(from, server, to)?;
+                let (client, server) = tcp(from, server, port, to)?;
                 [End::tcp(client, &stop)?, End::tcp(server, &stop)?]
             }
             Protocol::Udp => {
-                let (client, server) = udp(from, server, to)?;
+                let (client, server) = udp(from, server, port, to)?;
                 [End::udp(client, &stop)?, End::udp(server, &stop)?]
             }
             Protocol::Sctp => bail!("nobody here talks SCTP for a while"),
@@ -118,11 +129,10 @@ impl Live {
 }
 
 /// A connection that is established on both ends.
-fn tcp(from: &Sandbox, server: &Sandbox, to: SocketAddr) -> anyhow::Result<(TcpStream, TcpStream)> {
+fn tcp(from: &Sandbox, server: &Sandbox, port: u16, to: SocketAddr) -> anyhow::Result<(TcpStream, TcpStream)> {
     let listener = {
         let _inside = server.enter()?;
-        TcpListener::bind((Ipv6Addr::UNSPECIFIED, to.port()))
-            .with_context(|| format!("listening at port {}", to.port()))?
+        TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listening at port {port}"))?
     };
     let client = {
         let _inside = from.enter()?;
@@ -136,11 +146,10 @@ fn tcp(from: &Sandbox, server: &Sandbox, to: SocketAddr) -> anyhow::Result<(TcpS
 }
 
 /// Two sockets that have heard each other, twice, so that the datapath holds it established.
-fn udp(from: &Sandbox, server: &Sandbox, to: SocketAddr) -> anyhow::Result<(UdpSocket, UdpSocket)> {
+fn udp(from: &Sandbox, server: &Sandbox, port: u16, to: SocketAddr) -> anyhow::Result<(UdpSocket, UdpSocket)> {
     let there = {
         let _inside = server.enter()?;
-        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, to.port()))
-            .with_context(|| format!("listening at port {}", to.port()))?
+        UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listening at port {port}"))?
     };
     let client = connected_udp(from, to)?;
     for socket in [&there, &client] {

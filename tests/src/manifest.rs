@@ -1,5 +1,7 @@
 //! Manifests as text, for tests and the demo.
 
+use std::net::IpAddr;
+
 /// A namespace with labels, written as in a flow mapping: `"team: shop"`.
 pub fn namespace(name: &str, labels: &str) -> String {
     format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")
@@ -33,6 +35,34 @@ pub fn cluster_policy(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
          metadata: {{name: {name}}}\nspec:\n{spec}\n"
+    )
+}
+
+/// A Service `namespace/name` with these addresses, and ports written as in a flow sequence: `"{name: http, port: 80}"`.
+pub fn service(key: &str, addresses: &[IpAddr], ports: &str) -> String {
+    let (namespace, name) = split(key);
+    let all: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {{clusterIP: {}, clusterIPs: [{}], ports: [{ports}]}}\n",
+        all.first().map_or("None", String::as_str),
+        all.join(", ")
+    )
+}
+
+/// An EndpointSlice of a Service `namespace/name`: endpoints of one family by address and whether each is ready, and ports
+/// written as in a flow sequence.
+pub fn endpoint_slice(key: &str, endpoints: &[(IpAddr, bool)], ports: &str) -> String {
+    let (namespace, name) = split(key);
+    let family = if endpoints.iter().all(|(ip, _)| ip.is_ipv4()) { "IPv4" } else { "IPv6" };
+    let endpoints =
+        endpoints.iter().map(|(ip, ready)| format!("{{addresses: [\"{ip}\"], conditions: {{ready: {ready}}}}}"));
+    format!(
+        "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: {family}\n\
+         metadata: {{name: {name}-{}, namespace: {namespace}, labels: {{kubernetes.io/service-name: {name}}}}}\n\
+         endpoints: [{}]\nports: [{ports}]\n",
+        family.to_lowercase(),
+        endpoints.collect::<Vec<_>>().join(", ")
     )
 }
 

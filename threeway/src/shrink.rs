@@ -106,6 +106,7 @@ fn lesser_objects(object: &Object) -> Vec<Object> {
             });
             labels.chain(ips).map(Object::from).collect()
         }
+        Object::Service(_) | Object::EndpointSlice(_) => Vec::new(),
         Object::NetworkPolicy(policy) => lesser_policies(policy).into_iter().map(Object::from).collect(),
         Object::ClusterNetworkPolicy(policy) => lesser_cluster_policies(policy).into_iter().map(Object::from).collect(),
     }

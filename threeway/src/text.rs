@@ -91,6 +91,8 @@ fn object(object: &Object) -> String {
             let ips: String = node.ips.iter().map(|ip| format!(" ip={ip}")).collect();
             format!("node {}{labels}{ips}", node.name)
         }
+        // Worlds have none: they are written down as what says nothing.
+        Object::Service(_) | Object::EndpointSlice(_) => format!("# {}", object.key()),
         Object::NetworkPolicy(policy) => network_policy(policy),
         Object::ClusterNetworkPolicy(policy) => cluster_policy(policy),
     }

@@ -1,6 +1,7 @@
 //! The one thread that owns what should be in the kernel and the maps that say what is: what it is told and asked.
 //! What it does is in [`worker`].
 
+mod services;
 mod worker;
 
 use std::{
@@ -19,6 +20,7 @@ use policy::{
 };
 use tokio::sync::{oneshot, watch};
 
+pub use self::services::Services;
 use self::worker::{Sharing, Worker};
 use super::knowledge::Knowledge;
 use crate::{
@@ -68,6 +70,8 @@ enum Command {
     IdleIdentities { now: Duration, grace: Duration, reply: oneshot::Sender<BTreeSet<u32>> },
     /// No connection has these either: they may stand for somebody else.
     ReleaseIdentities { numbers: BTreeSet<u32>, now: Duration, grace: Duration },
+    /// Conntrack was swept after the writes of this round of Services.
+    Swept(u64),
     /// Somebody wants to look.
     Ask(Question),
     /// The end.
@@ -93,6 +97,8 @@ pub struct State {
     pub plans: u64,
     /// How long the last plan took, from the first command to the last write.
     pub last_plan: Duration,
+    /// Services, and what the programs know of them.
+    pub services: Services,
 }
 
 /// Talks to the engine. Cheap to clone.
@@ -101,6 +107,7 @@ pub struct Engine {
     commands: Sender<Command>,
     unshared: watch::Receiver<BTreeSet<Unshared>>,
     shared: watch::Receiver<bool>,
+    lost_backends: watch::Receiver<u64>,
 }
 
 /// Writes down identities before their numbers reach the kernel.
@@ -114,6 +121,7 @@ impl Engine {
         planner: Planner,
         tables: Tables,
         mirror: Mirror,
+        services: Services,
         capacity: Capacity,
         knowledge: Arc<Knowledge>,
         keep: KeepIdentities,
@@ -129,13 +137,15 @@ impl Engine {
             last_change: None,
             plans: 0,
             last_plan: Duration::ZERO,
+            services,
         };
         let (unshared_sender, unshared) = watch::channel(BTreeSet::new());
         let (shared_sender, shared) = watch::channel(false);
         let sharing = Sharing { on: false, unshared: unshared_sender, shared: shared_sender };
-        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing, carries);
+        let (lost_sender, lost_backends) = watch::channel(0);
+        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing, carries, lost_sender);
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok((Self { commands, unshared, shared }, thread))
+        Ok((Self { commands, unshared, shared, lost_backends }, thread))
     }
 
     fn send(&self, command: Command) -> Result<(), EngineError> {
@@ -171,6 +181,17 @@ impl Engine {
     /// The source has told all it had: from now on the kernel is brought up to date.
     pub fn synced(&self) -> Result<(), EngineError> {
         self.send(Command::Synced)
+    }
+
+    /// The round of the last change of Services that a sweep has something to end for; 0: none has. To be asked before the
+    /// sweep, and told by [`Engine::swept`] after it.
+    pub fn lost_backends(&self) -> u64 {
+        *self.lost_backends.borrow()
+    }
+
+    /// Conntrack was swept after the writes of a round of [`Engine::lost_backends`].
+    pub fn swept(&self, round: u64) -> Result<(), EngineError> {
+        self.send(Command::Swept(round))
     }
 
     /// The node's own addresses.

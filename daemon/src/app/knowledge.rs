@@ -7,14 +7,14 @@ use std::{
     sync::{Arc, RwLock},
 };
 
-use datapath_abi::{endpoint::RulesPtr, policy::Direction};
+use datapath_abi::{endpoint::RulesPtr, policy::Direction, service::FrontendKey};
 use flows::{
     enrich::Context,
-    record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, Workload},
+    record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, ServiceInfo, Workload},
 };
 use policy::{
     compile::RuleRef,
-    model::{Labels, Peers, Pod, PodKey, PolicyRef, Ports},
+    model::{Labels, Peers, Pod, PodKey, PolicyRef, Ports, ServiceKey},
 };
 
 use crate::reconcile::{Mirror, Planner};
@@ -46,6 +46,8 @@ struct Inner {
     isolating: BTreeMap<u32, Arc<[Arc<PolicyInfo>]>>,
     /// Who would isolate the endpoint in a slot, with the staged policies.
     staged: HashMap<(u32, Direction), Arc<[Arc<PolicyInfo>]>>,
+    /// By address, port and IANA protocol number.
+    services: HashMap<(IpAddr, u16, u8), Arc<ServiceInfo>>,
 }
 
 /// See the module.
@@ -55,6 +57,22 @@ pub struct Knowledge {
 }
 
 impl Knowledge {
+    /// Learns which Services stand at which addresses and ports; `None`: none does.
+    pub fn services(&self, owners: &[(FrontendKey, Option<ServiceKey>)]) {
+        let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (key, owner) in owners {
+            let at = (IpAddr::from(key.addr), key.port, key.proto);
+            match owner {
+                // One that has gone is remembered until another takes its place: its records may be under way.
+                None => {}
+                Some(ServiceKey { namespace, name }) => {
+                    let info = ServiceInfo { namespace: namespace.clone(), name: name.clone() };
+                    inner.services.insert(at, Arc::new(info));
+                }
+            }
+        }
+    }
+
     /// Learns what a plan has changed for the `touched` pods.
     pub fn update(&self, planner: &Planner, mirror: &Mirror, touched: &BTreeSet<PodKey>) {
         let now_ns = monotonic_ns();
@@ -203,6 +221,10 @@ impl Context for Knowledge {
 
     fn isolating(&self, rules: RulesPtr) -> Option<Arc<[Arc<PolicyInfo>]>> {
         self.read(|inner| inner.isolating.get(&rules.generation()).cloned())
+    }
+
+    fn service(&self, addr: IpAddr, port: u16, protocol: u8) -> Option<Arc<ServiceInfo>> {
+        self.read(|inner| inner.services.get(&(addr, port, protocol)).cloned())
     }
 
     fn staged_isolating(&self, slot: u32, direction: Direction) -> Option<Arc<[Arc<PolicyInfo>]>> {

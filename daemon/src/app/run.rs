@@ -31,7 +31,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
     attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
-    engine::Engine,
+    engine::{Engine, Services},
     events,
     flows::{drain, unix_ns},
     handler::CniHandler,
@@ -109,7 +109,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         Attach::Clsact => AttachMode::Clsact,
     };
     let pins = Some(config.pin_dir.as_path());
-    let tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
+    let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
     let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
     let events = take_events(&mut control)?;
@@ -118,6 +118,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let sweeper = Sweeper::new(control, config.capacities.of(maps::PENDING))?;
     let mut attacher = Attacher::new(packet, mode, &config.pin_dir)?;
     let mirror = tables.read()?;
+    let room = services::Capacity::from_fn(|map| config.capacities.of(map));
+    let served = Services::new(services::Index::new(tables.services().read()?, room));
 
     // The node's network.
     let node = Node::own().await?;
@@ -174,6 +176,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         planner,
         tables,
         mirror,
+        served,
         capacity,
         knowledge.clone(),
         identities::keeper(state_dir.clone(), opened.identities.edition),
@@ -273,7 +276,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     }
     let installation = Installation::of(&config);
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
-    tasks.spawn(sweep(sweeper, conntrack, config.active_interval, stop.clone()));
+    tasks.spawn(sweep(sweeper, conntrack, config.active_interval, engine.clone(), stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
     tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
     tasks.spawn(identities::release(engine.clone(), connections, config.identity_grace, stop.clone()));
@@ -496,6 +499,7 @@ async fn sweep(
     sweeper: Sweeper,
     report: Arc<Mutex<Option<datapath_abi::control::SweepReport>>>,
     active_interval: Duration,
+    engine: Engine,
     mut stop: watch::Receiver<bool>,
 ) {
     let sweeper = Arc::new(Mutex::new(sweeper));
@@ -507,13 +511,23 @@ async fn sweep(
             () = stopped(&mut stop) => return,
         }
         let (sweeper, report) = (sweeper.clone(), report.clone());
+        let round = engine.lost_backends();
         // Milliseconds in the kernel when the tables are full: not on a thread that serves others.
         let swept = tokio::task::spawn_blocking(move || match lock(&sweeper).sweep(active_interval) {
-            Ok(Some(found)) => *lock(&report) = Some(found),
-            Ok(None) => {}
-            Err(error) => error!(%error, "Conntrack could not be swept"),
+            Ok(found) => {
+                if found.is_some() {
+                    *lock(&report) = found;
+                }
+                found.is_some()
+            }
+            Err(error) => {
+                error!(%error, "Conntrack could not be swept");
+                false
+            }
         });
-        let _ = swept.await;
+        if swept.await.unwrap_or(false) && round > 0 && engine.swept(round).is_err() {
+            return;
+        }
     }
 }
 

@@ -18,7 +18,10 @@ use datapath_abi::{
 };
 use zerocopy::IntoBytes;
 
-use super::load::{LoadError, program};
+use super::{
+    load::{LoadError, program},
+    services::ServiceTables,
+};
 use crate::reconcile::{Change, Mirror};
 
 /// What can go wrong with a map.
@@ -80,6 +83,7 @@ pub struct Tables {
     rulesets: Table<u32, RulesetInfo>,
     generation: Array<MapData, u64>,
     numbers: Table<u32, u32>,
+    services: ServiceTables,
 }
 
 impl Tables {
@@ -97,11 +101,17 @@ impl Tables {
             rulesets: take(&mut ebpf, maps::RULESETS)?,
             generation: take(&mut ebpf, maps::GENERATION)?,
             numbers: take(&mut ebpf, maps::NUMBERS)?,
+            services: ServiceTables::new(&mut ebpf)?,
             ebpf,
         })
     }
 
-    /// Reads everything.
+    /// Those of Services.
+    pub fn services(&mut self) -> &mut ServiceTables {
+        &mut self.services
+    }
+
+    /// Reads everything but the maps of Services.
     pub fn read(&self) -> Result<Mirror, TableError> {
         let mut mirror = Mirror::default();
         for slot in 1..self.endpoints.len() {
@@ -291,7 +301,7 @@ pub(super) fn failed(map: &'static str, what: &'static str) -> impl Fn(MapError)
 }
 
 /// A removal of what is not there has done its work.
-fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), TableError> {
+pub(super) fn gone(result: Result<(), MapError>, map: &'static str) -> Result<(), TableError> {
     match result {
         Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -6,4 +6,5 @@ pub mod load;
 pub mod maps;
 pub mod overlay;
 pub mod probe;
+pub mod services;
 pub mod sweep;

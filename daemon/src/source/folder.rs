@@ -176,6 +176,9 @@ fn rank(key: &ObjectKey) -> u8 {
         ObjectKey::Namespace(_) | ObjectKey::Node(_) => 0,
         ObjectKey::Policy(_) => 1,
         ObjectKey::Pod(_) => 2,
+        // Backends before what stands for them.
+        ObjectKey::EndpointSlice(_) => 3,
+        ObjectKey::Service(_) => 4,
     }
 }
 

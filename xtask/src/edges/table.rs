@@ -92,6 +92,13 @@ pub(super) const CRATES: &[Crate] = &[
         never: &[One("tokio"), Family("kube"), Family("aya"), One("rtnetlink")],
     },
     Crate {
+        name: "services",
+        ours: &["datapath-abi", "policy"],
+        for_tests: &[],
+        outside: Outside::Only(&[]),
+        never: &IMPURE,
+    },
+    Crate {
         name: "proto",
         ours: &[],
         for_tests: &[],
@@ -128,7 +135,7 @@ pub(super) const CRATES: &[Crate] = &[
     },
     Crate {
         name: "daemon",
-        ours: &["datapath-abi", "policy", "objects", "flows", "export", "proto"],
+        ours: &["datapath-abi", "policy", "objects", "services", "flows", "export", "proto"],
         for_tests: &["datapath-ebpf"],
         outside: Outside::Any,
         never: &[],

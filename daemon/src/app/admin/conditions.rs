@@ -8,7 +8,7 @@ use proto::bulkhead::admin::v1::{Condition, Severity};
 
 use super::{
     convert::{counted, listed},
-    figures::{EngineView, Fill},
+    figures::{EngineView, Fill, ServicesView},
 };
 use crate::{
     app::attachments::guard::PutBackFigures,
@@ -57,7 +57,7 @@ fn condition(severity: Severity, code: &str, message: String, fix: &str) -> Cond
 }
 
 fn of_engine(seen: &Seen<'_>, to: &mut Vec<Condition>) {
-    let EngineView { trouble, refusals, synced, strangers, .. } = seen.engine;
+    let EngineView { trouble, refusals, synced, strangers, services, .. } = seen.engine;
     if let Some(trouble) = trouble {
         let message = format!("the kernel refused a write, so rules in force may be older than the objects: {trouble}");
         to.push(condition(Severity::Error, "engine-trouble", message, "see the daemon's log; it keeps trying"));
@@ -73,10 +73,31 @@ fn of_engine(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         let fix = format!("raise the capacity of {0} (--map-capacity {0}=N)", maps::ADDRESSES);
         to.push(condition(Severity::Error, "addresses-refused", message, &fix));
     }
+    let ServicesView { trouble, refused, clashes } = services;
+    if let Some(trouble) = trouble {
+        let message = format!("the kernel refused a write, so Services may lead to older backends: {trouble}");
+        to.push(condition(Severity::Error, "services-trouble", message, "see the daemon's log; it keeps trying"));
+    }
+    if !refused.is_empty() {
+        let message = format!("Services found no room and are left to kube-proxy: {}", some(refused));
+        let fix = format!("raise the capacity of {} and {} (--map-capacity MAP=N)", maps::FRONTENDS, maps::BACKENDS);
+        to.push(condition(Severity::Error, "services-refused", message, &fix));
+    }
+    if !clashes.is_empty() {
+        let message = format!("Services want what older ones have: {}", some(clashes));
+        to.push(condition(Severity::Warning, "services-clash", message, "give each an address and port of its own"));
+    }
     if !synced {
         let message = "the source has not been read completely yet: until then nothing in the kernel changes";
         to.push(condition(Severity::Warning, "source-not-synced", message.to_owned(), ""));
     }
+}
+
+/// The first of several things, and how many there are besides.
+fn some(things: &[String]) -> String {
+    let more = things.len().saturating_sub(MAX_NAMED);
+    let first = things.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    if more > 0 { format!("{first}; and {more} more") } else { first }
 }
 
 fn of_source(seen: &Seen<'_>, to: &mut Vec<Condition>) {

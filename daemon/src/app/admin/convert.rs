@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use datapath_abi::{identity, policy::Direction};
 use policy::{
     compile::RuleRef,
-    model::{Action, Labels, ObjectKey, PodKey, PolicyKind, PolicyRef, canonical_ip},
+    model::{Action, Labels, ObjectKey, PodKey, PolicyKind, PolicyRef, ServiceKey, canonical_ip},
 };
 use proto::bulkhead::admin::v1 as pb;
 use tonic::Status;
@@ -50,6 +50,11 @@ pub(super) fn pod_object(pod: &PodKey) -> pb::ObjectRef {
     pb::ObjectRef { kind: "Pod".to_owned(), namespace: namespace.clone(), name: name.clone() }
 }
 
+fn service_object(kind: &str, key: &ServiceKey) -> pb::ObjectRef {
+    let ServiceKey { namespace, name } = key;
+    pb::ObjectRef { kind: kind.to_owned(), namespace: namespace.clone(), name: name.clone() }
+}
+
 pub(super) fn object(key: &ObjectKey) -> pb::ObjectRef {
     match key {
         ObjectKey::Namespace(name) => {
@@ -59,6 +64,8 @@ pub(super) fn object(key: &ObjectKey) -> pb::ObjectRef {
         ObjectKey::Node(name) => {
             pb::ObjectRef { kind: "Node".to_owned(), namespace: String::new(), name: name.clone() }
         }
+        ObjectKey::Service(key) => service_object("Service", key),
+        ObjectKey::EndpointSlice(key) => service_object("EndpointSlice", key),
         ObjectKey::Policy(of) => policy(of),
     }
 }

@@ -36,11 +36,17 @@ pub(super) async fn answer(service: &AdminService, request: pb::DumpMapsRequest)
     let limit = (limit > 0).then_some(limit as usize);
     let chosen = chosen(&wanted, service.parts.connections.is_some())?;
     let mirror = service.ask(|state| Arc::new(state.mirror.clone())).await?;
+    let served = if chosen.iter().any(|name| OF_SERVICES.contains(name)) {
+        service.ask(|state| state.services.index.found()).await?
+    } else {
+        services::Found::default()
+    };
     let mut dumped: Vec<Box<dyn Iterator<Item = pb::MapEntry> + Send>> = Vec::new();
     for name in chosen {
         let entry = move |(key, value)| pb::MapEntry { map: name.to_owned(), key, value, note: String::new() };
         let (lines, note) = match table(name) {
             Some(table) => of_connections(service, table, limit.unwrap_or(SOME_CONNECTIONS)).await?,
+            None if OF_SERVICES.contains(&name) => (text::of_services(name, &served), None),
             None => (lines(service, name, &mirror)?, None),
         };
         let told = Told { lines, left: limit.unwrap_or(usize::MAX), limit: limit.unwrap_or_default() };
@@ -83,6 +89,9 @@ fn beyond(limit: usize) -> String {
 /// Maps that are not told. EVENTS has no entries; WAITING is the programs' own account of PENDING, which can be dumped itself;
 /// the overlay's are no part of the mirror (`bpftool map dump pinned` shows them).
 pub(super) const NOT_DUMPED: [&str; 5] = [maps::EVENTS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED];
+
+/// Maps of Services.
+const OF_SERVICES: [&str; 3] = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];
 
 /// The maps that are asked for, each once, in the order of datapath-abi's list.
 fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {

@@ -13,11 +13,11 @@ use datapath_abi::{
     maps::{self, MapInfo, Scalar},
 };
 use futures::future::BoxFuture;
-use policy::model::PodKey;
+use policy::model::{PodKey, ServiceKey};
 
 use super::{AdminService, PROBE_PATIENCE};
 use crate::{
-    app::engine::State,
+    app::engine::{Services, State},
     reconcile::{EndpointKey, Mirror, Refusal},
     telemetry::{
         self, Build, ConntrackFigures, DatapathFigures, EngineFigures, FlowFigures, Health, MapFigures, PacketFigures,
@@ -40,16 +40,47 @@ pub(super) struct EngineView {
     pub(super) trouble: Option<String>,
     /// Addresses of pods elsewhere that found no room.
     pub(super) strangers: usize,
+    /// What is wrong with Services.
+    pub(super) services: ServicesView,
     /// Entries of each map that the daemon writes.
     pub(super) entries: BTreeMap<&'static str, u64>,
     /// Every endpoint, and whether the source has an object for its pod.
     pub(super) endpoints: Vec<(EndpointKey, PodKey, bool)>,
 }
 
+/// What is wrong with Services.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct ServicesView {
+    /// The write that the kernel refused.
+    pub(super) trouble: Option<String>,
+    /// Ports that found no room, in words.
+    pub(super) refused: Vec<String>,
+    /// Services that stand where another one already does, in words.
+    pub(super) clashes: Vec<String>,
+}
+
+impl ServicesView {
+    fn of(services: &Services) -> Self {
+        let refused = services.index.refusals().map(|(port, refusal)| {
+            let ServiceKey { namespace, name } = &port.service;
+            match refusal {
+                services::Refusal::Frontend => format!("{namespace}/{name}"),
+                services::Refusal::Backends(count) => format!("{count} backends of {namespace}/{name}"),
+            }
+        });
+        let clashes = services.index.clashes().map(|clash| {
+            let name = |key: &ServiceKey| format!("{}/{}", key.namespace, key.name);
+            let others: Vec<String> = clash.others.iter().map(name).collect();
+            format!("{} is {}'s and {} wants it, too", clash.at, name(&clash.owner), others.join(", "))
+        });
+        Self { trouble: services.trouble.clone(), refused: refused.collect(), clashes: clashes.collect() }
+    }
+}
+
 impl EngineView {
     /// Copies out.
     pub(super) fn of(state: &State) -> Self {
-        let State { planner, mirror, refusals, trouble, synced, last_change, plans, last_plan } = state;
+        let State { planner, mirror, refusals, trouble, synced, last_change, plans, last_plan, services } = state;
         let isolated = |rules: [u64; 2]| rules.into_iter().any(|word| RulesPtr(word).has(RulesPtr::ISOLATED));
         let index = planner.index();
         let described: BTreeMap<u32, bool> =
@@ -73,7 +104,8 @@ impl EngineView {
             refusals: refusals.clone(),
             trouble: trouble.clone(),
             strangers: planner.strangers(),
-            entries: entries(mirror),
+            services: ServicesView::of(services),
+            entries: entries(mirror, services),
             endpoints: planner
                 .endpoints()
                 // One that was not planned yet has no view, and its object may be still to come.
@@ -84,7 +116,7 @@ impl EngineView {
 }
 
 /// How many entries each map has that the daemon writes. Slots, not capacity, for ENDPOINTS.
-fn entries(mirror: &Mirror) -> BTreeMap<&'static str, u64> {
+fn entries(mirror: &Mirror, services: &Services) -> BTreeMap<&'static str, u64> {
     let Mirror {
         endpoints,
         staged: _,
@@ -98,6 +130,7 @@ fn entries(mirror: &Mirror) -> BTreeMap<&'static str, u64> {
         generation: _,
         ..
     } = mirror;
+    let [frontends, backends, gone] = services.index.sizes();
     let counts = [
         (maps::ENDPOINTS, endpoints.len()),
         (maps::INTERFACES, interfaces.len()),
@@ -107,6 +140,9 @@ fn entries(mirror: &Mirror) -> BTreeMap<&'static str, u64> {
         (maps::REGIONS, regions.len()),
         (maps::PORTS, ports.len()),
         (maps::RULESETS, rulesets.len()),
+        (maps::FRONTENDS, frontends),
+        (maps::BACKENDS, backends),
+        (maps::GONE, gone),
     ];
     counts.into_iter().map(|(name, count)| (name, count as u64)).collect()
 }

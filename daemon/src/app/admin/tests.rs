@@ -131,6 +131,7 @@ impl Node {
             last_change: None,
             plans: 0,
             last_plan: Duration::ZERO,
+            services: crate::app::engine::Services::default(),
         })));
         let counts = Arc::new(Mutex::new(Canned::default()));
         let (source, receiver) = watch::channel(Arc::new(SourceStatus { synced: true, ..SourceStatus::default() }));

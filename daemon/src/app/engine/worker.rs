@@ -11,7 +11,7 @@ use std::{
 };
 
 use datapath_abi::overlay::BELIEVED;
-use policy::model::PodKey;
+use policy::model::{Object, ObjectKey, PodKey};
 use tokio::sync::{oneshot, watch};
 use tracing::{debug, error, info, warn};
 
@@ -120,6 +120,7 @@ pub(super) struct Worker {
     keep: KeepIdentities,
     sharing: Sharing,
     carried: Carried,
+    lost_backends: watch::Sender<u64>,
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
     held: VecDeque<HeldAdd>,
@@ -139,6 +140,7 @@ impl Worker {
         keep: KeepIdentities,
         sharing: Sharing,
         carries: bool,
+        lost_backends: watch::Sender<u64>,
     ) -> Self {
         Self {
             state,
@@ -148,6 +150,7 @@ impl Worker {
             keep,
             sharing,
             carried: Carried { on: carries, told: None, stale: true },
+            lost_backends,
             waiting: Vec::new(),
             held: VecDeque::new(),
             garbage_at: None,
@@ -194,11 +197,17 @@ impl Worker {
             Command::Objects { apply, delete } => {
                 for object in apply {
                     debug!(object = %object.key(), "Object applied");
-                    self.state.planner.apply(object);
+                    match object {
+                        Object::Service(_) | Object::EndpointSlice(_) => self.state.services.index.apply(object),
+                        _ => self.state.planner.apply(object),
+                    }
                 }
                 for key in delete {
                     debug!(object = %key, "Object deleted");
-                    self.state.planner.delete(&key);
+                    match key {
+                        ObjectKey::Service(_) | ObjectKey::EndpointSlice(_) => self.state.services.index.delete(&key),
+                        _ => self.state.planner.delete(&key),
+                    }
                 }
                 self.state.last_change = Some(Instant::now());
                 true
@@ -219,6 +228,11 @@ impl Worker {
                     self.add(*endpoint, reply);
                 }
                 true
+            }
+            Command::Swept(round) => {
+                self.state.services.swept(self.tables.services(), round);
+                self.tell_lost_backends(0);
+                false
             }
             Command::HostAddresses(addresses) => {
                 self.state.planner.set_host_addresses(addresses);
@@ -292,6 +306,7 @@ impl Worker {
     /// pointers are swung last, so that everybody stays under complete rules.
     fn reconcile(&mut self, began: Instant) {
         self.retry_at = None;
+        self.serve();
         self.touched.append(&mut self.state.planner.touched());
         let plan = match self.state.planner.plan(&self.state.mirror) {
             Ok(plan) => plan,
@@ -333,6 +348,26 @@ impl Worker {
             self.await_garbage();
             info!(changes, took_us = self.state.last_plan.as_micros() as u64, "Rules brought up to date");
         }
+    }
+
+    /// Brings Services up to date; they wait for nobody's rules.
+    fn serve(&mut self) {
+        let done = self.state.services.bring_up_to_date(self.tables.services(), &self.knowledge);
+        if let Some(round) = done {
+            self.tell_lost_backends(round);
+        }
+        if self.state.services.trouble.is_some() {
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    /// Has a sweep asked for, if there is something for it; `round`: of a plan that was just carried out, or 0.
+    fn tell_lost_backends(&self, round: u64) {
+        let waits = self.state.services.index.has_gone();
+        self.lost_backends.send_if_modified(|told| {
+            let wanted = if waits { round.max(*told) } else { 0 };
+            std::mem::replace(told, wanted) != wanted
+        });
     }
 
     fn keep_identities(&mut self) -> Result<(), String> {

@@ -2,7 +2,7 @@
 //! is the I/O around it.
 //!
 //! ```text
-//!  Namespace, Pod, Node, NetworkPolicy, ClusterNetworkPolicy
+//!  Namespace, Pod, Node, Service, EndpointSlice, NetworkPolicy, ClusterNetworkPolicy
 //!      | a watch each: list, then changes; listed again when the server has forgotten where we were
 //!      v
 //!  typed object --objects--> model --shelf (per kind)--> [SourceEvent] --channel--> policy index
@@ -29,7 +29,10 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
@@ -55,6 +58,9 @@ use super::{SourceError, SourceEvent, SourceProblem, SourceStatus};
 const BATCHES: usize = 16;
 /// Things told by watches that wait at most, and are taken together at most.
 const TOLD: usize = 1024;
+/// EndpointSlices of headless Services bear this label (Kubernetes documentation, "Well-Known Labels, Annotations and
+/// Taints"): nothing stands for them.
+const WITHOUT_HEADLESS: &str = "!service.kubernetes.io/headless";
 /// Pause before a kind that the server does not have is looked for again.
 const NO_SUCH_KIND: Duration = Duration::from_secs(30);
 
@@ -121,11 +127,16 @@ impl Kubernetes {
             all(client.clone(), &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str())))
         };
         let (network, cluster) = (policies(Kind::NetworkPolicy), policies(Kind::ClusterNetworkPolicy));
-        watches.spawn(follow(Kind::Namespace, Api::all(client.clone()), namespace, reports.clone()));
-        watches.spawn(follow(Kind::Pod, Api::all(client.clone()), pod, reports.clone()));
-        watches.spawn(follow(Kind::Node, Api::all(client.clone()), node, reports.clone()));
-        watches.spawn(follow(Kind::NetworkPolicy, network, network_policy, reports.clone()));
-        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, cluster_policy, reports.clone()));
+        let everything = watcher::Config::default;
+        let slices = everything().labels(WITHOUT_HEADLESS);
+        let to = || reports.clone();
+        watches.spawn(follow(Kind::Namespace, Api::all(client.clone()), everything(), namespace, to()));
+        watches.spawn(follow(Kind::Pod, Api::all(client.clone()), everything(), pod, to()));
+        watches.spawn(follow(Kind::Node, Api::all(client.clone()), everything(), node, to()));
+        watches.spawn(follow(Kind::Service, Api::all(client.clone()), everything(), service, to()));
+        watches.spawn(follow(Kind::EndpointSlice, Api::all(client.clone()), slices, endpoint_slice, to()));
+        watches.spawn(follow(Kind::NetworkPolicy, network, everything(), network_policy, to()));
+        watches.spawn(follow(Kind::ClusterNetworkPolicy, cluster, everything(), cluster_policy, to()));
         let desk_of = Desk::default();
         let registry = Registry::new(client.clone(), desk_of.numbers.clone());
         watches.spawn(registry.clone().follow(reports));
@@ -220,11 +231,11 @@ fn ask<T>(answer: kube::Result<T>, what: impl FnOnce() -> String) -> Result<T, A
 }
 
 /// Watches one kind for ever, and reports.
-async fn follow<K>(kind: Kind, api: Api<K>, convert: Convert<K>, reports: mpsc::Sender<Message>)
+async fn follow<K>(kind: Kind, api: Api<K>, which: watcher::Config, convert: Convert<K>, reports: mpsc::Sender<Message>)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut watched = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut watched = watcher(api, which).default_backoff().boxed();
     loop {
         let report = match watched.try_next().await {
             Ok(None) => return,
@@ -276,6 +287,14 @@ fn pod(object: &Pod) -> Result<Object, Unread> {
 
 fn node(object: &Node) -> Result<Object, Unread> {
     Ok(objects::cluster_node::node(object).map(Object::Node)?)
+}
+
+fn service(object: &Service) -> Result<Object, Unread> {
+    Ok(objects::service::service(object).map(Object::Service)?)
+}
+
+fn endpoint_slice(object: &EndpointSlice) -> Result<Object, Unread> {
+    Ok(objects::endpoint_slice::endpoint_slice(object).map(Object::EndpointSlice)?)
 }
 
 fn network_policy(object: &DynamicObject) -> Result<Object, Unread> {

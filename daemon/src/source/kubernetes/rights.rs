@@ -22,10 +22,12 @@ const ASKED_FOR: &[&str] = &["get", "list", "watch"];
 const SHARED: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
 /// In the whole cluster.
-pub const RIGHTS: [Right; 7] = [
+pub const RIGHTS: [Right; 9] = [
     Right { group: "", resource: "namespaces", verbs: WATCHED },
     Right { group: "", resource: "pods", verbs: ASKED_FOR },
     Right { group: "", resource: "nodes", verbs: ASKED_FOR },
+    Right { group: "", resource: "services", verbs: WATCHED },
+    Right { group: "discovery.k8s.io", resource: "endpointslices", verbs: WATCHED },
     Right { group: "networking.k8s.io", resource: "networkpolicies", verbs: WATCHED },
     Right { group: "policy.networking.k8s.io", resource: "clusternetworkpolicies", verbs: WATCHED },
     Right { group: "events.k8s.io", resource: "events", verbs: &["create"] },

@@ -17,6 +17,7 @@ use datapath_abi::{
     maps::{self, Scalar},
     policy::{Decision, PeerEntry, PeerKey, PortKey, RulesetInfo, Verdict},
     reason::DropReason,
+    service::{Backend, BackendKey, Frontend, FrontendKey},
 };
 
 use super::{
@@ -111,6 +112,33 @@ pub(super) fn fragment(key: &FragmentKey, entry: &FragmentEntry) -> (String, Str
     let id = if addr[0].is_v4() { id } else { u32::from_be(id) };
     let ends = format!("{} to {}", SocketAddr::new(source, port[0]), SocketAddr::new(destination, port[1]));
     (format!("{source} to {destination}, id {id:#x}"), format!("{} {ends}", protocol(proto)))
+}
+
+/// A map of Services.
+pub(super) fn of_services(name: &str, found: &services::Found) -> Lines {
+    let at = |addr: Addr, port: u16| SocketAddr::new(IpAddr::from(addr), port);
+    let lines: Vec<(String, String)> = match name {
+        maps::FRONTENDS => {
+            let line = |(key, value): (&FrontendKey, &Frontend)| {
+                let FrontendKey { addr, port, proto, pad: _ } = *key;
+                let Frontend { set, count } = *value;
+                (format!("{} {}", protocol(proto), at(addr, port)), format!("set {set}, {count} backends"))
+            };
+            found.frontends.iter().map(line).collect()
+        }
+        maps::BACKENDS => {
+            let line = |(key, value): (&BackendKey, &Backend)| {
+                (format!("set {} place {}", key.set, key.place), at(value.addr, value.port).to_string())
+            };
+            found.backends.iter().map(line).collect()
+        }
+        _ => found
+            .gone
+            .iter()
+            .map(|key| (format!("set {} {}", key.set, at(key.addr, key.port)), String::new()))
+            .collect(),
+    };
+    Box::new(lines.into_iter())
 }
 
 /// An entry of CONNTRACK or PENDING. Pairs are initiator, responder.
