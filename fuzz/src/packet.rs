@@ -122,8 +122,8 @@ fn quoted(packet: &Packet, at: usize, bytes: &[u8]) {
 
 /// What holds of any packet that was read.
 fn about(packet: &Packet, bytes: &[u8], ethertype: u16) {
-    let Packet { addr, port, proto, flags, icmp, kind, v4, ttl, part, id: _, pad, end } = *packet;
-    assert_eq!((pad, end), ([0; 3], [0; 5]), "keys are made of it as it is");
+    let Packet { addr, port, proto, flags, icmp, kind, v4, ttl, part, id: _, pad, end, transport, quoted } = *packet;
+    assert_eq!((pad, end, transport, quoted), ([0; 3], 0, 0, 0), "keys are made of it as it is");
     assert_eq!(v4, ethertype == ETH_P_IP);
     assert_eq!(addr.map(|addr| addr.is_v4()), [v4, v4], "families do not mix");
     assert!(kind != Kind::Fragment || part == Part::Later);
@@ -196,7 +196,22 @@ fn sum(header: &[u8]) -> u16 {
 
 /// A short frame of which a parser must say this.
 fn write(packet: &Packet) -> Vec<u8> {
-    let Packet { addr, port: _, proto, flags: _, icmp, kind: _, v4, ttl, part, id, pad: _, end: _ } = *packet;
+    let Packet {
+        addr,
+        port: _,
+        proto,
+        flags: _,
+        icmp,
+        kind: _,
+        v4,
+        ttl,
+        part,
+        id,
+        pad: _,
+        end: _,
+        transport: _,
+        quoted: _,
+    } = *packet;
     let mut frame = vec![0; 12];
     let transport = transport(packet);
     if v4 {
@@ -258,7 +273,22 @@ fn extensions(packet: &Packet) -> (u8, Vec<u8>) {
 }
 
 fn transport(packet: &Packet) -> Vec<u8> {
-    let Packet { addr: _, port, proto, flags, icmp, kind, v4, ttl: _, part, id, pad: _, end: _ } = *packet;
+    let Packet {
+        addr: _,
+        port,
+        proto,
+        flags,
+        icmp,
+        kind,
+        v4,
+        ttl: _,
+        part,
+        id,
+        pad: _,
+        end: _,
+        transport: _,
+        quoted: _,
+    } = *packet;
     if part == Part::Later || kind == Kind::Extension {
         return Vec::new();
     }

@@ -101,6 +101,17 @@ pub struct State {
     pub services: Services,
 }
 
+/// What the kernel holds, and the way to write it.
+#[expect(missing_debug_implementations, reason = "aya's maps have none")]
+pub struct Kernel {
+    /// The maps.
+    pub tables: Tables,
+    /// What they hold.
+    pub mirror: Mirror,
+    /// The same of the maps of Services.
+    pub services: Services,
+}
+
 /// Talks to the engine. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
@@ -119,14 +130,13 @@ impl Engine {
     /// carry numbers of identities.
     pub fn start(
         planner: Planner,
-        tables: Tables,
-        mirror: Mirror,
-        services: Services,
+        kernel: Kernel,
         capacity: Capacity,
         knowledge: Arc<Knowledge>,
         keep: KeepIdentities,
         carries: bool,
     ) -> std::io::Result<(Self, std::thread::JoinHandle<()>)> {
+        let Kernel { tables, mirror, services } = kernel;
         let (commands, inbox) = channel();
         let state = State {
             planner,
@@ -142,8 +152,8 @@ impl Engine {
         let (unshared_sender, unshared) = watch::channel(BTreeSet::new());
         let (shared_sender, shared) = watch::channel(false);
         let sharing = Sharing { on: false, unshared: unshared_sender, shared: shared_sender };
-        let (lost_sender, lost_backends) = watch::channel(0);
-        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing, carries, lost_sender);
+        let lost_backends = state.services.lost_backends();
+        let mut worker = Worker::new(state, tables, capacity, knowledge, keep, sharing, carries);
         let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || worker.run(&inbox))?;
         Ok((Self { commands, unshared, shared, lost_backends }, thread))
     }

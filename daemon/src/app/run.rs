@@ -31,7 +31,7 @@ use tracing::{debug, error, info, warn};
 use super::{
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
     attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
-    engine::{Engine, Services},
+    engine::{Engine, Kernel, Services},
     events,
     flows::{drain, unix_ns},
     handler::CniHandler,
@@ -174,9 +174,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let state_dir = Arc::new(state_dir);
     let (engine, thread) = Engine::start(
         planner,
-        tables,
-        mirror,
-        served,
+        Kernel { tables, mirror, services: served },
         capacity,
         knowledge.clone(),
         identities::keeper(state_dir.clone(), opened.identities.edition),

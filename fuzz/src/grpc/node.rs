@@ -117,6 +117,7 @@ fn parts() -> AdminParts {
         last_change: None,
         plans: 1,
         last_plan: Duration::ZERO,
+        services: daemon::app::engine::Services::default(),
     };
     // The sender may go: the last value stays.
     let (_, source) = watch::channel(Arc::new(SourceStatus { synced: true, ..SourceStatus::default() }));

@@ -2,6 +2,7 @@
 //! anything may be written.
 
 use services::{Index, Plan, Write};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// What the maps of Services should hold, and what stands in the way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Services {
     /// Objects, and what follows from them.
     pub index: Index,
@@ -18,24 +19,36 @@ pub struct Services {
     pub trouble: Option<String>,
     /// So many ports found no room, as it was last told.
     told_refused: usize,
+    /// See [`super::Engine::lost_backends`].
+    lost_backends: watch::Sender<u64>,
+}
+
+impl Default for Services {
+    fn default() -> Self {
+        Self::new(Index::default())
+    }
 }
 
 impl Services {
     /// Begins with what a predecessor has left.
     pub fn new(index: Index) -> Self {
-        Self { index, ..Self::default() }
+        Self { index, trouble: None, told_refused: 0, lost_backends: watch::channel(0).0 }
     }
 
-    /// Brings the maps up to date. Returns the round of the plan, if one was carried out; `None` with
-    /// [`Services::trouble`]: to be tried again.
-    pub(super) fn bring_up_to_date(&mut self, tables: &mut ServiceTables, knowledge: &Knowledge) -> Option<u64> {
+    /// See [`super::Engine::lost_backends`].
+    pub(super) fn lost_backends(&self) -> watch::Receiver<u64> {
+        self.lost_backends.subscribe()
+    }
+
+    /// Brings the maps up to date. False: it is to be tried again, see [`Services::trouble`].
+    pub(super) fn bring_up_to_date(&mut self, tables: &mut ServiceTables, knowledge: &Knowledge) -> bool {
         if !self.index.is_dirty() {
-            return None;
+            return true;
         }
         let Plan { writes, owners, round } = self.index.plan();
         if let Err(problem) = write(tables, &writes) {
             self.fail(tables, &problem);
-            return None;
+            return false;
         }
         self.trouble = None;
         knowledge.services(&owners);
@@ -47,7 +60,8 @@ impl Services {
         if !writes.is_empty() {
             info!(writes = writes.len(), "Services brought up to date");
         }
-        Some(round)
+        self.tell_lost_backends(round);
+        true
     }
 
     /// A sweep is over that began after the writes of a round.
@@ -56,6 +70,13 @@ impl Services {
         if let Err(problem) = write(tables, &writes) {
             self.fail(tables, &problem);
         }
+        self.tell_lost_backends(0);
+    }
+
+    /// Has a sweep asked for, if there is something for it; `round`: of a plan that was just carried out, or 0.
+    fn tell_lost_backends(&self, round: u64) {
+        let waits = self.index.has_gone();
+        self.lost_backends.send_modify(|told| *told = if waits { round.max(*told) } else { 0 });
     }
 
     fn fail(&mut self, tables: &ServiceTables, problem: &TableError) {

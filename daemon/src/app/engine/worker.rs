@@ -120,7 +120,6 @@ pub(super) struct Worker {
     keep: KeepIdentities,
     sharing: Sharing,
     carried: Carried,
-    lost_backends: watch::Sender<u64>,
     waiting: Vec<Waiting>,
     /// ADDs that came before the source was read.
     held: VecDeque<HeldAdd>,
@@ -140,7 +139,6 @@ impl Worker {
         keep: KeepIdentities,
         sharing: Sharing,
         carries: bool,
-        lost_backends: watch::Sender<u64>,
     ) -> Self {
         Self {
             state,
@@ -150,7 +148,6 @@ impl Worker {
             keep,
             sharing,
             carried: Carried { on: carries, told: None, stale: true },
-            lost_backends,
             waiting: Vec::new(),
             held: VecDeque::new(),
             garbage_at: None,
@@ -231,7 +228,6 @@ impl Worker {
             }
             Command::Swept(round) => {
                 self.state.services.swept(self.tables.services(), round);
-                self.tell_lost_backends(0);
                 false
             }
             Command::HostAddresses(addresses) => {
@@ -352,22 +348,9 @@ impl Worker {
 
     /// Brings Services up to date; they wait for nobody's rules.
     fn serve(&mut self) {
-        let done = self.state.services.bring_up_to_date(self.tables.services(), &self.knowledge);
-        if let Some(round) = done {
-            self.tell_lost_backends(round);
-        }
-        if self.state.services.trouble.is_some() {
+        if !self.state.services.bring_up_to_date(self.tables.services(), &self.knowledge) {
             self.retry_at = Some(Instant::now() + RETRY);
         }
-    }
-
-    /// Has a sweep asked for, if there is something for it; `round`: of a plan that was just carried out, or 0.
-    fn tell_lost_backends(&self, round: u64) {
-        let waits = self.state.services.index.has_gone();
-        self.lost_backends.send_if_modified(|told| {
-            let wanted = if waits { round.max(*told) } else { 0 };
-            std::mem::replace(told, wanted) != wanted
-        });
     }
 
     fn keep_identities(&mut self) -> Result<(), String> {
