@@ -169,7 +169,7 @@ mod tests {
                         ..refused.clone()
                     },
                     pb::SourceError { object: None, ..refused.clone() },
-                    pb::SourceError { object: object("Service", "shop", "db"), ..refused },
+                    pb::SourceError { object: object("Widget", "shop", "db"), ..refused },
                 ],
                 ..pb::Source::default()
             }),

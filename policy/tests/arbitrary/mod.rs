@@ -134,10 +134,16 @@ fn cluster_peer() -> impl Strategy<Value = Peer> {
 
 fn cluster_rule() -> impl Strategy<Value = ClusterRule> {
     let action = select(&[Action::Allow, Action::Deny, Action::Pass][..]);
-    (action, vec(cluster_peer(), 1..3), vec(port(), 0..3)).prop_map(|(action, peers, ports)| ClusterRule {
-        name: None,
-        action,
-        rule: Rule { peers: Peers::These(peers), ports: ports.into() },
+    (action, vec(cluster_peer(), 1..3), vec(port(), 0..3)).prop_map(|(action, peers, mut ports)| {
+        // The objects refuse a port's name beside Nodes, which have none.
+        if peers.iter().any(|peer| matches!(peer, Peer::Nodes(_))) {
+            for port in &mut ports {
+                if matches!(port.port, PortSpec::Named(_)) {
+                    port.port = PortSpec::Numbers(PortRange::single(PORTS[1]));
+                }
+            }
+        }
+        ClusterRule { name: None, action, rule: Rule { peers: Peers::These(peers), ports: ports.into() } }
     })
 }
 

@@ -97,6 +97,10 @@ async fn maps_are_listed_as_they_are_known() {
     let expected: Vec<(String, u64, u64)> =
         written.iter().map(|name| ((*name).to_owned(), count(name) as u64, capacity(name))).collect();
     assert!(expected.iter().all(|(_, entries, _)| *entries > 0));
+    // There is no Service.
+    let services = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];
+    let services = services.iter().map(|name| ((*name).to_owned(), 0, capacity(name)));
+    let expected: Vec<(String, u64, u64)> = expected.into_iter().chain(services).collect();
     assert_eq!(fills(&node).await, expected);
 
     *lock(&node.parts.sweep) = Some(SweepReport { established: 5, pending: 2, removed: 0, reported: 0 });
