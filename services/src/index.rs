@@ -161,9 +161,15 @@ impl Index {
         let mut writes = Vec::new();
         let mut freed = self.carry_out(&ports, &keys, first, &mut writes);
         // What was refused may fit where others have gone.
-        while freed && !self.refused.is_empty() {
-            let again: BTreeSet<PortId> = self.refused.keys().cloned().collect();
-            freed = self.carry_out(&again, &BTreeSet::new(), false, &mut writes);
+        loop {
+            while freed && !self.refused.is_empty() {
+                let again: BTreeSet<PortId> = self.refused.keys().cloned().collect();
+                freed = self.carry_out(&again, &BTreeSet::new(), false, &mut writes);
+            }
+            freed = self.let_go(&mut writes);
+            if !freed {
+                break;
+            }
         }
         Plan { writes, owners, round: self.round }
     }

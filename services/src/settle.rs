@@ -135,6 +135,23 @@ impl Index {
         places.truncate(rest);
     }
 
+    /// Removes sets of ports that found no room in FRONTENDS where they stand now: nobody reaches their backends. True
+    /// if that makes room.
+    pub(crate) fn let_go(&mut self, writes: &mut Vec<Write>) -> bool {
+        let mut phases = Phases::default();
+        let refused = self.refused.iter().filter(|(_, refusal)| **refusal == Refusal::Frontend);
+        let without = refused.map(|(port, _)| port.clone()).collect::<Vec<_>>();
+        for port in without {
+            if let Some(set) = self.held.get_mut(&port).and_then(|held| held.set.take()) {
+                self.retire(set, &mut phases);
+            }
+        }
+        self.tables.backends -= phases.clear.len();
+        let freed = !phases.clear.is_empty();
+        writes.extend(phases.in_order());
+        freed
+    }
+
     /// Removes a set of which no frontend will speak.
     fn retire(&mut self, set: u32, phases: &mut Phases) {
         let places = self.tables.sets.remove(&set).unwrap_or_default();

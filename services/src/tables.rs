@@ -124,19 +124,19 @@ pub(crate) struct Phases {
     pub(crate) prepare: Vec<Write>,
     /// Frontends that are new, have another set, or have a count that rises.
     pub(crate) raise: Vec<Write>,
+    /// Frontends that go: before others come into their sets, who serve elsewhere.
+    pub(crate) close: Vec<Write>,
     /// Backends in the place of others, and who has gone.
     pub(crate) replace: Vec<Write>,
     /// Frontends whose count falls.
     pub(crate) lower: Vec<Write>,
-    /// Frontends that go.
-    pub(crate) close: Vec<Write>,
     /// Places that nobody looks at any more; nothing else.
     pub(crate) clear: Vec<Write>,
 }
 
 impl Phases {
     pub(crate) fn in_order(self) -> impl Iterator<Item = Write> {
-        let Self { prepare, raise, replace, lower, close, clear } = self;
-        [prepare, raise, replace, lower, close, clear].into_iter().flatten()
+        let Self { prepare, raise, close, replace, lower, clear } = self;
+        [prepare, raise, close, replace, lower, clear].into_iter().flatten()
     }
 }
