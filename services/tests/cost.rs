@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use policy::model::{
-    AddressType, Endpoint, EndpointPort, EndpointSlice, Object, ObjectKey, Protocol, Service, ServiceKey, ServicePort,
+    AddressType, Endpoint, EndpointPort, EndpointSlice, ObjectKey, Protocol, Service, ServiceKey, ServicePort,
 };
 use services::{BackendState, Capacity, Found, Index, PortState, Write};
 

@@ -46,12 +46,13 @@ impl Services {
             return true;
         }
         let Plan { writes, owners, round } = self.index.plan();
+        // Also if a write fails: the next plan does not say it again.
+        knowledge.services(&owners);
         if let Err(problem) = write(tables, &writes) {
             self.fail(tables, &problem);
             return false;
         }
         self.trouble = None;
-        knowledge.services(&owners);
         let refused = self.index.refusals().count();
         if refused > self.told_refused {
             warn!(refused, "Ports of Services found no room and are not translated, or not to all their backends");
@@ -64,13 +65,15 @@ impl Services {
         true
     }
 
-    /// A sweep is over that began after the writes of a round.
-    pub(super) fn swept(&mut self, tables: &mut ServiceTables, round: u64) {
+    /// A sweep is over that began after the writes of a round. False: see [`Self::bring_up_to_date`].
+    pub(super) fn swept(&mut self, tables: &mut ServiceTables, round: u64) -> bool {
         let writes = self.index.swept(round);
-        if let Err(problem) = write(tables, &writes) {
-            self.fail(tables, &problem);
+        let done = write(tables, &writes);
+        if let Err(problem) = &done {
+            self.fail(tables, problem);
         }
         self.tell_lost_backends(0);
+        done.is_ok()
     }
 
     /// Has a sweep asked for, if there is something for it; `round`: of a plan that was just carried out, or 0.

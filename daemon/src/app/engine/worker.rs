@@ -227,7 +227,9 @@ impl Worker {
                 true
             }
             Command::Swept(round) => {
-                self.state.services.swept(self.tables.services(), round);
+                if !self.state.services.swept(self.tables.services(), round) {
+                    self.retry_at = Some(Instant::now() + RETRY);
+                }
                 false
             }
             Command::HostAddresses(addresses) => {
