@@ -1,6 +1,8 @@
 //! Addresses as they lie in memory: 16 bytes in network order for both families, so that one
 //! implementation in the kernel serves IPv4 and IPv6.
 
+use core::net::{IpAddr, Ipv6Addr};
+
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// An IP address, 16 bytes in network order; IPv4 as `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
@@ -51,21 +53,19 @@ impl Addr {
     }
 }
 
-#[cfg(feature = "user")]
-impl From<std::net::IpAddr> for Addr {
-    fn from(ip: std::net::IpAddr) -> Self {
+impl From<IpAddr> for Addr {
+    fn from(ip: IpAddr) -> Self {
         match ip {
-            std::net::IpAddr::V4(v4) => Self::from_v4(v4.octets()),
-            std::net::IpAddr::V6(v6) => Self::from_octets(v6.octets()),
+            IpAddr::V4(v4) => Self::from_v4(v4.octets()),
+            IpAddr::V6(v6) => Self::from_octets(v6.octets()),
         }
     }
 }
 
-#[cfg(feature = "user")]
-impl From<Addr> for std::net::IpAddr {
+impl From<Addr> for IpAddr {
     fn from(addr: Addr) -> Self {
-        let v6 = std::net::Ipv6Addr::from(addr.octets());
-        v6.to_ipv4_mapped().map_or(std::net::IpAddr::V6(v6), std::net::IpAddr::V4)
+        let v6 = Ipv6Addr::from(addr.octets());
+        v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4)
     }
 }
 

@@ -289,6 +289,11 @@ pub const ALL: &[MapInfo] = &[
     },
 ];
 
+/// Default capacity of a map by its name; 0 if there is no such map.
+pub fn default_capacity(name: &str) -> u32 {
+    ALL.iter().find(|info| info.name == name).map_or(0, |info| info.capacity)
+}
+
 /// Value of COUNTERS.
 #[repr(C)]
 #[derive(

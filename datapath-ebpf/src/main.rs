@@ -265,7 +265,7 @@ fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
     if at.seen.packet.part as u8 == Part::First as u8 && passes {
         steps::remember(at);
     }
-    if at.exchange.way as u32 != Way::None as u32 && passes && !steps::exchange(skb, at) {
+    if !at.exchange.is(Way::None) && passes && !steps::exchange(skb, at) {
         decided = Slow::Dropped(DropReason::Fragment as u8);
     }
     let outcome = match decided {

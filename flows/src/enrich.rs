@@ -2,7 +2,7 @@
 //! the time through [`WallClock`]. No strings are made here, so that a busy node affords it.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     num::NonZeroU32,
     sync::Arc,
 };
@@ -159,12 +159,12 @@ pub fn enrich<C: Context + ?Sized>(
     let ports = if icmp.is_some() { [0, 0] } else { port };
 
     let responder = if reply != 0 { 0 } else { 1 };
-    let addressed = (service.port != 0).then(|| SocketAddr::new(ip(service.addr), service.port));
+    let addressed = (service.port != 0).then(|| SocketAddr::new(IpAddr::from(service.addr), service.port));
 
     // The owner of an address when the connection began is its owner all along.
     let alive_ns = if created_ns == 0 { time_ns } else { created_ns };
     let join = |addr: Addr, side: usize| {
-        let ip = ip(addr);
+        let ip = IpAddr::from(addr);
         let known_as = context.identity(identity[side]);
         // Whose address a forger has taken is not who has sent it, least of all with equal labels. Who has sent what is dropped
         // where it leaves its pod, the interface tells.
@@ -328,11 +328,6 @@ fn direction_of(number: u8) -> Option<Direction> {
         1 => Some(Direction::Ingress),
         _ => None,
     }
-}
-
-/// An address in its own family.
-fn ip(addr: Addr) -> IpAddr {
-    Ipv6Addr::from(addr.octets()).to_canonical()
 }
 
 #[cfg(test)]

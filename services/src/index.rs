@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use datapath_abi::addr::Addr;
 use datapath_abi::service::{Backend, FrontendKey};
 use policy::model::{EndpointSlice, Object, ObjectKey, Service, ServiceKey};
 
 use crate::found::{Found, Write};
-use crate::ports::{Claim, PortId, addr_of, claims, endpoints, serving};
+use crate::ports::{Claim, PortId, claims, endpoints, serving};
 use crate::tables::{Capacity, Phases, Refusal, Tables};
 
 /// What is to be done.
@@ -285,7 +286,7 @@ impl Index {
 
     /// Which Service stands at an address and port. `protocol` is IANA's number.
     pub fn at(&self, ip: IpAddr, port: u16, protocol: u8) -> Option<&ServiceKey> {
-        let key = FrontendKey { addr: addr_of(ip), port, proto: protocol, ..FrontendKey::default() };
+        let key = FrontendKey { addr: Addr::from(ip), port, proto: protocol, ..FrontendKey::default() };
         self.owners.get(&key).map(|port| &port.service)
     }
 }

@@ -1,7 +1,7 @@
 //! What a Service claims, and who serves for it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use datapath_abi::addr::Addr;
 use datapath_abi::service::{Backend, FrontendKey};
@@ -30,22 +30,9 @@ pub(crate) struct Claim {
     pub(crate) id: PortId,
 }
 
-/// An address as the maps have it.
-pub(crate) fn addr_of(ip: IpAddr) -> Addr {
-    match ip {
-        IpAddr::V4(ip) => Addr::from_v4(ip.octets()),
-        IpAddr::V6(ip) => Addr::from_octets(ip.octets()),
-    }
-}
-
-/// An address of the maps in its own family.
-pub(crate) fn ip_of(addr: Addr) -> IpAddr {
-    Ipv6Addr::from(addr.octets()).to_canonical()
-}
-
 /// The address and port of a frontend.
 pub fn address(key: &FrontendKey) -> SocketAddr {
-    SocketAddr::new(ip_of(key.addr), key.port)
+    SocketAddr::new(IpAddr::from(key.addr), key.port)
 }
 
 /// What a Service wants to stand at.
@@ -59,7 +46,7 @@ pub(crate) fn claims(service: &Service) -> Vec<(FrontendKey, Claim)> {
     for ip in &service.cluster_ips {
         for port in &service.ports {
             let key = FrontendKey {
-                addr: addr_of(*ip),
+                addr: Addr::from(*ip),
                 port: port.port,
                 proto: port.protocol.number(),
                 ..FrontendKey::default()
@@ -96,7 +83,7 @@ pub(crate) fn endpoints<'a>(
     for slice in slices.filter(|slice| slice.address_type == family) {
         for port in slice.ports.iter().filter(|port| port.name == id.port && port.protocol == id.protocol) {
             for endpoint in &slice.endpoints {
-                let backend = Backend { addr: addr_of(endpoint.ip), port: port.port, ..Backend::default() };
+                let backend = Backend { addr: Addr::from(endpoint.ip), port: port.port, ..Backend::default() };
                 let condition = all.entry(backend).or_default();
                 condition.ready |= endpoint.ready;
                 condition.last_resort |= endpoint.serving && endpoint.terminating;

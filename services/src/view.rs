@@ -1,12 +1,12 @@
 //! What there is to look at: for the operator, and for metrics.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use datapath_abi::service::{Backend, FrontendKey};
 use policy::model::{Protocol, Service, ServiceKey};
 
 use crate::index::{Entry, Index};
-use crate::ports::{Condition, PortId, address, claims, endpoints, ip_of, serving};
+use crate::ports::{Condition, PortId, address, claims, endpoints, serving};
 use crate::tables::Refusal;
 
 /// A Service and where it stands.
@@ -172,5 +172,5 @@ fn state_of(condition: Condition, serves: bool) -> BackendState {
 }
 
 fn backend_address(backend: &Backend) -> SocketAddr {
-    SocketAddr::new(ip_of(backend.addr), backend.port)
+    SocketAddr::new(IpAddr::from(backend.addr), backend.port)
 }

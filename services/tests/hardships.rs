@@ -132,11 +132,7 @@ fn backends(objects: &Objects, service: &Service, port: &ServicePort, v6: bool) 
         }
         for at in slice.ports.iter().filter(|at| at.name == port.name && at.protocol == port.protocol) {
             for endpoint in &slice.endpoints {
-                let addr = match endpoint.ip {
-                    IpAddr::V4(ip) => Addr::from_v4(ip.octets()),
-                    IpAddr::V6(ip) => Addr::from_octets(ip.octets()),
-                };
-                let backend = Backend { addr, port: at.port, ..Backend::default() };
+                let backend = Backend { addr: Addr::from(endpoint.ip), port: at.port, ..Backend::default() };
                 if endpoint.ready {
                     ready.insert(backend);
                 }

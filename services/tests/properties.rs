@@ -40,14 +40,6 @@ fn ip(number: u8) -> IpAddr {
     IpAddr::from([10, 96, 0, number])
 }
 
-/// As the maps have it.
-fn addr(ip: IpAddr) -> Addr {
-    match ip {
-        IpAddr::V4(ip) => Addr::from_v4(ip.octets()),
-        IpAddr::V6(ip) => Addr::from_octets(ip.octets()),
-    }
-}
-
 fn told() -> impl Strategy<Value = Told> {
     // Few names and addresses, so that they meet; two ports, of which one is named by few slices.
     let service = (0u8..3, 0u8..3, prop::option::of(0i64..3), any::<bool>()).prop_map(|(name, at, created, both)| {
@@ -106,7 +98,7 @@ impl World {
         let mut owners = BTreeMap::new();
         for service in all {
             for port in &service.ports {
-                let addr = addr(service.cluster_ips[0]);
+                let addr = Addr::from(service.cluster_ips[0]);
                 let key = FrontendKey { addr, port: port.port, proto: 6, ..FrontendKey::default() };
                 owners.entry(key).or_insert_with(|| (service.key.clone(), port.name.clone()));
             }
@@ -120,7 +112,7 @@ impl World {
         for slice in self.slices.values().filter(|slice| slice.service.as_deref() == Some(&service.name)) {
             for at in slice.ports.iter().filter(|at| at.name == port) {
                 for endpoint in &slice.endpoints {
-                    let backend = Backend { addr: addr(endpoint.ip), port: at.port, ..Backend::default() };
+                    let backend = Backend { addr: Addr::from(endpoint.ip), port: at.port, ..Backend::default() };
                     if endpoint.ready {
                         ready.insert(backend);
                     } else if endpoint.serving && endpoint.terminating {

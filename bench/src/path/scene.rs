@@ -140,8 +140,7 @@ impl Scene {
             }
         }
         if case.ring == Ring::Full {
-            let capacity =
-                datapath_abi::maps::ALL.iter().find(|map| map.name == maps::EVENTS).map_or(0, |map| map.capacity);
+            let capacity = maps::default_capacity(maps::EVENTS);
             let events = capacity / size_of::<FlowEvent>() as u32;
             self.lab.programs.run(case.program, &case.packet, case.context, events)?;
         }

@@ -102,11 +102,7 @@ impl Capacities {
     /// Capacity of one map.
     pub fn of(&self, map: &str) -> u32 {
         let map = if is_by_slot(map) { maps::ENDPOINTS } else { map };
-        self.0
-            .get(map)
-            .copied()
-            .or_else(|| maps::ALL.iter().find(|info| info.name == map).map(|info| info.capacity))
-            .unwrap_or(0)
+        self.0.get(map).copied().unwrap_or_else(|| maps::default_capacity(map))
     }
 
     /// Sets one; refuses what the kernel would refuse, with a reason.

@@ -33,7 +33,7 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self::from_fn(|name| maps::ALL.iter().find(|info| info.name == name).map_or(0, |info| info.capacity))
+        Self::from_fn(maps::default_capacity)
     }
 }
 

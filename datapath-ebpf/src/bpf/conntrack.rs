@@ -1,7 +1,6 @@
 //! Conntrack in the maps: the fast path of established connections, and everything slower.
 
 use datapath_abi::{
-    addr::Addr,
     conntrack::{
         self, CtState, Ends, FLAG_ALIAS, FLAG_INITIATOR_HIGH, FLAG_MIDSTREAM, FLAG_REVOKED, FLAG_TRANSLATED,
         FLAG_VIA_STACK, Tally,
@@ -11,7 +10,6 @@ use datapath_abi::{
     identity,
     maps::Scalar,
     reason::DropReason,
-    service::Translation,
 };
 use datapath_ebpf::{
     ct::{self, From},
@@ -26,7 +24,7 @@ use crate::{
         overlay,
         packet::Skb,
         policy::Judgement,
-        service::{self, Way},
+        service::{self, NO_SERVICE, Way},
         steps,
     },
 };
@@ -204,7 +202,7 @@ fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
     if flags & FLAG_TRANSLATED != 0 {
         if responder {
             service::answer(at, entry);
-        } else if at.exchange.way as u32 == Way::None as u32 && at.seen.hook as u8 == Hook::FromPod as u8 {
+        } else if at.exchange.is(Way::None) && at.seen.hook as u8 == Hook::FromPod as u8 {
             // Straight to the backend, by the very ports of a connection to the Service.
             at.entry.ends = ends_of(entry);
             at.now_ns = now_ns();
@@ -485,7 +483,7 @@ pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow
         // no rules does that make no difference.
         let ends = &at.entry.ends;
         let ruled = RulesPtr(ends.rules[0]).is_ruled() || RulesPtr(ends.rules[1]).is_ruled();
-        let translated = at.exchange.way as u32 != Way::None as u32;
+        let translated = !at.exchange.is(Way::None);
         if (ruled || translated) && ends.identity[0] != identity::HOST {
             return refuse(at, Judgement::invalid(DropReason::ConntrackFull));
         }
@@ -499,7 +497,7 @@ pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow
 fn open(at: &mut Scratch, replace: bool) -> Put {
     let (seen, entry) = (&at.seen, &mut at.entry);
     let packet = &seen.packet;
-    let translated = at.exchange.way as u32 == Way::Forward as u32;
+    let translated = at.exchange.is(Way::Forward);
     let mut flags = if seen.greater { FLAG_INITIATOR_HIGH } else { 0 };
     if seen.hook as u8 == Hook::ToPod as u8 {
         flags |= FLAG_VIA_STACK;
@@ -509,7 +507,7 @@ fn open(at: &mut Scratch, replace: bool) -> Put {
     }
     if translated {
         flags |= FLAG_TRANSLATED;
-        entry.service = service::noted(&at.exchange);
+        entry.service = at.exchange.service();
     }
     let tag = if packet.proto == proto::SCTP && packet.flags == sctp::INIT && packet.part as u8 == Part::Whole as u8 {
         packet.id
@@ -531,9 +529,6 @@ fn open(at: &mut Scratch, replace: bool) -> Put {
     }
     put
 }
-
-/// Of what is not translated.
-pub(crate) const NO_SERVICE: Translation = Translation { addr: Addr::ZERO, port: 0, from_port: 0, set: 0 };
 
 /// Who has to be asked about a packet of a connection in no table, read as the other end's: writes `addr`, turns
 /// `entry.ends`, which are the packet's; the port. `None`: nobody.

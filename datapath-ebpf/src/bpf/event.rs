@@ -3,17 +3,15 @@
 use datapath_abi::{
     conntrack::{CtEntry, CtKey, FLAG_INITIATOR_HIGH, FLAG_TRANSLATED},
     event::{DIRECTION_NONE, EventKind, STAGED_NOT_ASKED},
-    service::Translation,
 };
 use datapath_ebpf::parse::proto;
 
 use crate::{
     Scratch,
     bpf::{
-        conntrack::NO_SERVICE,
         maps,
         policy::{Judgement, Staged},
-        service::Way,
+        service::NO_SERVICE,
     },
 };
 
@@ -25,12 +23,7 @@ pub(crate) fn packet(at: &Scratch) {
     let [egress, ingress] = [Staged::from_bits(at.staged[0]), Staged::from_bits(at.staged[1])];
     let p = &seen.packet;
     let icmp = p.proto == proto::ICMP || p.proto == proto::ICMPV6;
-    let x = &at.exchange;
-    let service = match x.way {
-        Way::None => NO_SERVICE,
-        Way::Forward => Translation { addr: x.old[1], port: x.old_port[1], from_port: x.old_port[0], set: x.set },
-        Way::Reply => Translation { addr: x.new[1], port: x.new_port[1], from_port: x.new_port[0], set: x.set },
-    };
+    let service = at.exchange.service();
     let (kind, direction) = if judgement.passes() {
         (EventKind::Opened, DIRECTION_NONE)
     } else {

@@ -103,10 +103,10 @@ pub(crate) fn remember(at: &Scratch) {
     let Some((entry, _)) = maps::connection(&seen.key) else { return };
     let [initiator, responder] = entry.rules();
     let under_policy = RulesPtr(initiator).is_ruled() || RulesPtr(responder).is_ruled();
-    if (under_policy || x.way as u32 != Way::None as u32) && seen.packet.kind as u8 == Kind::Tracked as u8 {
+    if (under_policy || !x.is(Way::None)) && seen.packet.kind as u8 == Kind::Tracked as u8 {
         let mut entry = FragmentEntry { port: seen.packet.port, proto: seen.packet.proto, pad: [0; 3] };
         let mut key = fragment_key(seen);
-        if x.way as u32 == Way::Forward as u32 {
+        if x.is(Way::Forward) {
             // They will come as this one came.
             key.addr = x.old;
             entry.port = x.old_port;

@@ -76,7 +76,7 @@ pub(crate) fn quoted(context: *mut __sk_buff, at: &Scratch) {
 /// Who is the packet's source: 0 the client, 1 the Service or the backend.
 #[inline(always)]
 fn source(x: &Exchange) -> usize {
-    if x.way as u32 == Way::Forward as u32 { 0 } else { 1 }
+    if x.is(Way::Forward) { 0 } else { 1 }
 }
 
 /// Whether it is an ICMP error about the connection, and no packet of it.

@@ -64,6 +64,32 @@ pub(crate) struct Exchange {
     pub(crate) alias: CtEntry,
 }
 
+impl Exchange {
+    /// Whether the packet is translated in this way.
+    #[inline(always)]
+    pub(crate) fn is(&self, way: Way) -> bool {
+        self.way as u32 == way as u32
+    }
+
+    /// What the client knows of the connection, as its entry and events about it bear it.
+    #[inline(always)]
+    pub(crate) fn service(&self) -> Translation {
+        match self.way {
+            Way::None => NO_SERVICE,
+            Way::Forward => translation(&self.old, self.old_port, self.set),
+            Way::Reply => translation(&self.new, self.new_port, self.set),
+        }
+    }
+}
+
+#[inline(always)]
+fn translation(addr: &[Addr; 2], port: [u16; 2], set: u32) -> Translation {
+    Translation { addr: addr[1], port: port[1], from_port: port[0], set }
+}
+
+/// Of what is not translated.
+pub(crate) const NO_SERVICE: Translation = Translation { addr: Addr::ZERO, port: 0, from_port: 0, set: 0 };
+
 /// What was found by the name of a client and a Service.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -160,12 +186,20 @@ fn alias(x: &mut Exchange, seen: &Seen) -> Found {
 /// Whom the packet goes to, and with which source.
 #[inline(always)]
 fn stand_for(x: &mut Exchange, addr: Addr, port: u16, from_port: u16) {
-    x.new[1] = addr;
-    x.new[0] = x.old[0];
-    if addr == x.old[0] {
-        x.new[0] = if addr.is_v4() { HAIRPIN_V4 } else { HAIRPIN_V6 };
-    }
+    x.new = [source_towards(addr, x.old[0]), addr];
     x.new_port = [from_port, port];
+}
+
+/// Source of a client's packets to a backend: its own address, unless it is the backend.
+#[inline(always)]
+fn source_towards(backend: Addr, client: Addr) -> Addr {
+    if backend != client {
+        client
+    } else if backend.is_v4() {
+        HAIRPIN_V4
+    } else {
+        HAIRPIN_V6
+    }
 }
 
 /// A backend, and a source port by which the connection can be told from others.
@@ -215,12 +249,6 @@ fn is_own(entry: EntryRef, x: &Exchange, seen: &Seen) -> bool {
     same || seen.packet.proto == proto::TCP && entry.state() >= CtState::Closing as u8
 }
 
-/// What is noted of a new connection besides.
-#[inline(always)]
-pub(crate) fn noted(x: &Exchange) -> Translation {
-    Translation { addr: x.old[1], port: x.old_port[1], from_port: x.old_port[0], set: x.set }
-}
-
 /// A packet of a backend, by its connection.
 #[inline(always)]
 pub(crate) fn answer(at: &mut Scratch, entry: EntryRef) {
@@ -265,7 +293,7 @@ pub(crate) fn settle(at: &mut Scratch) {
         None => {
             x.alias.flags = flags;
             x.alias.last_seen = jiffies();
-            x.alias.service = Translation { addr: x.new[1], port: x.new_port[1], from_port: x.new_port[0], set: x.set };
+            x.alias.service = translation(&x.new, x.new_port, x.set);
             maps::remove_established(&x.key);
             let _ = maps::put_pending(&x.key, &x.alias, true);
         }
@@ -282,11 +310,8 @@ pub(crate) fn is_over(key: &CtKey, entry: EntryRef) -> bool {
     {
         return true;
     }
-    let client = if entry.flags() & FLAG_INITIATOR_HIGH != 0 { 1 } else { 0 };
-    let mut from = if client == 1 { key.addr[1] } else { key.addr[0] };
-    if from == service.addr {
-        from = if from.is_v4() { HAIRPIN_V4 } else { HAIRPIN_V6 };
-    }
+    let client = if entry.flags() & FLAG_INITIATOR_HIGH != 0 { key.addr[1] } else { key.addr[0] };
+    let from = source_towards(service.addr, client);
     let mut connection = CtKey { addr: [Addr::ZERO; 2], port: [0; 2], proto: 0, pad: [0; 3] };
     ct::key_of(&[from, service.addr], [service.from_port, service.port], key.proto, &mut connection);
     // In this order: another CPU promotes by adding to CONNTRACK before it removes from PENDING.

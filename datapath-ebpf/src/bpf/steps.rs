@@ -129,10 +129,7 @@ const NOTHING: u32 = u32::MAX;
 /// The first packet of a connection: see [`conntrack::first`].
 #[inline(always)]
 fn first(at: &mut Scratch, guess: bool) -> Slow {
-    let judgement = judged(at);
-    if to_service(at) {
-        return Slow::Service;
-    }
+    let Some(judgement) = judged(at) else { return Slow::Service };
     // Reading the clock waits for every look into memory that is under way: after those, not before.
     at.now_ns = now_ns();
     Slow::unpack(step_first(at, judgement.bits(), guess))
@@ -155,10 +152,7 @@ fn midstream(at: &mut Scratch) -> Option<Slow> {
 /// A packet that has no conntrack entry, or must not touch it.
 #[inline(always)]
 pub(crate) fn untracked(at: &mut Scratch) -> Slow {
-    let judgement = judged(at);
-    if to_service(at) {
-        return Slow::Service;
-    }
+    let Some(judgement) = judged(at) else { return Slow::Service };
     if judgement.passes() {
         return conntrack::onward(at);
     }
@@ -188,20 +182,14 @@ pub(crate) fn neighbour(at: &mut Scratch) -> Slow {
     conntrack::refuse(at, Judgement::invalid(reason))
 }
 
-/// Who is at the ends, and what their rules say.
+/// Who is at the ends, and what their rules say. `None`: it goes to a Service, for which there are none.
 #[inline(always)]
-fn judged(at: &mut Scratch) -> Judgement {
+fn judged(at: &mut Scratch) -> Option<Judgement> {
     match ends(at) {
-        Ok(()) if to_service(at) => Judgement::PASS,
-        Ok(()) => judge(&mut at.entry.ends, &at.seen, &at.seen.packet.addr, at.seen.packet.port[1]),
-        Err(reason) => Judgement::invalid(reason),
+        Ok(()) if at.entry.ends.slot[1] == TO_SERVICE => None,
+        Ok(()) => Some(judge(&mut at.entry.ends, &at.seen, &at.seen.packet.addr, at.seen.packet.port[1])),
+        Err(reason) => Some(Judgement::invalid(reason)),
     }
-}
-
-/// Whether the ends that were found say that the packet goes to a Service.
-#[inline(always)]
-fn to_service(at: &Scratch) -> bool {
-    at.entry.ends.slot[1] == TO_SERVICE
 }
 
 /// Makes a packet to a Service one to a backend: see [`service::translate`]. Whether its connection is in CONNTRACK, or
@@ -227,18 +215,17 @@ pub(crate) fn no_service(at: &mut Scratch, reason: DropReason) -> Slow {
 /// Carries out what was translated. False: it cannot be.
 #[inline(always)]
 pub(crate) fn exchange(skb: &Skb, at: &mut Scratch) -> bool {
-    if at.exchange.way as u32 == Way::Forward as u32 {
+    if at.exchange.is(Way::Forward) {
         step_settle(at);
     }
     step_addresses(skb.context(), at);
     let packet = &at.seen.packet;
     if rewrite::is_error(packet) {
         step_quoted(skb.context(), at);
-    } else if packet.part as u8 == Part::Later as u8 {
-        // Has no ports.
-    } else if packet.proto == proto::SCTP {
-        return step_sctp(skb.context(), at) != 0;
-    } else {
+    } else if packet.part as u8 != Part::Later as u8 {
+        if packet.proto == proto::SCTP {
+            return step_sctp(skb.context(), at) != 0;
+        }
         step_ports(skb.context(), at);
     }
     true

@@ -79,25 +79,19 @@ fn of_engine(seen: &Seen<'_>, to: &mut Vec<Condition>) {
         to.push(condition(Severity::Error, "services-trouble", message, "see the daemon's log; it keeps trying"));
     }
     if !refused.is_empty() {
-        let message = format!("Services found no room and are left to kube-proxy: {}", some(refused));
+        let message =
+            format!("Services found no room and are left to kube-proxy: {}", at_most_named(refused.clone()).join("; "));
         let fix = format!("raise the capacity of {} and {} (--map-capacity MAP=N)", maps::FRONTENDS, maps::BACKENDS);
         to.push(condition(Severity::Error, "services-refused", message, &fix));
     }
     if !clashes.is_empty() {
-        let message = format!("Services want what older ones have: {}", some(clashes));
+        let message = format!("Services want what older ones have: {}", at_most_named(clashes.clone()).join("; "));
         to.push(condition(Severity::Warning, "services-clash", message, "give each an address and port of its own"));
     }
     if !synced {
         let message = "the source has not been read completely yet: until then nothing in the kernel changes";
         to.push(condition(Severity::Warning, "source-not-synced", message.to_owned(), ""));
     }
-}
-
-/// The first of several things, and how many there are besides.
-fn some(things: &[String]) -> String {
-    let more = things.len().saturating_sub(MAX_NAMED);
-    let first = things.iter().take(MAX_NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
-    if more > 0 { format!("{first}; and {more} more") } else { first }
 }
 
 fn of_source(seen: &Seen<'_>, to: &mut Vec<Condition>) {

@@ -13,7 +13,7 @@ use datapath_abi::{
     maps::{self, MapInfo, Scalar},
 };
 use futures::future::BoxFuture;
-use policy::model::{PodKey, ServiceKey};
+use policy::model::PodKey;
 
 use super::{AdminService, PROBE_PATIENCE};
 use crate::{
@@ -62,16 +62,15 @@ pub(super) struct ServicesView {
 impl ServicesView {
     fn of(services: &Services) -> Self {
         let refused = services.index.refusals().map(|(port, refusal)| {
-            let ServiceKey { namespace, name } = &port.service;
+            let service = &port.service;
             match refusal {
-                services::Refusal::Frontend => format!("{namespace}/{name}"),
-                services::Refusal::Backends(count) => format!("{count} backends of {namespace}/{name}"),
+                services::Refusal::Frontend => service.to_string(),
+                services::Refusal::Backends(count) => format!("{count} backends of {service}"),
             }
         });
         let clashes = services.index.clashes().map(|clash| {
-            let name = |key: &ServiceKey| format!("{}/{}", key.namespace, key.name);
-            let others: Vec<String> = clash.others.iter().map(name).collect();
-            format!("{} is {}'s and {} wants it, too", clash.at, name(&clash.owner), others.join(", "))
+            let others: Vec<String> = clash.others.iter().map(ToString::to_string).collect();
+            format!("{} is {}'s and {} wants it, too", clash.at, clash.owner, others.join(", "))
         });
         Self { trouble: services.trouble.clone(), refused: refused.collect(), clashes: clashes.collect() }
     }
