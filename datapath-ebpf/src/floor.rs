@@ -31,8 +31,8 @@ const SHOT: i32 = 2;
 const V4_HEADERS: usize = 14 + 20 + 20;
 /// Ethernet, IPv6, TCP.
 const V6_HEADERS: usize = 14 + 40 + 20;
-/// How much a wrapper writes back: MAC addresses, TTL and checksum, addresses, IPv4's ports.
-const RESTORED: usize = 64;
+/// How much a wrapper writes back: MAC addresses, TTL and checksum, addresses, ports, and the checksum of TCP.
+const RESTORED: usize = 72;
 
 /// The packet as it was, and how the next one differs. Written by the measurement.
 #[repr(C)]

@@ -131,7 +131,7 @@ pub(crate) enum Slow {
 
 impl Slow {
     #[inline(always)]
-    pub(crate) fn pack(self) -> u64 {
+    pub(crate) const fn pack(self) -> u64 {
         match self {
             Slow::Stack => 0,
             Slow::Deliver(slot) => 1 << 32 | slot as u64,

@@ -143,7 +143,7 @@ pub(crate) fn emit(fill: impl FnOnce(&mut FlowEvent)) {
     }
 }
 
-/// This CPU's notes, for the run of one program. Call it once in a run.
+/// This CPU's notes, for the run of one program. Call it once in a run, and once in each of `bpf::steps`.
 ///
 /// No other program of ours runs on this CPU before this one has ended: tc calls them in soft interrupts or with
 /// these off (`sch_handle_ingress`, `sch_handle_egress`), what they send on goes its way when they have ended

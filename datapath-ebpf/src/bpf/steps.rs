@@ -101,13 +101,13 @@ pub(crate) fn slow(at: &mut Scratch, established: bool) -> Slow {
 /// is forgotten.
 #[inline(always)]
 fn known(at: &mut Scratch, established: bool) -> Slow {
-    let mut known = Slow::unpack(step_known(at, established));
+    let mut known = Slow::unpack(step_known(at, established as u32));
     if matches!(known, Slow::Changed) {
         if let Some(port) = crossed(step_begin_again(at)) {
             let judgement = judge(&mut at.entry.ends, &at.seen, &at.addr, port);
             step_end_again(at, judgement.bits());
         }
-        known = Slow::unpack(step_known(at, true));
+        known = Slow::unpack(step_known(at, 1));
     }
     if matches!(known, Slow::Gone) {
         step_report_end(at, EndReason::EndpointGone as u32);
@@ -132,7 +132,7 @@ fn first(at: &mut Scratch, guess: bool) -> Slow {
     let Some(judgement) = judged(at) else { return Slow::Service };
     // Reading the clock waits for every look into memory that is under way: after those, not before.
     at.now_ns = now_ns();
-    Slow::unpack(step_first(at, judgement.bits(), guess))
+    Slow::unpack(step_first(at, judgement.bits(), guess as u32))
 }
 
 /// TCP from the middle of a connection that is in no table. Who opened it is not known. If it was
@@ -140,6 +140,9 @@ fn first(at: &mut Scratch, guess: bool) -> Slow {
 /// well. `None`: it is, go on with [`first`].
 #[inline(always)]
 fn midstream(at: &mut Scratch) -> Option<Slow> {
+    if ends(at).is_err() {
+        return None;
+    }
     let port = crossed(step_midstream(at))?;
     if judge(&mut at.entry.ends, &at.seen, &at.addr, port).passes() {
         return None;
@@ -245,15 +248,14 @@ pub(crate) fn multiply(a: u32, b: u32) -> u32 {
 
 /// Notes a first fragment: see [`rare::remember`].
 #[inline(always)]
-pub(crate) fn remember(at: &Scratch) {
+pub(crate) fn remember(at: &mut Scratch) {
     step_remember(at);
 }
 
 /// Finds out who is at the ends: see [`policy::ends`].
 #[inline(always)]
 fn ends(at: &mut Scratch) -> Result<(), DropReason> {
-    at.entry.ends = NOBODY;
-    refused(step_ends(&at.seen, &mut at.entry.ends))
+    refused(step_ends(at))
 }
 
 /// Asks the rules of both ends. `addr` and `port` are those of the connection.
@@ -294,6 +296,18 @@ pub(crate) fn report_connection(key: &CtKey, entry: EntryRef, end: u32, now_ns: 
     step_report_connection(key, entry.value(), end, now_ns);
 }
 
+/// The notes of the caller, in a step. They are looked up once more: kernels before 6.2 take no memory that was handed
+/// over as the key of a map, but what they have found in one themselves.
+#[inline(always)]
+fn notes(at: *mut Scratch) -> Option<&'static mut Scratch> {
+    // They are the same. The compiler, which sees that nobody reads the argument, is not to conclude that the caller's stay as they are.
+    core::hint::black_box(at);
+    maps::scratch()
+}
+
+/// What a step says whose notes are not there, which cannot be.
+const LOST: u64 = Slow::Dropped(DropReason::Invalid as u8).pack();
+
 #[inline(never)]
 fn step_take(context: *mut __sk_buff, seen: &mut Seen, packet: &Packet, hook: u32, greater: bool) -> u32 {
     let hook = if hook == Hook::FromPod as u32 { Hook::FromPod } else { Hook::ToPod };
@@ -327,19 +341,31 @@ extern "C" fn step_rare(context: *mut __sk_buff, seen: *mut Seen) -> u32 {
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_remember(at: &Scratch) {
-    rare::remember(at);
+extern "C" fn step_remember(at: *mut Scratch) -> u32 {
+    if let Some(at) = notes(at) {
+        rare::remember(at);
+    }
+    0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_translate(at: &mut Scratch) -> u32 {
-    service::translate(at) as u32
+extern "C" fn step_translate(at: *mut Scratch) -> u32 {
+    match notes(at) {
+        Some(at) => service::translate(at) as u32,
+        None => Found::Nothing as u32,
+    }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_settle(at: &mut Scratch) {
-    service::settle(at);
+extern "C" fn step_settle(at: *mut Scratch) -> u32 {
+    if let Some(at) = notes(at) {
+        service::settle(at);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]
@@ -381,8 +407,10 @@ extern "C" fn step_sctp(context: *mut __sk_buff, at: *const Scratch) -> u32 {
     rewrite::sctp(&Skb::new(&context, at.seen.hook), at) as u32
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_no_service(at: &mut Scratch, reason: u32) -> u64 {
+extern "C" fn step_no_service(at: *mut Scratch, reason: u32) -> u64 {
+    let Some(at) = notes(at) else { return LOST };
     let reason = DropReason::try_from(reason as u8).unwrap_or(DropReason::Invalid);
     service::nowhere(at, reason).pack()
 }
@@ -398,54 +426,65 @@ extern "C" fn step_multiply(a: u32, b: u32) -> u32 {
     csum::multiply(a, b)
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_known(at: &mut Scratch, established: bool) -> u64 {
-    conntrack::known(at, established)
+extern "C" fn step_known(at: *mut Scratch, established: u32) -> u64 {
+    let Some(at) = notes(at) else { return LOST };
+    conntrack::known(at, established != 0)
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_begin_again(at: &mut Scratch) -> u32 {
-    match conntrack::begin_again(at) {
+extern "C" fn step_begin_again(at: *mut Scratch) -> u32 {
+    match notes(at).and_then(conntrack::begin_again) {
         Some(port) => port as u32,
         None => NOTHING,
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_end_again(at: &mut Scratch, judgement: u32) -> u32 {
-    conntrack::end_again(at, Judgement::from_bits(judgement));
+extern "C" fn step_end_again(at: *mut Scratch, judgement: u32) -> u32 {
+    if let Some(at) = notes(at) {
+        conntrack::end_again(at, Judgement::from_bits(judgement));
+    }
     0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_report_end(at: &Scratch, why: u32) -> u32 {
-    conntrack::report_end(at, why);
+extern "C" fn step_report_end(at: *mut Scratch, why: u32) -> u32 {
+    if let Some(at) = notes(at) {
+        conntrack::report_end(at, why);
+    }
     0
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_ends(seen: &Seen, ends: &mut Ends) -> u32 {
-    match policy::ends(seen, ends) {
+extern "C" fn step_ends(at: *mut Scratch) -> u32 {
+    let Some(at) = notes(at) else { return DropReason::Invalid as u32 };
+    at.entry.ends = NOBODY;
+    match policy::ends(&at.seen, &mut at.entry.ends) {
         Ok(()) => 0,
         Err(reason) => reason as u32,
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_midstream(at: &mut Scratch) -> u32 {
-    at.entry.ends = NOBODY;
-    if step_ends(&at.seen, &mut at.entry.ends) != 0 {
-        return NOTHING;
-    }
-    match conntrack::midstream(at) {
+extern "C" fn step_midstream(at: *mut Scratch) -> u32 {
+    match notes(at).and_then(conntrack::midstream) {
         Some(port) => port as u32,
         None => NOTHING,
     }
 }
 
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn step_first(at: &mut Scratch, judgement: u32, guess: bool) -> u64 {
-    conntrack::first(at, Judgement::from_bits(judgement), guess).pack()
+extern "C" fn step_first(at: *mut Scratch, judgement: u32, guess: u32) -> u64 {
+    let Some(at) = notes(at) else { return LOST };
+    conntrack::first(at, Judgement::from_bits(judgement), guess != 0).pack()
 }
 
 #[unsafe(no_mangle)]
