@@ -45,6 +45,19 @@ impl Addr {
         [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
     }
 
+    /// The sixteen bytes as four words of memory; IPv4's are the last.
+    #[inline(always)]
+    pub const fn quarters(self) -> [u32; 4] {
+        let [a, b, c, d, e, f, g, h] = self.words[0].to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.words[1].to_ne_bytes();
+        [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ]
+    }
+
     /// Whether this is an IPv4 address in mapped form.
     #[inline(always)]
     pub const fn is_v4(self) -> bool {

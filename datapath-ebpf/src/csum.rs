@@ -10,6 +10,29 @@ pub const fn after_ttl_decrement(checksum: u16) -> u16 {
     (sum + (sum >> 16)) as u16
 }
 
+/// What changes in a sum of ones' complement when some words become others, all in memory order.
+#[inline(always)]
+pub fn difference<const N: usize>(old: [u32; N], new: [u32; N]) -> u32 {
+    let mut sum = 0u64;
+    let mut word = 0;
+    while word < N {
+        sum += !old[word] as u64 + new[word] as u64;
+        word += 1;
+    }
+    // Twice: the first may leave one more.
+    sum = (sum & 0xffff_ffff) + (sum >> 32);
+    ((sum & 0xffff_ffff) + (sum >> 32)) as u32
+}
+
+/// A checksum after the words that it covers have changed by a [`difference`]; both in memory order.
+#[inline(always)]
+pub const fn after_difference(checksum: u16, difference: u32) -> u16 {
+    let mut sum = !checksum as u32 + (difference & 0xffff) + (difference >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    !(sum as u16)
+}
+
 /// CRC-32C's polynomial without its highest term, bits in reverse (RFC 9260, appendix A: 0x1EDC6F41).
 const CRC32C: u32 = 0x82f6_3b78;
 
@@ -61,6 +84,42 @@ mod tests {
             sum = (sum & 0xffff) + (sum >> 16);
         }
         !(sum as u16)
+    }
+
+    #[test]
+    fn a_difference_makes_what_a_full_computation_makes() {
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 32) as u32
+        };
+        for round in 0..10_000u32 {
+            let mut header = [0u8; 20];
+            header.fill_with(|| next() as u8);
+            header[10..12].fill(0);
+            // Extremes as well.
+            let new = match round % 4 {
+                0 => 0,
+                1 => u32::MAX,
+                _ => next(),
+            };
+            let old = u32::from_ne_bytes([header[16], header[17], header[18], header[19]]);
+            let before = u16::from_ne_bytes(checksum(&header).to_be_bytes());
+            header[16..].copy_from_slice(&new.to_ne_bytes());
+            let after = u16::from_ne_bytes(checksum(&header).to_be_bytes());
+            let ours = after_difference(before, difference([old], [new]));
+            assert!(ours == after || [ours, after].iter().all(|sum| [0, 0xffff].contains(sum)), "{ours:x} {after:x}");
+        }
+    }
+
+    #[test]
+    fn differences_of_several_words_add_up() {
+        let (old, new) = ([u32::MAX, 1, 0x8000_0000, 7], [0, u32::MAX, 0xffff_0000, 0x1234_5678]);
+        let mut one_by_one = 0xbeef;
+        for word in 0..4 {
+            one_by_one = after_difference(one_by_one, difference([old[word]], [new[word]]));
+        }
+        assert_eq!(after_difference(0xbeef, difference(old, new)), one_by_one);
     }
 
     #[test]

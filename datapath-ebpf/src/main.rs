@@ -41,7 +41,7 @@ use crate::bpf::{
     overlay,
     packet::Skb,
     rare,
-    service::{Exchange, Way},
+    service::{self, Exchange, Way},
     steps,
 };
 
@@ -202,19 +202,30 @@ fn run(skb: &Skb) -> i32 {
     if ethertype == ETH_P_ARP {
         return arp(skb);
     }
-    let mac = parse::mac_word(ethernet, 6);
     let mut packet = Packet::EMPTY;
-    if skb.is_tagged() || parse::ip(skb, ethertype, &mut packet).is_err() || packet.kind as u8 != Kind::Tracked as u8 {
-        return slow(skb, None, false);
+    if skb.is_tagged() || parse::ip(skb, ethertype, &mut packet).is_err() {
+        packet.kind = Kind::Rare;
     }
-    let greater = ct::put_in_order(&mut packet);
-    let established = maps::established_of(&packet);
-    if let Some(entry) = established
-        && let Some(outcome) = conntrack::fast(skb, &packet, greater, mac, entry)
-    {
-        return carry_out(skb, packet.v4, packet.ttl, outcome);
+    let (mut greater, mut established) = (false, false);
+    if packet.kind as u8 == Kind::Tracked as u8 {
+        greater = ct::put_in_order(&mut packet);
+        if let Some(entry) = maps::established_of(&packet) {
+            established = true;
+            if let Some(outcome) = conntrack::fast(skb, &packet, greater, entry, Way::None) {
+                return carry_out(skb, packet.v4, packet.ttl, outcome);
+            }
+            if service::is_by_service(&packet, entry) {
+                if let Some(outcome) = service::fast(skb, &mut packet, greater, entry) {
+                    return carry_out(skb, packet.v4, packet.ttl, outcome);
+                }
+                // What was read may have become another packet.
+                packet.kind = Kind::Rare;
+                established = false;
+            }
+        }
     }
-    slow(skb, Some((&packet, greater)), established.is_some())
+    let read = if packet.kind as u8 == Kind::Tracked as u8 { Some((&packet, greater)) } else { None };
+    slow(skb, read, established)
 }
 
 /// Everything that is no packet in the middle of an established connection under the rules it was decided by.

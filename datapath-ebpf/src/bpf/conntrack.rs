@@ -13,7 +13,7 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct::{self, From},
-    parse::{Kind, Packet, Part, proto, sctp, tcp},
+    parse::{self, Bytes as _, ETH_LEN, Kind, Packet, Part, proto, sctp, tcp},
 };
 
 use crate::{
@@ -29,9 +29,9 @@ use crate::{
     },
 };
 
-/// A packet of a connection in CONNTRACK. `None`: not a case for the fast path.
+/// A packet of a connection in CONNTRACK. `None`: not a case for the fast path. `way`: which way it is translated, if it is.
 #[inline(always)]
-pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, mac: u64, entry: EntryRef) -> Option<Outcome> {
+pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, entry: EntryRef, way: Way) -> Option<Outcome> {
     let flags = entry.flags();
     let responder = greater != (flags & FLAG_INITIATOR_HIGH != 0);
     let slot = entry.slot();
@@ -44,6 +44,8 @@ pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, mac: u64, entry: E
     let (source, target) = if responder { (responder_end, initiator_end) } else { (initiator_end, responder_end) };
     match skb.hook {
         Hook::FromPod => {
+            // Read here and not before: it would have to be kept meanwhile, on the stack.
+            let mac = parse::mac_word(skb.view(0, ETH_LEN)?, 6);
             if source.ifindex() != skb.ifindex() || source.mac_word() != mac {
                 return None;
             }
@@ -58,10 +60,12 @@ pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, mac: u64, entry: E
             }
         }
     }
-    if flags & (FLAG_REVOKED | FLAG_TRANSLATED) != 0
-        || ct::notable(packet)
-        || entry.state() != CtState::Established as u8
-    {
+    let translated = match way {
+        Way::None => flags & FLAG_TRANSLATED == 0,
+        Way::Forward => flags & FLAG_TRANSLATED != 0 && !responder,
+        Way::Reply => flags & FLAG_TRANSLATED != 0 && responder,
+    };
+    if !translated || flags & FLAG_REVOKED != 0 || ct::notable(packet) || entry.state() != CtState::Established as u8 {
         return None;
     }
     entry.account_established(responder, skb.network_bytes(), jiffies());
@@ -332,8 +336,8 @@ pub(crate) fn waiting_slot(slot: [u32; 2]) -> u32 {
 }
 
 /// The rules of an end have changed: who has to be asked again, for the connection as it was opened. Written into
-/// `entry.ends` and `addr`; the responder's port. The answer goes to [`end_again`], and the packet that led here
-/// is then looked at again.
+/// `entry.ends` and `addr`; the responder's port. Who they are by now is [`who_now`]'s to say. The answer goes to [`end_again`],
+/// and the packet that led here is then looked at again.
 #[inline(always)]
 pub(crate) fn begin_again(at: &mut Scratch) -> Option<u16> {
     let seen = &at.seen;
@@ -347,8 +351,14 @@ pub(crate) fn begin_again(at: &mut Scratch) -> Option<u16> {
     *ends = ends_of(entry);
     ends.rules = [maps::endpoint(ends.slot[0])?.egress_rules(), maps::endpoint(ends.slot[1])?.ingress_rules()];
     ends.cookie = [0; 2];
-    // Identities may have changed since; only this node's own processes are known by how they
-    // came, not by address.
+    Some(port)
+}
+
+/// Identities of the ends of a connection that is judged again, which may have changed since; only this node's own processes
+/// are known by how they came, not by address.
+#[inline(always)]
+pub(crate) fn who_now(at: &mut Scratch) {
+    let (addr, ends) = (&at.addr, &mut at.entry.ends);
     if ends.identity[0] != identity::HOST {
         ends.identity[0] = now_identity(&addr[0]);
     }
@@ -356,7 +366,6 @@ pub(crate) fn begin_again(at: &mut Scratch) -> Option<u16> {
         Some(found) => found.identity,
         None => identity::WORLD,
     };
-    Some(port)
 }
 
 /// Notes in a connection's entry what was decided after [`begin_again`].

@@ -78,13 +78,29 @@ pub(crate) fn exchange_address(context: *mut __sk_buff, old: &Addr, new: &Addr, 
         if place.csum != 0 {
             bpf_l4_csum_replace(context, place.csum, 0, difference, place.flags);
             if header.is_none() && place.flags & BPF_F_PSEUDO_HDR as u64 != 0 {
-                // Where the device has summed the whole packet, the helper takes the address for one that a header's own
-                // sum makes up for, which IPv6 has not. Does nothing elsewhere.
-                bpf_csum_update(context, difference as u32);
+                // The helper takes the address for one that a header's own sum makes up for. Does nothing where no device
+                // has summed it.
+                mend_sum_of_device(context, difference as u32);
             }
         }
         bpf_skb_store_bytes(context, place.at, new.cast(), length, 0);
     }
+}
+
+/// Mends the checksum of a transport header by what has changed (see [`datapath_ebpf::csum::difference`]), as far as it is
+/// one: where the device is to make it, there is none of the ports yet.
+#[inline(always)]
+pub(crate) fn mend(context: *mut __sk_buff, at: u32, difference: u32, flags: u64) {
+    // SAFETY: the context is valid for the run of the program, and the kernel checks the place against the packet.
+    unsafe { bpf_l4_csum_replace(context, at, 0, difference as u64, flags) };
+}
+
+/// Mends the sum that the device has made of the whole packet, if it has: for an address that no sum of its own header makes up
+/// for, which IPv6 has not.
+#[inline(always)]
+pub(crate) fn mend_sum_of_device(context: *mut __sk_buff, difference: u32) {
+    // SAFETY: as above.
+    unsafe { bpf_csum_update(context, difference) };
 }
 
 /// Writes a port in place of another one.

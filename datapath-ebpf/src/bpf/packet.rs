@@ -104,6 +104,41 @@ impl<'a> Skb<'a> {
     }
 }
 
+impl Skb<'_> {
+    /// Writes an address at `at`, from the start of the frame, IPv4's in the last word of `addr`, in memory order; both ports,
+    /// and the checksum of IPv4's header by `difference`. False if that is out of reach.
+    #[inline(always)]
+    pub(crate) fn write_end(
+        &self,
+        at: usize,
+        addr: [u32; 4],
+        v4: bool,
+        transport: usize,
+        ports: u32,
+        difference: u32,
+    ) -> bool {
+        let data = self.context.data();
+        if data + ETH_LEN + transport + 4 > self.context.data_end() {
+            return false;
+        }
+        // SAFETY: the range has just been compared with data_end, and addresses stand before ports.
+        unsafe {
+            *((data + ETH_LEN + transport) as *mut u32) = ports;
+            if v4 {
+                *((data + at) as *mut u32) = addr[3];
+                let checksum = (data + ETH_LEN + 10) as *mut u16;
+                *checksum = datapath_ebpf::csum::after_difference(*checksum, difference);
+            } else {
+                *((data + at) as *mut u32) = addr[0];
+                *((data + at + 4) as *mut u32) = addr[1];
+                *((data + at + 8) as *mut u32) = addr[2];
+                *((data + at + 12) as *mut u32) = addr[3];
+            }
+        }
+        true
+    }
+}
+
 impl Bytes for Skb<'_> {
     type View = Pointer;
 

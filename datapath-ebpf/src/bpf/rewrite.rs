@@ -2,6 +2,7 @@
 //! has all of it at hand.
 
 use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
+use datapath_abi::service::Translation;
 use datapath_ebpf::{
     csum,
     parse::{Bytes, ETH_LEN, Kind, Packet, Part, View, proto},
@@ -16,6 +17,59 @@ use crate::{
         steps,
     },
 };
+
+/// Writes one end of a packet of TCP or UDP that is whole, has no options, and is neither a pod's to itself nor from there: on its
+/// way to the Service the destination, and both ports, which are in `stands_for`; on its way back the source.
+#[inline(always)]
+pub(crate) fn in_the_middle(skb: &Skb, stands_for: &Translation, way: Way) -> bool {
+    let Some(header) = skb.view(ETH_LEN, 20) else { return false };
+    // With places that are numbers in the program, or the verifier does not know them.
+    match (header.u8(0) >> 4 == 4, way as u32 == Way::Forward as u32) {
+        (true, true) => one_end::<4>(skb, stands_for, way, ETH_LEN + 16, header.u8(9)),
+        (true, false) => one_end::<4>(skb, stands_for, way, ETH_LEN + 12, header.u8(9)),
+        (false, true) => one_end::<16>(skb, stands_for, way, ETH_LEN + 24, header.u8(6)),
+        (false, false) => one_end::<16>(skb, stands_for, way, ETH_LEN + 8, header.u8(6)),
+    }
+}
+
+/// The end whose address is at `at`, of so many bytes.
+#[inline(always)]
+fn one_end<const LENGTH: usize>(skb: &Skb, stands_for: &Translation, way: Way, at: usize, proto: u8) -> bool {
+    let forward = way as u32 == Way::Forward as u32;
+    let v4 = LENGTH == 4;
+    let transport = if v4 { 20 } else { 40 };
+    let new = stands_for.addr.quarters();
+    let Some(view) = skb.view(ETH_LEN, transport + 4) else { return false };
+    let old_port = [view.u16(transport), view.u16(transport + 2)];
+    let port = if forward { [stands_for.from_port, stands_for.port] } else { [stands_for.port, stands_for.from_port] };
+    let Some(old) = skb.view(at, LENGTH) else { return false };
+    let difference = if v4 {
+        csum::difference([old.u32(0)], [new[3]])
+    } else {
+        csum::difference([old.u32(0), old.u32(4), old.u32(8), old.u32(12)], new)
+    };
+    let (csum, mangled) = match proto {
+        proto::TCP => (transport + 16, 0),
+        _ => (transport + 6, BPF_F_MARK_MANGLED_0 as u64),
+    };
+    let csum = (ETH_LEN + csum) as u32;
+    let context = skb.context();
+    kernel::mend(context, csum, difference, BPF_F_PSEUDO_HDR as u64 | mangled);
+    if !v4 {
+        kernel::mend_sum_of_device(context, difference);
+    }
+    if port != old_port {
+        kernel::mend(context, csum, csum::difference([word(old_port)], [word(port)]), mangled);
+    }
+    skb.write_end(at, new, v4, transport, word(port), difference)
+}
+
+/// Both ports as they stand in a header, in memory order.
+#[inline(always)]
+fn word(port: [u16; 2]) -> u32 {
+    let [[a, b], [c, d]] = port.map(u16::to_be_bytes);
+    u32::from_ne_bytes([a, b, c, d])
+}
 
 /// Writes the packet's own addresses. `packet` is the one in `seen`, as it was read or made.
 #[inline(always)]

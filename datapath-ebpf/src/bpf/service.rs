@@ -12,16 +12,18 @@ use datapath_abi::{
 };
 use datapath_ebpf::{
     ct,
-    parse::{Kind, Part, proto},
+    parse::{Kind, Packet, Part, proto},
 };
 
 use crate::{
-    Scratch, Seen,
+    Outcome, Scratch, Seen,
     bpf::{
         conntrack::{self, Slow},
         kernel::{self, jiffies, now_ns},
         maps::{self, EntryRef, Table},
+        packet::Skb,
         policy::Judgement,
+        steps,
     },
 };
 
@@ -104,6 +106,44 @@ pub(crate) enum Found {
     NoBackend = 3,
     /// No source port.
     NoPort = 4,
+}
+
+/// Whether the entry of a packet is one that [`fast`] may have a way for.
+#[inline(always)]
+pub(crate) fn is_by_service(packet: &Packet, entry: EntryRef) -> bool {
+    entry.flags() & (FLAG_ALIAS | FLAG_TRANSLATED) != 0
+        && matches!(packet.proto, proto::TCP | proto::UDP)
+        && packet.part as u8 == Part::Whole as u8
+        && packet.transport == 0
+        && !ct::notable(packet)
+}
+
+/// A packet in the middle of a connection by a Service, which gets its other address and ports here. `None`: not a case for
+/// the fast path; `packet` may be another one then, the packet itself is not.
+#[inline(always)]
+pub(crate) fn fast(skb: &Skb, packet: &mut Packet, greater: bool, entry: EntryRef) -> Option<Outcome> {
+    let flags = entry.flags();
+    let responder = greater != (flags & FLAG_INITIATOR_HIGH != 0);
+    let initiator = if responder != greater { packet.addr[1] } else { packet.addr[0] };
+    if flags & FLAG_ALIAS == 0 {
+        // A pod's packets to itself have two addresses to be changed.
+        if is_hairpin(initiator) {
+            return None;
+        }
+        let outcome = conntrack::fast(skb, packet, greater, entry, Way::Reply)?;
+        return if steps::readdress(skb, entry, Way::Reply) { Some(outcome) } else { None };
+    }
+    let service = entry.service();
+    if skb.hook as u8 != Hook::FromPod as u8 || responder || service.addr == initiator {
+        return None;
+    }
+    packet.addr = [initiator, service.addr];
+    packet.port = [service.from_port, service.port];
+    let greater = ct::put_in_order(packet);
+    let connection = maps::established_of(packet)?;
+    let outcome = conntrack::fast(skb, packet, greater, connection, Way::Forward)?;
+    entry.touch(jiffies());
+    if steps::readdress(skb, entry, Way::Forward) { Some(outcome) } else { None }
 }
 
 /// Whether a packet of a pod to an address that is nobody's opens a connection to a Service.

@@ -104,6 +104,7 @@ fn known(at: &mut Scratch, established: bool) -> Slow {
     let mut known = Slow::unpack(step_known(at, established as u32));
     if matches!(known, Slow::Changed) {
         if let Some(port) = crossed(step_begin_again(at)) {
+            step_who_now(at);
             let judgement = judge(&mut at.entry.ends, &at.seen, &at.addr, port);
             step_end_again(at, judgement.bits());
         }
@@ -232,6 +233,13 @@ pub(crate) fn exchange(skb: &Skb, at: &mut Scratch) -> bool {
         step_ports(skb.context(), at);
     }
     true
+}
+
+/// Writes what a Service or its backend stands for: see [`rewrite::in_the_middle`]. False: it cannot be, which is no packet's
+/// case that was parsed.
+#[inline(always)]
+pub(crate) fn readdress(skb: &Skb, entry: EntryRef, way: Way) -> bool {
+    step_readdress(skb.context(), entry.value(), way as u32) != 0
 }
 
 /// Whether an alias leads nowhere any more: see [`service::is_over`].
@@ -390,6 +398,18 @@ extern "C" fn step_ports(context: *mut __sk_buff, at: *const Scratch) -> u32 {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn step_readdress(context: *mut __sk_buff, entry: *const CtEntry, way: u32) -> u32 {
+    if entry.is_null() {
+        return 0;
+    }
+    let entry = EntryRef::from_value(entry.cast_mut());
+    let context = TcContext::new(context);
+    let way = if way == Way::Forward as u32 { Way::Forward } else { Way::Reply };
+    rewrite::in_the_middle(&Skb::new(&context, Hook::FromPod), &entry.service(), way) as u32
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
 extern "C" fn step_quoted(context: *mut __sk_buff, at: *const Scratch) -> u32 {
     // SAFETY: as above.
     if let Some(at) = unsafe { at.as_ref() } {
@@ -440,6 +460,15 @@ extern "C" fn step_begin_again(at: *mut Scratch) -> u32 {
         Some(port) => port as u32,
         None => NOTHING,
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_who_now(at: *mut Scratch) -> u32 {
+    if let Some(at) = notes(at) {
+        conntrack::who_now(at);
+    }
+    0
 }
 
 #[unsafe(no_mangle)]
