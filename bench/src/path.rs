@@ -21,10 +21,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
+use tests::host::{A, B, C};
+
 use crate::machine::Machine;
 
 use self::{
-    cases::{CROWD, Case},
+    cases::{CROWD, Case, Node},
     report::Report,
     scene::Scene,
     wrapper::Wrapper,
@@ -121,31 +123,38 @@ impl Series {
 }
 
 /// One build of the programs, on few and on many rules.
-struct Scenes {
+pub(crate) struct Scenes {
     // Dropped in this order: each leaves the network namespace that it has entered last.
-    crowded: Scene,
-    many: Scene,
-    few: Scene,
+    pub(super) staged: Scene,
+    pub(super) staged_elsewhere: Scene,
+    pub(super) crowded: Scene,
+    pub(super) many: Scene,
+    pub(super) few: Scene,
 }
 
 impl Scenes {
     fn new(object: Option<&Path>) -> anyhow::Result<Self> {
         let few = Scene::new(FEW, 0, object)?;
         let many = Scene::new(MANY, 0, object)?;
-        Ok(Self { crowded: Scene::new(MANY, CROWD, object)?, many, few })
+        let crowded = Scene::new(MANY, CROWD, object)?;
+        let mut staged_elsewhere = Scene::new(FEW, 0, object)?;
+        staged_elsewhere.stage(&[C]);
+        let mut staged = Scene::new(FEW, 0, object)?;
+        staged.stage(&[A, B]);
+        Ok(Self { staged, staged_elsewhere, crowded, many, few })
     }
 
     fn cases(&mut self, wrapper: &mut Wrapper) -> anyhow::Result<Vec<Case>> {
-        cases::all(wrapper, &mut self.few, &mut self.many, &mut self.crowded)
+        cases::all(wrapper, self)
     }
 
     fn of(&mut self, case: &Case) -> &mut Scene {
-        if case.crowded {
-            &mut self.crowded
-        } else if case.rules == Some(FEW) {
-            &mut self.few
-        } else {
-            &mut self.many
+        match case.node {
+            Node::Few => &mut self.few,
+            Node::Many => &mut self.many,
+            Node::Crowded => &mut self.crowded,
+            Node::StagedElsewhere => &mut self.staged_elsewhere,
+            Node::Staged => &mut self.staged,
         }
     }
 }

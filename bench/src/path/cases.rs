@@ -12,14 +12,14 @@ use datapath_abi::{
 use tests::{
     count::{Change, Count},
     host::{A, B, C, Family, Host, WORLD},
-    packet::{ACK, Packet, SYN, diff, routed},
+    packet::{ACK, Packet, SYN, TCP, diff, routed},
     prog::{Context, Programs, Ran},
     seen::{NEXT, REDIRECT, SHOT},
 };
 
 use super::{
-    FEW, MANY,
-    scene::{CLOSED_PORT, NEW_PORT, OPEN_PORT, Scene, place},
+    FEW, MANY, Scenes,
+    scene::{CLOSED_PORT, NEW_PORT, OPEN_PORT, SERVICE, Scene, place},
     wrapper::{self, Wrapper},
 };
 
@@ -45,6 +45,21 @@ pub(crate) enum Ring {
     Full,
 }
 
+/// Which node a case runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    /// With few rules and identities.
+    Few,
+    /// With many.
+    Many,
+    /// With many, and a million established connections.
+    Crowded,
+    /// With few, where a pod that is no end of the packet has staged policies.
+    StagedElsewhere,
+    /// With few, where both ends have staged policies.
+    Staged,
+}
+
 /// One thing that is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -68,8 +83,8 @@ pub(crate) struct Case {
     pub(crate) ring: Ring,
     /// Most runs at a time.
     pub(crate) batch: u32,
-    /// Whether it runs beside a million established connections.
-    pub(crate) crowded: bool,
+    /// Where it runs.
+    pub(crate) node: Node,
     /// Whether connections without an answer are forgotten between batches, so that there is
     /// room for new ones. If not, each new one has to push an old one out.
     pub(crate) room: bool,
@@ -115,7 +130,7 @@ impl Case {
             mask: 0,
             ring: Ring::Unused,
             batch: u32::MAX,
-            crowded: false,
+            node: Node::Many,
             room: false,
             verdict: NEXT,
             after: Some(packet.bytes()),
@@ -147,6 +162,7 @@ impl Case {
             name: format!("{name}, {rules} rules"),
             id: format!("{id}_{rules}"),
             rules: Some(rules),
+            node: if rules == FEW { Node::Few } else { Node::Many },
             wrapper: if family == Family::V4 { wrapper::VARY4 } else { wrapper::VARY6 },
             context: at.context(),
             mask,
@@ -171,6 +187,7 @@ impl Case {
             name: format!("{name}, {rules} rules"),
             id: format!("{id}_{rules}"),
             rules: Some(rules),
+            node: if rules == FEW { Node::Few } else { Node::Many },
             context: at.context(),
             ring,
             batch: if ring == Ring::Full { u32::MAX } else { RING },
@@ -187,12 +204,8 @@ fn tcp(from: Host, to: Host, family: Family, port: [u16; 2], flags: u8) -> Packe
 }
 
 /// Every case, with what it needs already there.
-pub(crate) fn all(
-    wrapper: &mut Wrapper,
-    few: &mut Scene,
-    many: &mut Scene,
-    crowded: &mut Scene,
-) -> anyhow::Result<Vec<Case>> {
+pub(crate) fn all(wrapper: &mut Wrapper, scenes: &mut Scenes) -> anyhow::Result<Vec<Case>> {
+    let Scenes { few, many, crowded, staged_elsewhere, staged } = scenes;
     let (v4, v6) = (Family::V4, Family::V6);
     let there = [CLIENT, OPEN_PORT];
     let back = [OPEN_PORT, CLIENT];
@@ -262,8 +275,81 @@ pub(crate) fn all(
         MANY,
         Ring::Full,
     ));
+    staging(staged_elsewhere, staged, &mut cases)?;
+    services(many, &mut cases)?;
     cold(wrapper, crowded, &mut cases)?;
     Ok(cases)
+}
+
+/// What staged policies cost, to those whom they concern and to others: beside the same cases with few rules.
+fn staging(elsewhere: &mut Scene, staged: &mut Scene, cases: &mut Vec<Case>) -> anyhow::Result<()> {
+    for (scene, node, text, id) in [
+        (elsewhere, Node::StagedElsewhere, "staged policies of others", "staged_elsewhere"),
+        (staged, Node::Staged, "staged policies of both ends", "staged"),
+    ] {
+        let there = [CLIENT, OPEN_PORT];
+        scene.establish(A, B, Family::V4, there)?;
+        let on = |case: Case, what: &str| Case {
+            name: format!("{what}, {text}, {FEW} rules"),
+            id: format!("{what}_{id}"),
+            rules: Some(FEW),
+            node,
+            ..case
+        };
+        cases.push(on(Case::established("", "", A, B, Family::V4, there), "established"));
+        cases.push(on(Case::first("", "", A, B, Family::V4, FEW, 0), "first"));
+        cases.push(on(Case::denied("", "", A, B, CLOSED_PORT, FEW, Ring::Drained), "denied"));
+    }
+    Ok(())
+}
+
+/// Packets to a Service and back: a pod of this node is its backend.
+fn services(scene: &mut Scene, cases: &mut Vec<Case>) -> anyhow::Result<()> {
+    for (family, text, id) in [(Family::V4, "IPv4", "v4"), (Family::V6, "IPv6", "v6")] {
+        for port in [OPEN_PORT, NEW_PORT] {
+            scene.lab.service(&SERVICE, family, TCP, port, &[(B, port)]);
+        }
+        // Another than those that are established without a Service.
+        let (there, back) = ([CLIENT + 1, OPEN_PORT], [OPEN_PORT, CLIENT + 1]);
+        scene.establish_by(A, SERVICE, B, family, there)?;
+        let mut becomes = tcp(SERVICE, A, family, back, ACK);
+        becomes.mac[0] = B.mac;
+        cases.push(Case {
+            packet: tcp(A, SERVICE, family, there, ACK).bytes(),
+            ..Case::established(
+                &format!("established, to a Service, {text}"),
+                &format!("service_to_{id}"),
+                A,
+                B,
+                family,
+                there,
+            )
+        });
+        cases.push(Case {
+            after: Some(routed(&becomes.bytes(), HOST_MAC, A.mac)),
+            ..Case::established(
+                &format!("established, from a Service, {text}"),
+                &format!("service_from_{id}"),
+                B,
+                A,
+                family,
+                back,
+            )
+        });
+        cases.push(Case {
+            packet: tcp(A, SERVICE, family, [1, NEW_PORT], SYN).bytes(),
+            ..Case::first(
+                &format!("first, to a Service, {text}"),
+                &format!("service_first_{id}"),
+                A,
+                B,
+                family,
+                MANY,
+                0,
+            )
+        });
+    }
+    Ok(())
 }
 
 /// A million connections of one pod to others elsewhere, and a packet of another one in each run: nothing
@@ -291,7 +377,7 @@ fn cold(wrapper: &mut Wrapper, scene: &mut Scene, cases: &mut Vec<Case>) -> anyh
         context: at.context(),
         mask: u64::from(CROWD_MASK),
         after: None,
-        crowded: true,
+        node: Node::Crowded,
         ..case
     };
     cases.push(cold(Case::of("floor, IPv4, cold", "floor_cold_v4", wrapper::FLOOR, &packet)));
@@ -306,7 +392,7 @@ fn cold(wrapper: &mut Wrapper, scene: &mut Scene, cases: &mut Vec<Case>) -> anyh
     cases.push(Case {
         name: "first, allowed, all peers in turn, cold".to_owned(),
         id: "first_cold_v4".to_owned(),
-        crowded: true,
+        node: Node::Crowded,
         ..Case::first("", "", A, peer, Family::V4, MANY, scene.spread())
     });
     Ok(())

@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::{Args, FEW, MANY, Series, cases::Case};
+use super::{
+    Args, FEW, MANY, Series,
+    cases::{Case, Node},
+};
 use crate::{budget::Budget, machine::Machine, stats::Summary};
 
 /// Everything that was found.
@@ -54,7 +57,7 @@ impl Report {
         let alone = Summary::of(empty).median;
         let shown = |net: &[f64]| -> Vec<f64> { net.iter().map(|net| net + alone).collect() };
         let floor_of = |case: &Case| {
-            let id = match (case.id.contains("v6"), case.crowded) {
+            let id = match (case.id.contains("v6"), case.node == Node::Crowded) {
                 (true, _) => "floor_v6",
                 (false, false) => "floor_v4",
                 (false, true) => "floor_cold_v4",
@@ -189,6 +192,15 @@ fn budgets(rows: &[Row]) -> Vec<Budget> {
         let beyond = paired(of(&many), of(&established), |first, established| first - established);
         add(format!("{many} beyond {established}"), beyond, 250.0, "ns");
         add(format!("{many} to {few}"), paired(of(&many), of(&few), |many, few| many / few), 1.2, "x");
+    }
+    // "No measurable cost": within what two runs of the same differ.
+    for (what, plain) in [
+        ("established", "established_original_v4".to_owned()),
+        ("first", format!("first_v4_{FEW}")),
+        ("denied", format!("denied_egress_{FEW}")),
+    ] {
+        let id = format!("{what}_staged_elsewhere");
+        add(format!("{id} to {plain}"), paired(of(&id), of(&plain), |one, plain| one / plain), 1.05, "x");
     }
     for id in ["denied_ingress", "denied_egress"] {
         let id = format!("{id}_{MANY}");

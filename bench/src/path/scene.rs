@@ -10,6 +10,7 @@ use daemon::datapath::load::{self, Capacities};
 use datapath_abi::{
     addr::Addr,
     conntrack::{CtEntry, CtKey, CtState, Ends, FLAG_INITIATOR_HIGH},
+    endpoint::RulesPtr,
     event::FlowEvent,
     maps,
     policy::Direction,
@@ -17,7 +18,7 @@ use datapath_abi::{
 use datapath_ebpf::ct;
 use tests::{
     count::Counts,
-    host::{A, B, Family, Host, REMOTE},
+    host::{A, B, Family, Host, REMOTE, WORLD},
     lab::{At, Lab},
     packet::{ACK, Packet, SYN, TCP},
     prog::Programs,
@@ -32,6 +33,14 @@ pub(crate) const OPEN_PORT: u16 = 80;
 pub(crate) const NEW_PORT: u16 = 81;
 /// A port that no rule admits.
 pub(crate) const CLOSED_PORT: u16 = 82;
+
+/// A Service's addresses.
+pub(crate) const SERVICE: Host = Host {
+    name: "SERVICE",
+    v4: Ipv4Addr::new(10, 96, 0, 10),
+    v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 10),
+    ..WORLD
+};
 
 /// Programs and filled maps.
 pub(crate) struct Scene {
@@ -104,6 +113,38 @@ impl Scene {
         let established = self.lab.sizes().0;
         ensure!(established > 0, "the connection is not established");
         Ok(())
+    }
+
+    /// The same through a Service: `from` speaks to its address, and `to` is its backend with the same port.
+    pub(crate) fn establish_by(
+        &mut self,
+        from: Host,
+        service: Host,
+        to: Host,
+        family: Family,
+        port: [u16; 2],
+    ) -> anyhow::Result<()> {
+        let before = self.lab.sizes().0;
+        let (there, back) = (place(from, to), place(to, from));
+        self.lab.send(there, &from.tcp(&service, family, port, SYN)).whatever();
+        self.lab.send(back, &to.tcp(&from, family, [port[1], port[0]], SYN | ACK)).whatever();
+        self.lab.send(there, &from.tcp(&service, family, port, ACK)).whatever();
+        ensure!(self.lab.sizes().0 == before + 2, "the connection and what the client knows of it are not established");
+        Ok(())
+    }
+
+    /// Gives pods staged policies in both directions: the rules that are in force for A and B, and default deny.
+    pub(crate) fn stage(&mut self, pods: &[Host]) {
+        for pod in pods {
+            for (direction, other) in [(Direction::Egress, B), (Direction::Ingress, A)] {
+                let rules: Vec<Rule> = (0..self.rules / 2 - 1)
+                    .map(|number| self.peer(number).identity)
+                    .chain([other.identity])
+                    .map(|identity| Rule::identity(identity, NO_RULE).port(TCP, OPEN_PORT, 15, allow(identity, 1)))
+                    .collect();
+                self.lab.stage(pod, direction, RulesPtr::ISOLATED, &rules);
+            }
+        }
     }
 
     /// Makes the connection of a packet from a pod to somebody elsewhere an established one, which no CPU counts without

@@ -28,7 +28,7 @@ pub(crate) const VARY4: &str = "bench_vary4";
 pub(crate) const VARY6: &str = "bench_vary6";
 
 /// Bytes that a wrapper writes back.
-const RESTORED: usize = 64;
+const RESTORED: usize = 72;
 
 /// The loaded object.
 pub(crate) struct Wrapper {
