@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use tests::cluster::Routing;
 
 use crate::{
-    install::agents,
+    install::{NAMESPACE, agents},
     life::{admits, labels},
     stage::{Ask, Stage, pod, soon},
 };
 
-const NAMESPACE: &str = "kube-system";
 /// The first number that nodes share (datapath-abi, `FIRST_SHARED`).
 const FIRST_SHARED: u64 = 65_536;
 

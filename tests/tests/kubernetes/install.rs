@@ -9,7 +9,7 @@ use tests::cluster::{Routing, agent::MANIFEST, chart, layout};
 use crate::stage::{Ask, Stage, pod, soon};
 
 /// Where the agent is.
-const NAMESPACE: &str = "kube-system";
+pub(crate) const NAMESPACE: &str = "kube-system";
 
 pub(crate) fn manifests_are_the_charts(stage: &mut Stage) -> anyhow::Result<()> {
     for (name, values) in chart::FILES {
@@ -80,20 +80,25 @@ pub(crate) fn agents_are_ready(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The agents' pods.
 pub(crate) fn agents(stage: &Stage) -> anyhow::Result<Vec<String>> {
-    let names = stage.kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        NAMESPACE,
-        "-l",
-        "app.kubernetes.io/name=bulkhead,app.kubernetes.io/component=agent",
-        "-o",
-        "jsonpath={.items[*].metadata.name}",
-    ])?;
-    let names: Vec<String> = names.split_whitespace().map(str::to_owned).collect();
+    let names = agents_where(stage, &[])?;
     ensure!(names.len() == stage.cluster.nodes.len(), "the agents are {names:?}");
     Ok(names)
+}
+
+/// The agent's pod on a node.
+pub(crate) fn agent_of(stage: &Stage, node: &str) -> anyhow::Result<String> {
+    let mut names = agents_where(stage, &["--field-selector", &format!("spec.nodeName={node}")])?;
+    ensure!(names.len() == 1, "the agents of {node} are {names:?}");
+    Ok(names.remove(0))
+}
+
+fn agents_where(stage: &Stage, more: &[&str]) -> anyhow::Result<Vec<String>> {
+    let which = "app.kubernetes.io/name=bulkhead,app.kubernetes.io/component=agent";
+    let output = "jsonpath={.items[*].metadata.name}";
+    let names = stage.kubectl(&[&["get", "pods", "-n", NAMESPACE, "-l", which, "-o", output], more].concat())?;
+    Ok(names.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Every agent is replaced, node after node, while a connection lives and pods start.

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::stage::{Ask, Pod, Stage, pod, soon};
 
-const YES: &str = "yes";
-const SILENCE: &str = "silence";
+pub(crate) const YES: &str = "yes";
+pub(crate) const SILENCE: &str = "silence";
 
 pub(crate) fn labels(app: &str) -> Value {
     json!({"app": app})
@@ -72,49 +72,6 @@ pub(crate) fn what_stands_wrong_is_an_event(stage: &mut Stage) -> anyhow::Result
     ensure!([&event["type"], &event["reportingInstance"]] == ["Warning", "n1"], "{event}");
     ensure!(event["note"].as_str().is_some_and(|note| note.contains("put back")), "{event}");
     stage.forget(&["events"])
-}
-
-pub(crate) fn services_work(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.namespaces(&["services"])?;
-    stage.pods(&[
-        ("services/near", labels("web"), "n1"),
-        ("services/far", labels("web"), "n2"),
-        ("services/client", labels("client"), "n1"),
-        ("services/other", labels("client"), "n2"),
-    ])?;
-    let port =
-        |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": 8080, "targetPort": 80});
-    stage.apply(&[json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "web", "namespace": "services"},
-        "spec": {
-            "ipFamilyPolicy": "RequireDualStack",
-            "selector": labels("web"),
-            "ports": [port("TCP"), port("UDP")],
-        },
-    })])?;
-    let service: Value =
-        serde_json::from_str(&stage.kubectl(&["get", "service", "-n", "services", "web", "-o", "json"])?)?;
-    let mut asks = Vec::new();
-    for ip in service["spec"]["clusterIPs"].as_array().context("addresses of a Service")? {
-        let ip: std::net::IpAddr = ip.as_str().context("an address")?.parse()?;
-        for (from, protocol) in
-            ["services/client", "services/other"].iter().flat_map(|from| ["tcp", "udp"].map(|it| (*from, it)))
-        {
-            let target = format!("{protocol}:{}", std::net::SocketAddr::new(ip, 8080));
-            asks.push(Ask { from: from.to_owned(), to: "Service web".to_owned(), target, answer: YES });
-        }
-    }
-    ensure!(asks.len() == 8, "{asks:?}");
-    stage.expect(&asks)?;
-    soon("the Service has a name", || {
-        let said = stage.exec("services/client", &["nslookup", "web.services.svc.cluster.local"])?;
-        let ip = service["spec"]["clusterIP"].as_str().unwrap_or("none");
-        ensure!(said.contains(ip), "{said}");
-        Ok(())
-    })?;
-    stage.forget(&["services"])
 }
 
 pub(crate) fn probes_pass_under_default_deny(stage: &mut Stage) -> anyhow::Result<()> {

@@ -4,7 +4,8 @@
 //! ```text
 //! stage   the cluster, pods on it, and questions from pod to pod
 //! install what one applies, its rights, updates, and taking it away again
-//! life    nodes, pods, probes, Services, kubectl, daemons that are killed, an API server that is away
+//! life    nodes, pods, probes, kubectl, daemons that are killed, an API server that is away
+//! services  from pods by us, the rest by kube-proxy
 //! identities  numbers that nodes share
 //! netpol  the truth tables
 //! ```
@@ -13,6 +14,7 @@ mod identities;
 mod install;
 mod life;
 mod netpol;
+mod services;
 mod stage;
 
 use std::{
@@ -31,7 +33,10 @@ const TESTS: &[(&str, Test)] = &[
     ("install::values_that_cannot_be_are_refused", install::wrong_values_are_refused),
     ("install::every_agent_is_ready_and_says_so", install::agents_are_ready),
     ("life::pods_reach_each_other_on_all_nodes_in_both_families", life::everybody_reaches_everybody),
-    ("life::services_and_their_names_lead_to_pods_on_all_nodes", life::services_work),
+    ("services::they_and_their_names_lead_to_pods_on_all_nodes", services::they_lead_to_pods_on_all_nodes),
+    ("services::policy_sees_the_pods_behind_them", services::policy_sees_the_pods_behind),
+    ("services::the_pods_behind_them_come_and_go", services::pods_behind_come_and_go),
+    ("services::kube_proxy_does_the_rest", services::kube_proxy_does_the_rest),
     ("life::a_kubelet_probes_a_pod_that_admits_nobody", life::probes_pass_under_default_deny),
     ("life::exec_logs_and_port_forward_work", life::kubectl_reaches_pods),
     ("life::a_pod_of_a_host_network_is_its_node", life::host_network_pods_are_nobody),

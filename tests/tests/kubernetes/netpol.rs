@@ -1,5 +1,6 @@
 //! Every truth table of the Kubernetes end-to-end suite for NetworkPolicy (policy/testdata/README.md) between real
-//! pods, four on each node: policies and labels as each step has them, connections from every pod to every other.
+//! pods, four on each node: policies and labels as each step has them, connections from every pod to every other, by its
+//! address and by the Service in front of it.
 //!
 //! Not for SCTP, whose sockets few kernels have; `e2e_netpol.rs` has those.
 
@@ -13,7 +14,10 @@ use anyhow::{Context as _, ensure};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use crate::stage::{Ask, Pod, Stage};
+use crate::{
+    services,
+    stage::{Ask, Pod, Stage},
+};
 
 /// Cells of all truth tables but for what a pod says to itself, and those about SCTP, in one family.
 const CELLS: usize = 476;
@@ -40,6 +44,8 @@ pub(crate) fn every_truth_table_holds(stage: &mut Stage) -> anyhow::Result<()> {
     let wanted: Vec<(&str, Value, &str)> =
         keys.iter().enumerate().map(|(at, key)| (*key, own_label(key), ["n1", "n2"][at % 2])).collect();
     let pods = stage.pods(&wanted)?;
+    let services = services::for_each(stage, pods.values().cloned())?;
+    let services: BTreeMap<&str, &Pod> = services.iter().map(|service| (service.key.as_str(), service)).collect();
     let (mut cells, mut wrong) = (0, Vec::new());
     for case in cases {
         reset(stage)?;
@@ -59,6 +65,7 @@ pub(crate) fn every_truth_table_holds(stage: &mut Stage) -> anyhow::Result<()> {
                     cells += 1;
                     let answer = if *allowed == true { "yes" } else { "silence" };
                     asks.extend(Ask::both(from, &pods[to], protocol, port, answer));
+                    asks.extend(Ask::both(from, services[to.as_str()], protocol, port, answer));
                 }
             }
             if let Err(error) = stage.expect(&asks) {
