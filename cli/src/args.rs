@@ -8,8 +8,8 @@ use clap::{ArgAction, Parser, Subcommand};
 use crate::{
     commands::{
         completion::CompletionArgs, counters::CountersArgs, dump::DumpArgs, endpoint::EndpointArgs,
-        explain::ExplainArgs, flows::FlowsArgs, identity::IdentityArgs, policy::PolicyArgs, status::StatusArgs,
-        version::VersionArgs,
+        explain::ExplainArgs, flows::FlowsArgs, identity::IdentityArgs, policy::PolicyArgs, service::ServiceArgs,
+        status::StatusArgs, version::VersionArgs,
     },
     connect::{DEFAULT_SERVER, Server},
     parse,
@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Endpoint(EndpointArgs),
     Identity(IdentityArgs),
     Policy(PolicyArgs),
+    Service(ServiceArgs),
     Explain(ExplainArgs),
     Counters(CountersArgs),
     Dump(DumpArgs),

@@ -107,6 +107,9 @@ fn pods_reach_services_and_rules_are_about_who_serves() {
             })
             .collect();
         expect(&cases)?;
+        // Who looks after it is told where it stands and who serves.
+        let said = node.bulkhead().succeed(&["service", "get", "shop/other"])?;
+        ensure!(said.contains("in-force") && said.contains("shop/other") && said.contains("ready"), "{said}");
         // The record names the pod, the Service and what was addressed.
         let found = node.bulkhead().flows_when(&["--pod", "shop/web", "--protocol", "tcp"], |found| {
             found.iter().any(|flow| flow["destination_service"]["name"] == "other")

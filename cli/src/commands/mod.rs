@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod flows;
 pub(crate) mod identity;
 pub(crate) mod policy;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod version;
 
@@ -44,6 +45,7 @@ pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
             Command::Endpoint(args) => args.run(&mut context).await,
             Command::Identity(args) => args.run(&mut context).await,
             Command::Policy(args) => args.run(&mut context).await,
+            Command::Service(args) => args.run(&mut context).await,
             Command::Explain(args) => args.run(&mut context).await,
             Command::Counters(args) => args.run(&mut context).await,
             Command::Dump(args) => args.run(&mut context).await,

@@ -12,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod out;
 pub(crate) mod policy;
 pub(crate) mod proto_json;
+pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod text;

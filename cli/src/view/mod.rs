@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod flow_stats;
 pub(crate) mod identity;
 pub(crate) mod policy;
+pub(crate) mod service;
 pub(crate) mod status;
 
 use std::{collections::BTreeMap, fmt};

@@ -13,7 +13,8 @@ use proto::{
         CountersRequest, CountersResponse, DumpMapsRequest, ExplainRequest, ExplainResponse, FlowStatsRequest,
         FlowStatsResponse, GetEndpointRequest, GetEndpointResponse, GetPolicyRequest, GetPolicyResponse,
         ListEndpointsRequest, ListEndpointsResponse, ListIdentitiesRequest, ListIdentitiesResponse,
-        ListPoliciesRequest, ListPoliciesResponse, MapEntry, StatusRequest, StatusResponse,
+        ListPoliciesRequest, ListPoliciesResponse, ListServicesRequest, ListServicesResponse, MapEntry, StatusRequest,
+        StatusResponse,
         admin_server::{Admin, AdminServer},
     },
     observer::{
@@ -37,6 +38,7 @@ pub(crate) struct Answers {
     pub(crate) identities: ListIdentitiesResponse,
     pub(crate) policies: ListPoliciesResponse,
     pub(crate) policy: GetPolicyResponse,
+    pub(crate) services: ListServicesResponse,
     pub(crate) explain: ExplainResponse,
     pub(crate) counters: CountersResponse,
     pub(crate) flow_stats: FlowStatsResponse,
@@ -106,6 +108,12 @@ impl Admin for Service {
         request: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, Status> {
         self.answer(&request, self.answers.policies.clone())
+    }
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        self.answer(&request, self.answers.services.clone())
     }
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<GetPolicyResponse>, Status> {
         self.answer(&request, self.answers.policy.clone())

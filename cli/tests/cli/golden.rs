@@ -45,6 +45,7 @@ fn an_empty_daemon_says_so() {
         ("endpoint-list-empty.txt", ["endpoint", "list"]),
         ("identity-list-empty.txt", ["identity", "list"]),
         ("policy-list-empty.txt", ["policy", "list"]),
+        ("service-list-empty.txt", ["service", "list"]),
     ] {
         check(&fake, name, 0, &args);
     }
@@ -102,6 +103,28 @@ fn policies() {
             r#"GetPolicyRequest { namespace: "", name: "guard", kind: "ClusterNetworkPolicy" }"#,
         ]
     );
+}
+
+#[test]
+fn services() {
+    let fake = Fake::start(shop::answers());
+    check(&fake, "service-list.txt", 0, &["service", "list"]);
+    check(&fake, "service-list.json", 0, &["service", "list", "-n", "shop", "-o", "json"]);
+    let mut one = shop::answers();
+    one.services.services.truncate(1);
+    let fake_one = Fake::start(one);
+    check(&fake_one, "service-get.txt", 0, &["service", "get", "shop/db"]);
+    check(&fake_one, "service-get.json", 0, &["service", "get", "shop/db", "-o", "json"]);
+    let asked = fake.asked.admin.lock().unwrap().clone();
+    assert_eq!(
+        asked,
+        [
+            r#"ListServicesRequest { namespace: "", name: "" }"#,
+            r#"ListServicesRequest { namespace: "shop", name: "" }"#,
+        ]
+    );
+    let asked = fake_one.asked.admin.lock().unwrap().clone();
+    assert_eq!(asked, [r#"ListServicesRequest { namespace: "shop", name: "db" }"#; 2]);
 }
 
 #[test]
@@ -220,6 +243,9 @@ fn help_of_every_command() {
         "policy",
         "policy list",
         "policy get",
+        "service",
+        "service list",
+        "service get",
         "explain",
         "counters",
         "dump",

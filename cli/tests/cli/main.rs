@@ -10,3 +10,4 @@ mod real_flows;
 mod shop;
 mod shop_explain;
 mod shop_flows;
+mod shop_services;

@@ -19,6 +19,7 @@ pub(crate) fn answers() -> Answers {
         identities: identities(),
         policies: ListPoliciesResponse { policies: vec![db_ingress(), stale_policy(), refused_policy()] },
         policy: policy_detail(),
+        services: crate::shop_services::services(),
         explain: shop_explain::denied(),
         counters: counters(),
         flow_stats: flow_stats(),

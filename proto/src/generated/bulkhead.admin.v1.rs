@@ -508,6 +508,79 @@ pub struct Identity {
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListServicesRequest {
+    /// Only this namespace; empty: all.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Only this one, in the namespace; empty: all.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListServicesResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub services: ::prost::alloc::vec::Vec<Service>,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Service {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// ClusterIP, NodePort, LoadBalancer, ExternalName.
+    #[prost(string, tag = "3")]
+    pub r#type: ::prost::alloc::string::String,
+    /// Why it stands at no address at all, in words; empty if it stands at one.
+    #[prost(string, tag = "4")]
+    pub nowhere: ::prost::alloc::string::String,
+    /// By address, then port.
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<ServicePort>,
+}
+/// A port of a Service at one of its addresses.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServicePort {
+    /// May be empty.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// tcp, udp or sctp.
+    #[prost(string, tag = "2")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    #[prost(enumeration = "PortState", tag = "5")]
+    pub state: i32,
+    /// NAMESPACE/NAME of who stands there, with PORT_STATE_TAKEN.
+    #[prost(string, tag = "6")]
+    pub taken_by: ::prost::alloc::string::String,
+    /// All who may serve, by address and port.
+    #[prost(message, repeated, tag = "7")]
+    pub backends: ::prost::alloc::vec::Vec<ServiceBackend>,
+}
+/// One who may serve.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServiceBackend {
+    #[prost(string, tag = "1")]
+    pub ip: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(enumeration = "BackendState", tag = "3")]
+    pub state: i32,
+    /// Absent if no pod that is known has the address.
+    #[prost(message, optional, tag = "4")]
+    pub pod: ::core::option::Option<PodName>,
+    /// It is on this node.
+    #[prost(bool, tag = "5")]
+    pub here: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListPoliciesRequest {
     /// Only this namespace; empty: all.
     #[prost(string, tag = "1")]
@@ -1101,6 +1174,93 @@ impl EndpointState {
 #[allow(clippy::all)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum PortState {
+    Unspecified = 0,
+    /// Packets to it go to those of its backends that serve.
+    InForce = 1,
+    /// The same, and none serves: packets to it are dropped.
+    NoBackend = 2,
+    /// An older Service stands there.
+    Taken = 3,
+    /// The map FRONTENDS is full: it is left to kube-proxy.
+    NoRoom = 4,
+    /// It was told of and is not in the maps yet.
+    Waiting = 5,
+}
+impl PortState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PORT_STATE_UNSPECIFIED",
+            Self::InForce => "PORT_STATE_IN_FORCE",
+            Self::NoBackend => "PORT_STATE_NO_BACKEND",
+            Self::Taken => "PORT_STATE_TAKEN",
+            Self::NoRoom => "PORT_STATE_NO_ROOM",
+            Self::Waiting => "PORT_STATE_WAITING",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PORT_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "PORT_STATE_IN_FORCE" => Some(Self::InForce),
+            "PORT_STATE_NO_BACKEND" => Some(Self::NoBackend),
+            "PORT_STATE_TAKEN" => Some(Self::Taken),
+            "PORT_STATE_NO_ROOM" => Some(Self::NoRoom),
+            "PORT_STATE_WAITING" => Some(Self::Waiting),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BackendState {
+    Unspecified = 0,
+    /// It serves.
+    Ready = 1,
+    /// It is about to end, and serves because nobody is ready.
+    LastResort = 2,
+    NotReady = 3,
+    /// It is about to end, and others are ready, or it does not serve any more.
+    Terminating = 4,
+    /// It is ready, and the map BACKENDS is full.
+    NoRoom = 5,
+}
+impl BackendState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BACKEND_STATE_UNSPECIFIED",
+            Self::Ready => "BACKEND_STATE_READY",
+            Self::LastResort => "BACKEND_STATE_LAST_RESORT",
+            Self::NotReady => "BACKEND_STATE_NOT_READY",
+            Self::Terminating => "BACKEND_STATE_TERMINATING",
+            Self::NoRoom => "BACKEND_STATE_NO_ROOM",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BACKEND_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BACKEND_STATE_READY" => Some(Self::Ready),
+            "BACKEND_STATE_LAST_RESORT" => Some(Self::LastResort),
+            "BACKEND_STATE_NOT_READY" => Some(Self::NotReady),
+            "BACKEND_STATE_TERMINATING" => Some(Self::Terminating),
+            "BACKEND_STATE_NO_ROOM" => Some(Self::NoRoom),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum PolicyStatus {
     Unspecified = 0,
     /// In force as written.
@@ -1377,6 +1537,31 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("bulkhead.admin.v1.Admin", "GetPolicy"));
             self.inner.unary(req, path, codec).await
         }
+        /// Services, sorted by namespace and name: where they stand and who serves. NOT_FOUND if one is named that there is not.
+        pub async fn list_services(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListServicesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListServicesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/bulkhead.admin.v1.Admin/ListServices",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("bulkhead.admin.v1.Admin", "ListServices"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What would happen to a new connection, and why: every rule that was considered.
         pub async fn explain(
             &mut self,
@@ -1536,6 +1721,14 @@ pub mod admin_server {
             request: tonic::Request<super::GetPolicyRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetPolicyResponse>,
+            tonic::Status,
+        >;
+        /// Services, sorted by namespace and name: where they stand and who serves. NOT_FOUND if one is named that there is not.
+        async fn list_services(
+            &self,
+            request: tonic::Request<super::ListServicesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListServicesResponse>,
             tonic::Status,
         >;
         /// What would happen to a new connection, and why: every rule that was considered.
@@ -1896,6 +2089,51 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/bulkhead.admin.v1.Admin/ListServices" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListServicesSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::ListServicesRequest>
+                    for ListServicesSvc<T> {
+                        type Response = super::ListServicesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListServicesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::list_services(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListServicesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

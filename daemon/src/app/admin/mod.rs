@@ -20,6 +20,7 @@ mod found;
 mod identities;
 mod ledger;
 mod policies;
+mod services;
 mod status;
 mod words;
 
@@ -336,6 +337,14 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::ListIdentitiesResponse>, Status> {
         let _turn = self.turn().await;
         identities::list(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<pb::ListServicesRequest>,
+    ) -> Result<Response<pb::ListServicesResponse>, Status> {
+        let _turn = self.turn().await;
+        services::list(self, request.into_inner()).await.map(Response::new)
     }
 
     async fn list_policies(

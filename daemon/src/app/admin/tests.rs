@@ -7,6 +7,7 @@ mod explain;
 mod health;
 mod hostile;
 mod policies;
+mod services;
 mod status;
 mod wire;
 
