@@ -3,7 +3,7 @@
 //! The kernel serves the messages of a datagram one after another and goes on after one that failed,
 //! so requests that build on each other need one round trip together.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use futures::StreamExt;
 use rtnetlink::{
@@ -16,6 +16,8 @@ use rtnetlink::{
     sys::{AsyncSocket, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
+use tokio::sync::Mutex;
+
 use super::NetError;
 
 /// Port 0: the kernel.
@@ -26,7 +28,12 @@ fn kernel() -> SocketAddr {
 /// A connection in the namespace it was opened in. The executor drives it until the last clone is
 /// dropped.
 #[derive(Clone, Debug)]
-pub struct Netlink(ConnectionHandle<RouteNetlinkMessage>);
+pub struct Netlink {
+    handle: ConnectionHandle<RouteNetlinkMessage>,
+    /// The kernel makes one list at a time for a socket, and says EBUSY to who asks for another (`__netlink_dump_start`,
+    /// net/netlink/af_netlink.c).
+    listing: Arc<Mutex<()>>,
+}
 
 /// What to do with an object that is there, or is not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +80,7 @@ impl Netlink {
         socket.socket_mut().set_ext_ack(true)?;
         socket.socket_mut().set_cap_ack(true)?;
         tokio::spawn(connection);
-        Ok(Self(handle))
+        Ok(Self { handle, listing: Arc::default() })
     }
 
     /// Sends one request and waits until it is done.
@@ -92,7 +99,7 @@ impl Netlink {
                 packet
             })
             .collect();
-        let mut answers = self.0.request_batch(packets, kernel()).ok();
+        let mut answers = self.handle.request_batch(packets, kernel()).ok();
         let mut results = Vec::with_capacity(requests.len());
         for Request { action, object, .. } in requests {
             let answer = match &mut answers {
@@ -123,7 +130,9 @@ impl Netlink {
         let action = "look up";
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = NLM_F_REQUEST;
-        let Ok(mut answers) = self.0.request(packet, kernel()) else { return Err(NetError::Closed { action, object }) };
+        let Ok(mut answers) = self.handle.request(packet, kernel()) else {
+            return Err(NetError::Closed { action, object });
+        };
         match answers.next().await.map(|answer| answer.payload) {
             None => Err(NetError::Closed { action, object }),
             Some(NetlinkPayload::InnerMessage(answer)) => Ok(answer),
@@ -159,7 +168,8 @@ impl Netlink {
         let object = || objects.to_owned();
         let mut packet = NetlinkMessage::from(message);
         packet.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let Ok(mut answers) = self.0.request(packet, kernel()) else {
+        let _alone = self.listing.lock().await;
+        let Ok(mut answers) = self.handle.request(packet, kernel()) else {
             return Err(NetError::Closed { action, object: object() });
         };
         let mut found = Vec::new();

@@ -2,12 +2,26 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use daemon::net::{Node, changes, host, presence::Presence, uplink};
+use daemon::net::{Node, changes, host, link, node_route, presence::Presence, uplink};
 
 use crate::namespace::{GATEWAYS, Namespace, ip, needs_root, node};
 
 fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| ip(text)).collect()
+}
+
+#[tokio::test]
+async fn lists_that_are_asked_for_at_the_same_time_are_all_answered() {
+    needs_root!();
+    let here = Namespace::new();
+    let node = node(&here).await;
+    let lists = (0..20).map(|_| async {
+        let routes = node_route::list(&node).await;
+        (routes, link::host_links(&node).await)
+    });
+    for (routes, links) in futures::future::join_all(lists).await {
+        assert_eq!((routes.unwrap(), links.unwrap()), (vec![], vec![]));
+    }
 }
 
 #[tokio::test]
