@@ -212,38 +212,34 @@ pub async fn delete_link(node: &Node, name: &str) -> Result<(), NetError> {
 /// may still hold it (`netdev_run_todo`, net/core/dev.c), 10 to 30 ms in which nobody can find it any more,
 /// no packet passes and nothing can bring it back (ADR 0015).
 pub async fn delete_attachment(node: &Node, presence: &Presence, name: &str, ifindex: u32) -> Result<(), NetError> {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-    delete_apart(node, presence, message, format!("link {name}"), ifindex).await?;
+    let object = || format!("link {name}");
+    let unknown = |source| NetError::Refused { action: "look up", object: object(), said: String::new(), source };
+    if let Some(found) = presence.index(name).map_err(|errno| unknown(errno.into()))? {
+        delete_apart(node, presence, found, object()).await?;
+    }
     if !presence.has(ifindex) {
         return Ok(());
     }
-    let mut message = LinkMessage::default();
-    message.header.index = ifindex;
-    let object = || format!("link {ifindex}");
-    match node.netlink().get(RouteNetlinkMessage::GetLink(message.clone()), object()).await {
+    match by_index(node.netlink(), ifindex).await {
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
         // The kernel does not hand out an index again before all others have had their turn: what
         // is there under it is ours, whatever it is called now.
-        Ok(RouteNetlinkMessage::NewLink(found)) if read(found.clone()).mac == Some(Mac(HOST_MAC)) => {
-            delete_apart(node, presence, message, object(), ifindex).await
+        Ok(found) if found.mac == Some(Mac(HOST_MAC)) => {
+            delete_apart(node, presence, ifindex, format!("link {ifindex}")).await
         }
         Ok(_) => Ok(()),
     }
 }
 
 /// Removes a link by a connection of its own, in a thread of its own, which the kernel keeps until all is
-/// done; waits for that, or until no link has the index, which is earlier.
-async fn delete_apart(
-    node: &Node,
-    presence: &Presence,
-    message: LinkMessage,
-    object: String,
-    ifindex: u32,
-) -> Result<(), NetError> {
+/// done; waits for that, or until no link has the index, which is earlier. By index and not by name: when the thread
+/// comes to it the link may have gone otherwise, and another one have its name.
+async fn delete_apart(node: &Node, presence: &Presence, ifindex: u32, object: String) -> Result<(), NetError> {
     /// Between two looks.
     const PAUSE: Duration = Duration::from_millis(1);
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
     let removal = node.netns().run(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         runtime.block_on(async {

@@ -35,6 +35,15 @@ impl Presence {
         !matches!(self.name(ifindex), Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO))
     }
 
+    /// Index of the interface that has this name now; `None`: there is none.
+    pub fn index(&self, name: &str) -> rustix::io::Result<Option<u32>> {
+        match netdevice::name_to_index(&self.socket, name) {
+            Ok(index) => Ok(Some(index)),
+            Err(rustix::io::Errno::NODEV | rustix::io::Errno::NXIO) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What the interface with this index is called now.
     pub fn name(&self, ifindex: u32) -> rustix::io::Result<String> {
         netdevice::index_to_name(&self.socket, ifindex)
