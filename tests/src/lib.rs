@@ -31,6 +31,7 @@
 //! footprint  what a daemon and its pods take up on a node
 //! effort   how often, and how long it took
 //! world    what is outside of the node
+//! feature  what not every kernel has, and that its tests are not left out where it has it
 //! trial    whether a test may run, and what it says when it fails
 //!
 //! room        namespaces of its own for a machine with everything where it is installed
@@ -50,6 +51,7 @@ pub mod containerd;
 pub mod count;
 pub mod cri;
 pub mod effort;
+pub mod feature;
 pub mod flood;
 pub mod footprint;
 pub mod frame;

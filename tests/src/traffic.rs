@@ -48,7 +48,7 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP, an association for each attempt; only where [`has_sctp`].
+    /// SCTP, an association for each attempt; only where [`Feature::Sctp`](crate::feature::Feature::Sctp).
     Sctp,
     /// Echo of ICMP or ICMPv6; ports do not count, and every pod answers by itself.
     Ping,
@@ -77,11 +77,6 @@ fn tcp(from: &Sandbox, to: SocketAddr, patience: Duration) -> anyhow::Result<Rea
         Ok(stream) => echoed(stream, patience),
         Err(error) => verdict(error),
     }
-}
-
-/// Whether the kernel has SCTP sockets: many have them as a module that nobody has loaded, or not at all.
-pub fn has_sctp() -> bool {
-    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, Some(ipproto::SCTP)).is_ok()
 }
 
 /// A socket that is used as one of TCP is (RFC 6458, section 4).
@@ -212,7 +207,7 @@ impl Echo {
     /// Serves SCTP at these ports as well.
     ///
     /// # Errors
-    /// The kernel has no SCTP sockets: see [`has_sctp`].
+    /// The kernel has no SCTP sockets: see [`Feature::Sctp`](crate::feature::Feature::Sctp).
     pub fn with_sctp(mut self, sandbox: &Sandbox, ports: &[u16]) -> anyhow::Result<Self> {
         let _inside = sandbox.enter()?;
         for port in ports {

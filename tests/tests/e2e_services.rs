@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tests::{
+    feature::Feature,
     live::Live,
     manifest::{endpoint_slice, namespace, pod, policy, service},
     node::{Node, PATIENCE, eventually},
@@ -15,7 +16,7 @@ use tests::{
     traffic::{
         Case, Echo, OPEN,
         Protocol::{self, Sctp, Tcp, Udp},
-        Reached, expect, has_sctp, reach,
+        Reached, expect, reach,
     },
     trial::trial,
 };
@@ -60,7 +61,7 @@ fn objects() -> String {
 
 fn echo(pod: &Pod) -> anyhow::Result<Echo> {
     let echo = Echo::start(&pod.sandbox, &[8080], &[5353])?;
-    if has_sctp() { echo.with_sctp(&pod.sandbox, &[9090]) } else { Ok(echo) }
+    if Feature::Sctp.is_there() { echo.with_sctp(&pod.sandbox, &[9090]) } else { Ok(echo) }
 }
 
 /// Who answers at an address within a while.
@@ -83,7 +84,7 @@ fn pods_reach_services_and_rules_are_about_who_serves() {
         let mut cases = Vec::new();
         let mut line = |from: &'static str, pod: &'_ Pod, last: u8, allowed: bool| {
             let mut lines = vec![(Tcp, 80), (Udp, 53)];
-            if has_sctp() {
+            if Feature::Sctp.is_there() {
                 lines.push((Sctp, 90));
             }
             for (protocol, port) in lines {

@@ -9,7 +9,7 @@ use daemon::datapath::{
     load::{self, Capacities, program},
     probe::{self, AttachMode},
 };
-use tests::{bpffs::Bpffs, netns::Netns, trial::trial};
+use tests::{bpffs::Bpffs, feature::Feature, netns::Netns, trial::trial};
 
 /// Tells in which ways programs can be attached on this kernel, where that is known.
 const ATTACH: &str = "BULKHEAD_ATTACH";
@@ -40,6 +40,17 @@ fn the_kernel_has_tcx_or_not_as_is_said_of_it() {
         let found = probe::has_tcx()?;
         if let Ok(wanted) = env::var(ATTACH) {
             ensure!(found == (wanted == "tcx"), "tcx: {found}, tests/kernels.toml says {wanted}");
+        }
+        Ok(())
+    });
+}
+
+/// So that no test is left out for want of something that is there.
+#[test]
+fn the_kernel_has_what_is_said_of_it() {
+    trial(|| {
+        for feature in Feature::ALL {
+            println!("{}: {}", feature.name(), feature.is_there());
         }
         Ok(())
     });

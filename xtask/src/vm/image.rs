@@ -16,14 +16,17 @@ use super::{Job, archive::Archive, kernels::Kernel, modules::Module};
 use crate::{programs, repo, run};
 
 /// Programs of this system that tests and the product call.
-const CALLED: [&str; 7] = ["ip", "nft", "mount", "umount", "busybox", "ping", "tc"];
+const CALLED: [&str; 11] =
+    ["ip", "nft", "mount", "umount", "busybox", "ping", "tc", "cat", "mkfifo", "sleep", "sysctl"];
 /// Those that most tests do without.
-const OPTIONAL: [&str; 3] = ["busybox", "ping", "tc"];
+const OPTIONAL: [&str; 7] = ["busybox", "ping", "tc", "cat", "mkfifo", "sleep", "sysctl"];
 /// What tests read at the place where they were compiled.
 const DATA: [&str; 3] = ["docs", "policy/testdata/e2e", "tests/kernels.toml"];
 /// Jobs that are no tests: binaries of the package `tests`, and the three-way check.
 const BINARIES: [&str; 2] = ["verifier", THREEWAY];
 const THREEWAY: &str = "threeway";
+/// Tests of the package `daemon`; all others are of `tests`.
+const DAEMON: [&str; 1] = ["net"];
 /// Where programs are in the machine.
 const BIN: &str = "/usr/bin";
 /// Where the product's are.
@@ -53,6 +56,9 @@ pub(super) fn build_tests(which: Which<'_>) -> anyhow::Result<Built> {
             cargo.args(["--test", "matrix"]);
             if jobs.iter().any(|job| job.program == THREEWAY) {
                 cargo.args(["--package", THREEWAY, "--test", "finds"]);
+            }
+            if jobs.iter().any(|job| DAEMON.contains(&job.program.as_str())) {
+                cargo.args(["--package", "daemon"]);
             }
             for job in jobs.iter().filter(|job| !BINARIES.contains(&job.program.as_str())) {
                 cargo.args(["--test", &job.program]);
@@ -158,6 +164,7 @@ impl Image<'_> {
             ("BULKHEAD_KERNEL_TESTS", "required"),
             ("BULKHEAD_BIN_DIR", PRODUCT),
             ("BULKHEAD_ATTACH", &self.kernel.attach),
+            ("BULKHEAD_KERNEL_HAS", &self.kernel.has),
             ("BULKHEAD_EMULATED", "1"),
             ("CARGO_MANIFEST_DIR", &root.to_string_lossy()),
             ("RUST_BACKTRACE", "0"),

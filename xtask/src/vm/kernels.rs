@@ -19,6 +19,8 @@ pub(super) struct Kernel {
     pub(super) package: String,
     /// How programs are attached there.
     pub(super) attach: String,
+    /// What not every kernel has and this one does, words between spaces.
+    pub(super) has: String,
     /// Modules that the tests want.
     pub(super) modules: Vec<String>,
 }
@@ -50,6 +52,7 @@ fn parse(text: &str) -> anyhow::Result<Vec<Kernel>> {
             "name" => kernel.name = value.to_owned(),
             "package" => kernel.package = value.to_owned(),
             "attach" => kernel.attach = value.to_owned(),
+            "has" => kernel.has = value.to_owned(),
             "modules" => kernel.modules = value.split_whitespace().map(str::to_owned).collect(),
             _ => bail!("{}: no such key", place()),
         }
@@ -71,6 +74,8 @@ mod tests {
         let found: Vec<(&str, &str)> = kernels.iter().map(|it| (it.name.as_str(), it.attach.as_str())).collect();
         assert_eq!(found, [("6.1", "clsact"), ("6.12", "tcx")]);
         assert!(kernels.iter().all(|kernel| kernel.modules.contains(&"veth".to_owned())));
+        let has: Vec<&str> = kernels.iter().map(|it| it.has.as_str()).collect();
+        assert_eq!(has, ["geneve sctp", "geneve netkit sctp"]);
     }
 
     #[test]
