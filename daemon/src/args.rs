@@ -109,8 +109,11 @@ pub struct RunArgs {
     /// each in a packet of its own from node to node
     #[arg(long, env = "BULKHEAD_ROUTING", value_enum, default_value_t = Routing::Native)]
     pub routing: Routing,
-    /// UDP port of the overlay, the same on all nodes
-    #[arg(long, env = "BULKHEAD_OVERLAY_PORT", default_value_t = 8472, value_parser = clap::value_parser!(u16).range(1..), value_name = "PORT")]
+    /// What the overlay wraps packets in, the same on all nodes
+    #[arg(long, env = "BULKHEAD_OVERLAY_PROTOCOL", value_enum, default_value_t = OverlayProtocol::Vxlan, value_name = "PROTOCOL")]
+    pub overlay_protocol: OverlayProtocol,
+    /// UDP port of the overlay, the same on all nodes; 0 takes that of the protocol: 8472 for vxlan, 6081 for geneve
+    #[arg(long, env = "BULKHEAD_OVERLAY_PORT", default_value_t = 0, value_name = "PORT")]
     pub overlay_port: u16,
     /// MTU of pods' interfaces, in bytes; 0 takes that of the uplink, or 1500, less what the overlay needs
     #[arg(long, env = "BULKHEAD_MTU", default_value_t = 0, value_name = "BYTES")]
@@ -186,8 +189,17 @@ pub struct UninstallArgs {
 pub enum Routing {
     /// A route to each node's pods by way of the node's address: the nodes are on one network
     Native,
-    /// A tunnel (VXLAN) from node to node: wherever nodes reach each other
+    /// A tunnel from node to node (--overlay-protocol): wherever nodes reach each other
     Overlay,
+}
+
+/// What the overlay wraps packets in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum OverlayProtocol {
+    /// In every kernel that distributions ship
+    Vxlan,
+    /// The same to pods; for networks that treat it better. Refused where the kernel has no such device
+    Geneve,
 }
 
 /// How programs are attached.
@@ -221,6 +233,15 @@ impl std::str::FromStr for MetricsAddress {
         }
         let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965, nor `off`");
         text.parse().map(|address| Self(Some(address))).map_err(|_| error())
+    }
+}
+
+impl From<OverlayProtocol> for crate::net::overlay::Protocol {
+    fn from(protocol: OverlayProtocol) -> Self {
+        match protocol {
+            OverlayProtocol::Vxlan => Self::Vxlan,
+            OverlayProtocol::Geneve => Self::Geneve,
+        }
     }
 }
 

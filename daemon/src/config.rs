@@ -14,6 +14,7 @@ use crate::{
     args::{Attach, LogFormat, Places, Routing, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
     ipam::{PoolError, Pools},
+    net::overlay::Protocol,
 };
 
 /// Everything `run` needs to know.
@@ -41,8 +42,8 @@ pub struct Config {
     pub cluster_name: String,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
-    /// UDP port of the overlay; `None`: packets to other nodes' pods go as they are.
-    pub overlay: Option<u16>,
+    /// `None`: packets to other nodes' pods go as they are.
+    pub overlay: Option<Overlay>,
     /// MTU in bytes; 0: to be found out.
     pub mtu: u32,
     /// `None`: no masquerade. Else the ranges outside the pools that stay as they are.
@@ -71,6 +72,22 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Log filter.
     pub log: String,
+}
+
+/// The overlay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Overlay {
+    /// What packets are wrapped in.
+    pub protocol: Protocol,
+    /// UDP port, not 0.
+    pub port: u16,
+}
+
+impl Overlay {
+    /// `port`: 0 is the protocol's own.
+    fn new(protocol: Protocol, port: u16) -> Self {
+        Self { protocol, port: if port == 0 { protocol.port() } else { port } }
+    }
 }
 
 /// Where objects come from.
@@ -173,6 +190,7 @@ impl TryFrom<&RunArgs> for Config {
             cluster_name,
             metrics,
             routing,
+            overlay_protocol,
             overlay_port,
             mtu,
             masquerade,
@@ -249,7 +267,7 @@ impl TryFrom<&RunArgs> for Config {
             node_name: node_name.clone().or_else(host_name).ok_or(ConfigError::NodeName)?,
             cluster_name: cluster_name.clone(),
             metrics: metrics.0,
-            overlay: (*routing == Routing::Overlay).then_some(*overlay_port),
+            overlay: (*routing == Routing::Overlay).then(|| Overlay::new((*overlay_protocol).into(), *overlay_port)),
             mtu: *mtu,
             masquerade: masquerade.then(|| no_masquerade.clone()),
             attach: *attach,
@@ -359,6 +377,21 @@ mod tests {
             assert!(error.starts_with("--source") || error.starts_with("--kubernetes-server"), "{source}: {error}");
         }
         assert_eq!(config(&[]).unwrap().ranges, Some(default_ranges()));
+    }
+
+    #[test]
+    fn an_overlay_has_its_protocols_port_unless_another_is_asked_for() {
+        assert_eq!(config(&["--overlay-protocol=geneve"]).unwrap().overlay, None, "routing is native");
+        for (flags, protocol, port) in [
+            (&[][..], Protocol::Vxlan, 8472),
+            (&["--overlay-protocol=vxlan", "--overlay-port=0"], Protocol::Vxlan, 8472),
+            (&["--overlay-port=4789"], Protocol::Vxlan, 4789),
+            (&["--overlay-protocol=geneve"], Protocol::Geneve, 6081),
+            (&["--overlay-protocol=geneve", "--overlay-port=8472"], Protocol::Geneve, 8472),
+        ] {
+            let found = config(&[&["--routing=overlay"], flags].concat()).unwrap().overlay;
+            assert_eq!(found, Some(Overlay { protocol, port }), "{flags:?}");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ use datapath_abi::{
 };
 use tests::{
     count::{Count, Counts},
+    feature::Feature,
     host::{A, B, Family, Host, REMOTE, UPLINK, WORLD},
     lab::{At, Lab},
     netns::{Inside, Netns},
@@ -46,6 +47,16 @@ const PORTS: [u16; 2] = [40_000, 80];
 /// How long a packet may take through two namespaces of this machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How the device is made, without its name. A Geneve device sends a packet with the hop limit that its route says, 0 if it
+/// says none.
+const VXLAN: &str = "vxlan external dstport 8472";
+const GENEVE: &str = "geneve external dstport 6081";
+
+/// The tunnels that this kernel has.
+fn tunnels() -> impl Iterator<Item = &'static str> {
+    [VXLAN].into_iter().chain(Feature::Geneve.is_there_or_told().then_some(GENEVE))
+}
+
 /// Two nodes joined by a tunnel. The programs are at this one's device, and [`Lab`] looks at what they have noted.
 struct Joined {
     here: Netns,
@@ -61,8 +72,10 @@ fn run(line: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn family(outer: usize) -> &'static str {
-    ["encap ip", "encap ip6"][outer]
+/// How a route leads into the tunnel.
+fn encap(outer: usize, number: u32, from: &str) -> String {
+    let (family, limit) = [("ip", "ttl"), ("ip6", "hoplimit")][outer];
+    format!("encap {family} id {number} {limit} 64 src {from}")
 }
 
 /// Not from below /sys/class/net, which is that of the namespace in which it was mounted.
@@ -72,8 +85,8 @@ fn index_of(link: &str) -> u32 {
 }
 
 impl Joined {
-    fn new() -> Self {
-        let device = "link add name vx mtu 1400 type vxlan external dstport 8472 udp6zerocsumrx\nlink set vx up\n";
+    fn new(tunnel: &str) -> Self {
+        let device = format!("link add name vx mtu 1400 type {tunnel} udp6zerocsumrx\nlink set vx up\n");
         let lo = "link set lo up\n";
         let far = Netns::new(&format!("{device}{lo}")).expect("a namespace");
         let here = Netns::new(&format!("{device}{lo}")).expect("a namespace");
@@ -140,7 +153,7 @@ impl Joined {
         let before = self.received();
         {
             let _inside = self.far.enter().expect("it can be entered");
-            let encap = format!("{} id {number} src {from} dst {}", family(outer), HERE[outer]);
+            let encap = format!("{} dst {}", encap(outer, number, from), HERE[outer]);
             let mac = "02:00:00:00:00:77";
             run(&format!("ip neigh replace {to} lladdr {mac} dev vx nud permanent"));
             run(&format!("ip route replace {to} {encap} dev vx src {source}"));
@@ -221,8 +234,8 @@ fn attach(lab: &mut Lab, name: &str, place: TcAttachType) {
 
 #[test]
 fn a_sender_is_known_by_its_number_before_its_address_is() {
-    for at in [Family::V4, Family::V6] {
-        let mut joined = Joined::new();
+    for (tunnel, at) in tunnels().flat_map(|tunnel| [Family::V4, Family::V6].map(|at| (tunnel, at))) {
+        let mut joined = Joined::new(tunnel);
         joined.forget(&REMOTE);
         joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(FRIEND, allow(1, 1))]);
         let syn = REMOTE.tcp(&B, at, PORTS, SYN);
@@ -241,7 +254,7 @@ fn a_sender_is_known_by_its_number_before_its_address_is() {
 
 #[test]
 fn a_number_is_more_than_an_address_and_nothing_is_noted_that_the_address_says() {
-    let mut joined = Joined::new();
+    let mut joined = Joined::new(VXLAN);
     let at = Family::V4;
     // The address is that of a former pod.
     joined.send(&REMOTE, at, FRIEND, FAR[0]);
@@ -261,7 +274,13 @@ fn a_number_is_more_than_an_address_and_nothing_is_noted_that_the_address_says()
 
 #[test]
 fn what_is_not_from_the_node_that_has_the_source_is_dropped() {
-    let mut joined = Joined::new();
+    for tunnel in tunnels() {
+        forged_by(tunnel);
+    }
+}
+
+fn forged_by(tunnel: &str) {
+    let mut joined = Joined::new(tunnel);
     // An address of no node, of another node than the one that carries it, of this node's own pods, of the world.
     joined.origin("203.0.113.0/24", STRANGE[0], Origin::ONLY_THERE);
     let forged = [
@@ -288,7 +307,7 @@ fn what_is_not_from_the_node_that_has_the_source_is_dropped() {
 #[test]
 fn numbers_that_are_not_shared_or_unheard_of_let_nobody_in() {
     let at = Family::V4;
-    let mut joined = Joined::new();
+    let mut joined = Joined::new(VXLAN);
     joined.forget(&REMOTE);
     let admit = [Rule::identity(FRIEND, allow(1, 1)), Rule::identity(A.identity, allow(2, 1))];
     joined.lab.isolate(&B, Direction::Ingress, &admit);
@@ -322,7 +341,7 @@ fn numbers_that_are_not_shared_or_unheard_of_let_nobody_in() {
 #[test]
 fn another_nodes_pod_does_not_come_past_the_tunnel() {
     for at in [Family::V4, Family::V6] {
-        let mut joined = Joined::new();
+        let mut joined = Joined::new(VXLAN);
         let syn = REMOTE.tcp(&B, at, PORTS, SYN);
         assert_ne!(joined.device, UPLINK);
         joined.lab.send(At::To(B, REMOTE), &syn).drops(DropReason::OverlaySource, None);
@@ -337,9 +356,9 @@ fn another_nodes_pod_does_not_come_past_the_tunnel() {
 /// The other half, and both together: what a pod sends bears its number, and its node takes nobody else for it.
 #[test]
 fn what_a_pod_sends_bears_its_number() {
-    for outer in [0, 1] {
+    for (tunnel, outer) in tunnels().flat_map(|tunnel| [(tunnel, 0), (tunnel, 1)]) {
         for at in [Family::V4, Family::V6] {
-            let mut joined = Joined::new();
+            let mut joined = Joined::new(tunnel);
             for range in ["10.244.9.0/24", "fd00:244:9::/64"] {
                 joined.origin(range, FAR[outer], Origin::ONLY_THERE);
             }
@@ -366,10 +385,9 @@ fn what_a_pod_sends_bears_its_number() {
                 let mac = "02:00:00:00:00:77";
                 run(&format!("ip neigh replace {} lladdr {mac} dev vx nud permanent", NOBODY[inner]));
                 run(&format!(
-                    "ip route replace {} {} id 0 src {} dst {} dev vx",
+                    "ip route replace {} {} dst {} dev vx",
                     NOBODY[inner],
-                    family(outer),
-                    FAR[outer],
+                    encap(outer, 0, FAR[outer]),
                     HERE[outer]
                 ));
                 index_of("host")
@@ -423,7 +441,7 @@ fn what_a_pod_sends_bears_its_number() {
 /// So that the test above means something: any class would let it in.
 #[test]
 fn who_admits_anybody_admits_the_unheard() {
-    let mut joined = Joined::new();
+    let mut joined = Joined::new(VXLAN);
     joined.forget(&REMOTE);
     joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(CLASS_ANY, allow(1, 1))]);
     joined.send(&REMOTE, Family::V4, UNHEARD, FAR[0]);

@@ -60,31 +60,35 @@ pub(crate) struct Options {
     #[arg(long, conflicts_with = "tests")]
     all: bool,
 
-    /// Which tests: the name of a file in tests/tests, or NAME:FILTER; "threeway:--packets 10000" is the three-way
+    /// Which tests: the name of a file in tests/tests or daemon/tests, or NAME:FILTER; "threeway:--packets 10000" is the three-way
     /// check [default: as much as `cargo xtask test` runs there, some minutes for each kernel]
     #[arg(last = true, value_name = "TESTS")]
     tests: Vec<String>,
 }
 
-/// What runs unless something else is named, and in every `cargo xtask test`: what there is time for. SCTP has
-/// sockets on these kernels and not everywhere else.
-const SHORT: [&str; 3] = ["matrix", "threeway:--packets 3000", "e2e_netpol:about_sctp"];
+/// What runs unless something else is named, and in every `cargo xtask test`: what there is time for. SCTP, Geneve and
+/// netkit are there on these kernels and not everywhere else.
+const SHORT: [&str; 4] = ["matrix", "threeway:--packets 3000", "e2e_netpol:about_sctp", "net:overlay::"];
 /// What runs with `--all`, first what is over soon.
-const ALL: [&str; 15] = [
+const ALL: [&str; 19] = [
     "matrix",
+    "net",
     "datapath_policy",
     "datapath_established",
     "datapath_change",
     "datapath_hard",
     "datapath_reasons",
     "datapath_sender",
+    "datapath_services",
     "datapath_staged",
     "datapath_sweep",
     "datapath_tables",
     "datapath_tiers",
+    "datapath_overlay",
     "datapath_model",
     "threeway:--packets 50000",
     "e2e_netpol",
+    "e2e_overlay",
     "packets",
 ];
 /// The program that measures the verifier.

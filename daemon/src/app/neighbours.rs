@@ -21,7 +21,7 @@ use crate::{
         NetError, Node, filter, masquerade,
         masquerade::Masquerade,
         node_route::{self, NodeRoute, Tunnel},
-        overlay::{self, Family, Made},
+        overlay::{self, Family, Made, Protocol},
         route, uplink,
     },
 };
@@ -170,6 +170,23 @@ impl Neighbours {
                 Err(problem) => obstacles.add(format!("{problem}")),
             }
         }
+        if let Err(problem) = self.remove_former().await {
+            obstacles.add(format!("a device of another overlay: {problem}"));
+        }
+    }
+
+    /// Removes what a predecessor has left that had another protocol or an overlay at all. Not before packets have
+    /// another way: its routes go with it.
+    async fn remove_former(&self) -> Result<(), NetError> {
+        let wanted = self.overlay.as_ref().map(|overlay| overlay.device.protocol);
+        for former in Protocol::ALL.into_iter().filter(|protocol| Some(*protocol) != wanted) {
+            if overlay::exists(&self.node, former).await? {
+                overlay::remove(&self.node, former).await?;
+                let routing = wanted.map_or("native", Protocol::title);
+                info!(link = former.link(), routing, "The device of a former overlay removed");
+            }
+        }
+        Ok(())
     }
 
     /// The routes through the overlay; what is behind their next hops is told to the kernel.
@@ -192,7 +209,8 @@ impl Neighbours {
         for (&range, &Way { node, ip }) in ways {
             let mac = overlay::mac_of(node);
             let local = locals.iter().copied().find(|local| local.is_ipv4() == ip.is_ipv4());
-            let tunnel = Tunnel { remote: ip, local, ifindex, source: overlay.source(range) };
+            let hop_limit = overlay.device.protocol.hop_limit();
+            let tunnel = Tunnel { remote: ip, local, ifindex, source: overlay.source(range), hop_limit };
             let route = NodeRoute::through(range, mac, tunnel);
             if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
                 obstacles.add(format!("the device of node {node}: {problem}"));
@@ -223,7 +241,7 @@ impl Neighbours {
         for (ip, node) in ends {
             // Without a route there is nothing to measure; that there is none is said elsewhere, or packets say it.
             let Ok(Some(link)) = uplink::towards(&self.node, ip).await else { continue };
-            let more = self.overlay.as_ref().map_or(0, |_| overlay::overhead(Family::of(ip)));
+            let more = self.overlay.as_ref().map_or(0, |overlay| overlay.device.protocol.overhead(Family::of(ip)));
             if link.mtu < self.mtu + more {
                 obstacles.add(format!(
                     "{} towards node {node} carries {} bytes, and packets of pods have up to {}: set --mtu {}",
@@ -238,18 +256,12 @@ impl Neighbours {
 
     /// Sees to the overlay's device: its index, or that there is none.
     async fn device(&mut self) -> Result<Option<u32>, DeviceError> {
-        let Some(overlay) = &self.overlay else {
-            // As a predecessor may have left it, with its routes.
-            if overlay::exists(&self.node).await? {
-                overlay::remove(&self.node).await?;
-                info!(link = overlay::NAME, "The overlay's device removed: routing is native");
-            }
-            return Ok(None);
-        };
+        let Some(overlay) = &self.overlay else { return Ok(None) };
+        let link = overlay.device.protocol.link();
         let Made { ifindex, is_up, changed } = overlay::ensure(&self.node, overlay.device).await?;
         let there = filter::present(&self.node, ifindex, attach::PRIORITY, attach::HANDLE).await?;
         if self.attached != Some(ifindex) || there != [true; 2] {
-            self.programs.attach(overlay::NAME, ifindex)?;
+            self.programs.attach(link, ifindex)?;
             self.attached = Some(ifindex);
         }
         if !is_up {
@@ -257,7 +269,7 @@ impl Neighbours {
         }
         if changed || !is_up {
             let overlay::Device { port, mtu, .. } = overlay.device;
-            info!(link = overlay::NAME, port, mtu, "The overlay's device set");
+            info!(link, port, mtu, "The overlay's device set");
         }
         Ok(Some(ifindex))
     }

@@ -46,7 +46,7 @@ use super::{
 use crate::{
     args::Attach,
     cni::Service,
-    config::Config,
+    config::{self, Config},
     datapath::{
         attach::Attacher,
         connections::{Connections, Dumped, Table},
@@ -59,7 +59,7 @@ use crate::{
     ipam::{Owner, Pools},
     net::{
         Node, changes, host, masquerade,
-        overlay::{self, Family},
+        overlay::{self, Family, Protocol},
         presence::Presence,
         uplink,
     },
@@ -108,6 +108,12 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         Attach::Tcx => AttachMode::Tcx,
         Attach::Clsact => AttachMode::Clsact,
     };
+    let node = Node::own().await?;
+    if let Some(config::Overlay { protocol, .. }) = config.overlay
+        && !overlay::is_known(&node, protocol).await?
+    {
+        bail!(refused_overlay(protocol));
+    }
     let pins = Some(config.pin_dir.as_path());
     let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
@@ -122,7 +128,6 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let served = Services::new(services::Index::new(tables.services().read()?, room));
 
     // The node's network.
-    let node = Node::own().await?;
     check_pools(&node, &pools, &state_dir, &opened.endpoints).await?;
     note_gateways(&pools, &state_dir)?;
     host::prepare(&node, &pools.gateways()).await?;
@@ -202,7 +207,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         0 => {
             let found = uplink::find(&node).await?;
             let outer = if found.as_ref().is_some_and(|uplink| uplink.is_v6) { Family::V6 } else { Family::V4 };
-            let needed = config.overlay.map_or(0, |_| overlay::overhead(outer));
+            let needed = config.overlay.map_or(0, |overlay| overlay.protocol.overhead(outer));
             let whole = found.map_or(DEFAULT_MTU, |uplink| uplink.mtu);
             whole.saturating_sub(needed).clamp(LEAST_MTU, MOST_MTU)
         }
@@ -211,8 +216,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
     let way_out = way_out(node.clone());
     let guarded = node.clone();
-    let overlay = config.overlay.map(|port| Overlay {
-        device: overlay::Device { port, mtu, mac: overlay::mac_of(&config.node_name) },
+    let overlay = config.overlay.map(|config::Overlay { protocol, port }| Overlay {
+        device: overlay::Device { protocol, port, mtu, mac: overlay::mac_of(&config.node_name) },
         gateways: pools.gateways(),
     });
     let with_neighbours = overlay.is_some() || matches!(source, Source::Kubernetes(_));
@@ -340,6 +345,20 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     Ok(())
 }
 
+/// A kernel without the devices of a protocol.
+fn refused_overlay(protocol: Protocol) -> String {
+    let name = protocol.name();
+    let instead = match protocol {
+        Protocol::Vxlan => "--routing native",
+        Protocol::Geneve => "--overlay-protocol vxlan on all nodes",
+    };
+    format!(
+        "--overlay-protocol {name}: this kernel has no {} devices: load its module {name} (CONFIG_{}), or use {instead}",
+        protocol.title(),
+        name.to_uppercase()
+    )
+}
+
 async fn until(mut stop: watch::Receiver<bool>) {
     stopped(&mut stop).await;
 }
@@ -417,9 +436,10 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
         device: "veth".to_owned(),
         pin_path: load::pin_dir(&config.pin_dir),
         mtu,
-        routing: config
-            .overlay
-            .map_or_else(|| "native".to_owned(), |port| format!("overlay, VXLAN at UDP port {port}")),
+        routing: config.overlay.map_or_else(
+            || "native".to_owned(),
+            |config::Overlay { protocol, port }| format!("overlay, {} at UDP port {port}", protocol.title()),
+        ),
         source: config.source.clone(),
         started,
         capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), config.capacities.of(info.name))).collect(),

@@ -9,7 +9,10 @@ use crate::{
     args::{Places, UninstallArgs},
     config::{Install, cni_socket, default_ranges},
     ipam::Pools,
-    net::{Node, host, link, masquerade, node_route, overlay},
+    net::{
+        Node, host, link, masquerade, node_route,
+        overlay::{self, Protocol},
+    },
     state,
 };
 
@@ -61,10 +64,12 @@ async fn remove(places: &Places, runtime: &Install, yes: bool) -> anyhow::Result
             node_route::remove(&node, *route).await?;
         }
     }
-    if overlay::exists(&node).await? {
-        println!("{verb} link {}", overlay::NAME);
-        if yes {
-            overlay::remove(&node).await?;
+    for protocol in Protocol::ALL {
+        if overlay::exists(&node, protocol).await? {
+            println!("{verb} link {}", protocol.link());
+            if yes {
+                overlay::remove(&node, protocol).await?;
+            }
         }
     }
     println!("{verb} nftables table {nft_table}");

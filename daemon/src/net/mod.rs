@@ -23,6 +23,7 @@ pub mod changes;
 pub mod error;
 pub mod filter;
 pub mod host;
+mod kind;
 pub mod link;
 pub mod mac;
 pub mod masquerade;

@@ -50,6 +50,8 @@ pub struct Tunnel {
     pub ifindex: u32,
     /// What this node's own packets have as their source; `None`: the kernel chooses.
     pub source: Option<IpAddr>,
+    /// How many routers packets in the tunnel may pass; `None`: the device chooses.
+    pub hop_limit: Option<u8>,
 }
 
 impl NodeRoute {
@@ -106,7 +108,7 @@ fn request(
     body.attributes =
         vec![RouteAttribute::Destination(range.network().into()), RouteAttribute::Gateway(gateway.into())];
     let mut object = format!("route to {range} by way of {gateway}");
-    if let Some(Tunnel { remote, local, ifindex, source }) = tunnel {
+    if let Some(Tunnel { remote, local, ifindex, source, hop_limit }) = tunnel {
         object = format!("route to {range} through the overlay to {remote}");
         body.header.flags = RouteFlags::Onlink;
         // The number that the tunnel carries: 0 says nothing, and the receiver asks who has the address.
@@ -116,6 +118,7 @@ fn request(
                 if let Some(IpAddr::V4(local)) = local {
                     settings.push(RouteIpTunnel::Source(local));
                 }
+                settings.extend(hop_limit.map(RouteIpTunnel::Ttl));
                 (RouteLwEnCapType::Ip, settings.into_iter().map(RouteLwTunnelEncap::Ip).collect())
             }
             IpAddr::V6(remote) => {
@@ -123,6 +126,7 @@ fn request(
                 if let Some(IpAddr::V6(local)) = local {
                     settings.push(RouteIp6Tunnel::Source(local));
                 }
+                settings.extend(hop_limit.map(RouteIp6Tunnel::Hoplimit));
                 (RouteLwEnCapType::Ip6, settings.into_iter().map(RouteLwTunnelEncap::Ip6).collect())
             }
         };
@@ -140,7 +144,8 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
     if message.header.protocol != RouteProtocol::Other(PROTOCOL) {
         return None;
     }
-    let (mut to, mut gateway, mut link, mut source, mut remote, mut local) = (None, None, None, None, None, None);
+    let (mut to, mut gateway, mut link, mut source) = (None, None, None, None);
+    let (mut remote, mut local, mut hop_limit) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
@@ -150,12 +155,13 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
             RouteAttribute::Encap(settings) => {
                 remote = settings.iter().find_map(end);
                 local = settings.iter().find_map(beginning);
+                hop_limit = settings.iter().find_map(limit);
             }
             _ => {}
         }
     }
     let range = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
-    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, local, ifindex, source });
+    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, local, ifindex, source, hop_limit });
     Some(NodeRoute { range, gateway: gateway?, tunnel })
 }
 
@@ -178,6 +184,15 @@ fn beginning(setting: &RouteLwTunnelEncap) -> Option<IpAddr> {
     Some(address).filter(|address| !address.is_unspecified())
 }
 
+/// How many routers it may pass, if that is said: the kernel tells 0 if not.
+fn limit(setting: &RouteLwTunnelEncap) -> Option<u8> {
+    match setting {
+        RouteLwTunnelEncap::Ip(RouteIpTunnel::Ttl(limit))
+        | RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Hoplimit(limit)) => Some(*limit).filter(|limit| *limit != 0),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,8 +205,10 @@ mod tests {
         let mut routes = vec![NodeRoute::direct(ranges[0], ips[0]), NodeRoute::direct(ranges[1], ips[1])];
         for (range, own) in ranges.into_iter().zip(sources) {
             for remote in ips {
-                for (source, local) in [(None, None), (Some(own), None), (Some(own), Some(remote))] {
-                    let tunnel = Tunnel { remote, local, ifindex: 7, source };
+                for (source, local, hop_limit) in
+                    [(None, None, None), (Some(own), None, Some(64)), (Some(own), Some(remote), None)]
+                {
+                    let tunnel = Tunnel { remote, local, ifindex: 7, source, hop_limit };
                     routes.push(NodeRoute::through(range, overlay::mac_of("n2"), tunnel));
                 }
             }

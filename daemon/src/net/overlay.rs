@@ -1,31 +1,101 @@
-//! The overlay's device: one VXLAN device a node without a peer of its own. Where a packet goes is said by the route
+//! The overlay's device: one a node, VXLAN or Geneve, without a peer of its own. Where a packet goes is said by the route
 //! that leads it there ([`super::node_route`]), so nothing is learned, asked for or flooded.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    link::{InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{InfoData, InfoGeneve, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
 };
 use sha2::{Digest, Sha256};
 
 use crate::mac::Mac;
 
 use super::{
-    NetError, Node, link,
+    NetError, Node, kind, link,
     netlink::{Mode, Request},
     sysctl::{self, Families},
 };
 
-/// Its name: 14 bytes of the 15 that a name may have. None that [`link::host_ifname`] makes.
-pub const NAME: &str = "bulkhead_vxlan";
+/// What packets between nodes are wrapped in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Protocol {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926, without options.
+    Geneve,
+}
 
-/// What a packet grows by in the tunnel, in bytes: Ethernet header 14, VXLAN header 8 (RFC 7348, section 5), UDP 8,
-/// and IPv4 20 or IPv6 40.
-pub const fn overhead(outer: Family) -> u32 {
-    match outer {
-        Family::V4 => 50,
-        Family::V6 => 70,
+impl Protocol {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Vxlan, Self::Geneve];
+
+    /// As it is asked for, and as the kernel calls its devices and the module that brings them.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+        }
+    }
+
+    /// As its specification calls it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Vxlan => "VXLAN",
+            Self::Geneve => "Geneve",
+        }
+    }
+
+    /// Name of its device: of the 15 bytes that a name may have 14 or all. None that [`link::host_ifname`] makes.
+    pub const fn link(self) -> &'static str {
+        match self {
+            Self::Vxlan => "bulkhead_vxlan",
+            Self::Geneve => "bulkhead_geneve",
+        }
+    }
+
+    /// UDP port unless another is asked for. Of VXLAN not the one that IANA has given it, see ADR 0019; RFC 8926,
+    /// section 3.3.
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Vxlan => 8472,
+            Self::Geneve => 6081,
+        }
+    }
+
+    /// How many routers a packet in the tunnel may pass, to be said by each route; `None`: the kernel does what
+    /// `ip_default_ttl` says. A Geneve device of this kind takes it from the route without looking whether it is 0
+    /// (`geneve_xmit_skb`, drivers/net/geneve.c), and the first router would throw such a packet away.
+    pub const fn hop_limit(self) -> Option<u8> {
+        match self {
+            Self::Vxlan => None,
+            Self::Geneve => Some(64),
+        }
+    }
+
+    /// What a packet grows by in the tunnel, in bytes: Ethernet header 14; header of the tunnel 8 (VXLAN: RFC 7348,
+    /// section 5; Geneve without options: RFC 8926, section 3.4); UDP 8 (RFC 768); IPv4 20 (RFC 791) or IPv6 40 (RFC
+    /// 8200).
+    pub const fn overhead(self, outer: Family) -> u32 {
+        let header = match self {
+            Self::Vxlan | Self::Geneve => 8,
+        };
+        let ip = match outer {
+            Family::V4 => 20,
+            Family::V6 => 40,
+        };
+        14 + header + 8 + ip
+    }
+
+    fn kind(self) -> InfoKind {
+        match self {
+            Self::Vxlan => InfoKind::Vxlan,
+            Self::Geneve => InfoKind::Geneve,
+        }
+    }
+
+    fn object(self) -> String {
+        format!("link {}", self.link())
     }
 }
 
@@ -48,6 +118,8 @@ impl Family {
 /// What the device is to be like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Device {
+    /// Which kind.
+    pub protocol: Protocol,
     /// UDP port, on this node and on all others.
     pub port: u16,
     /// MTU in bytes, of what is carried.
@@ -69,40 +141,46 @@ pub fn link_local_of(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, pair(a ^ 2, b), pair(c, 0xff), pair(0xfe, d), pair(e, f))
 }
 
+/// Whether this kernel makes devices of a protocol. Where they are a module it may be loaded by this.
+pub async fn is_known(node: &Node, protocol: Protocol) -> Result<bool, NetError> {
+    kind::is_known(node, protocol.kind()).await
+}
+
 /// Makes the device, or makes it so, and does not bring it up. One of the name that is none, or has another port, is
-/// replaced: with it go its routes.
+/// replaced: with it go its routes. That of another protocol stays.
 pub async fn ensure(node: &Node, wanted: Device) -> Result<Made, NetError> {
+    let protocol = wanted.protocol;
     let mut changed = false;
-    let found = match find(node).await? {
+    let found = match find(node, protocol).await? {
         Some(found) if found.port == Some(wanted.port) => found,
         other => {
             if other.is_some() {
-                remove(node).await?;
+                remove(node, protocol).await?;
             }
             changed = true;
             node.netlink().change(create(wanted)).await?;
-            find(node).await?.ok_or_else(|| NetError::Unexpected {
+            find(node, protocol).await?.ok_or_else(|| NetError::Unexpected {
                 action: "look up",
-                object: object(),
+                object: protocol.object(),
                 answer: "no such link, though it was made".into(),
             })?
         }
     };
-    if changed || found.device() != Some(wanted) {
+    if changed || found.device(protocol) != Some(wanted) {
         changed = true;
         // Not when it is made: kernels since 6.4 look for the IPv6 half of a device that has none yet.
         let mut message = link::no_link_local(found.ifindex);
         message.attributes.extend([LinkAttribute::Mtu(wanted.mtu), LinkAttribute::Address(wanted.mac.0.to_vec())]);
-        node.netlink().change(link::set(message, "configure", object())).await?;
+        node.netlink().change(link::set(message, "configure", protocol.object())).await?;
     }
     // What comes out of it must be from where it leads: `rp_filter` is strict.
-    node.netns().run(|| sysctl::host_link(NAME, Families { v4: true, v6: true })).await??;
+    node.netns().run(move || sysctl::host_link(protocol.link(), Families { v4: true, v6: true })).await??;
     Ok(Made { ifindex: found.ifindex, is_up: found.is_up, changed })
 }
 
 /// Brings the device up: packets pass from now on. The programs must be attached before.
 pub async fn bring_up(node: &Node, ifindex: u32) -> Result<(), NetError> {
-    node.netlink().change(link::up(ifindex, object())).await
+    node.netlink().change(link::up(ifindex, format!("the overlay's link {ifindex}"))).await
 }
 
 /// A device that was seen to.
@@ -117,37 +195,44 @@ pub struct Made {
 }
 
 /// Whether there is a link of the name.
-pub async fn exists(node: &Node) -> Result<bool, NetError> {
-    find(node).await.map(|found| found.is_some())
+pub async fn exists(node: &Node, protocol: Protocol) -> Result<bool, NetError> {
+    find(node, protocol).await.map(|found| found.is_some())
 }
 
 /// Removes the device and its routes; gone already is done.
-pub async fn remove(node: &Node) -> Result<(), NetError> {
-    link::delete_link(node, NAME).await
-}
-
-fn object() -> String {
-    format!("link {NAME}")
+pub async fn remove(node: &Node, protocol: Protocol) -> Result<(), NetError> {
+    link::delete_link(node, protocol.link()).await
 }
 
 fn create(wanted: Device) -> Request {
+    let Device { protocol, port, mtu, mac } = wanted;
+    // A tunnel over IPv6 sends no UDP checksum unless its route asks for one (RFC 6935).
+    let data = match protocol {
+        Protocol::Vxlan => InfoData::Vxlan(vec![
+            InfoVxlan::CollectMetadata(true),
+            InfoVxlan::Learning(false),
+            InfoVxlan::Port(port),
+            InfoVxlan::UDPZeroCsumRX(true),
+        ]),
+        Protocol::Geneve => InfoData::Geneve(vec![
+            InfoGeneve::CollectMetadata,
+            InfoGeneve::Port(port),
+            InfoGeneve::UdpZeroCsum6Rx(true),
+        ]),
+    };
     let mut message = LinkMessage::default();
     message.attributes.extend([
-        LinkAttribute::IfName(NAME.to_owned()),
-        LinkAttribute::Address(wanted.mac.0.to_vec()),
-        LinkAttribute::Mtu(wanted.mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(vec![
-                InfoVxlan::CollectMetadata(true),
-                InfoVxlan::Learning(false),
-                InfoVxlan::Port(wanted.port),
-                // A tunnel over IPv6 sends no UDP checksum unless its route asks for one (RFC 6935).
-                InfoVxlan::UDPZeroCsumRX(true),
-            ])),
-        ]),
+        LinkAttribute::IfName(protocol.link().to_owned()),
+        LinkAttribute::Address(mac.0.to_vec()),
+        LinkAttribute::Mtu(mtu),
+        LinkAttribute::LinkInfo(vec![LinkInfo::Kind(protocol.kind()), LinkInfo::Data(data)]),
     ]);
-    Request { message: RouteNetlinkMessage::NewLink(message), mode: Mode::Create, action: "create", object: object() }
+    Request {
+        message: RouteNetlinkMessage::NewLink(message),
+        mode: Mode::Create,
+        action: "create",
+        object: protocol.object(),
+    }
 }
 
 /// What is there.
@@ -157,28 +242,29 @@ struct Found {
     is_up: bool,
     mtu: u32,
     mac: Option<Mac>,
-    /// `None`: it is no VXLAN device without peers.
+    /// `None`: it is no device of the protocol, or one with a peer.
     port: Option<u16>,
 }
 
 impl Found {
-    fn device(&self) -> Option<Device> {
-        Some(Device { port: self.port?, mtu: self.mtu, mac: self.mac? })
+    fn device(&self, protocol: Protocol) -> Option<Device> {
+        Some(Device { protocol, port: self.port?, mtu: self.mtu, mac: self.mac? })
     }
 }
 
-async fn find(node: &Node) -> Result<Option<Found>, NetError> {
+async fn find(node: &Node, protocol: Protocol) -> Result<Option<Found>, NetError> {
+    let object = || protocol.object();
     let mut message = LinkMessage::default();
-    message.attributes = vec![LinkAttribute::IfName(NAME.to_owned())];
+    message.attributes = vec![LinkAttribute::IfName(protocol.link().to_owned())];
     match node.netlink().get(RouteNetlinkMessage::GetLink(message), object()).await {
-        Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(read(&message))),
+        Ok(RouteNetlinkMessage::NewLink(message)) => Ok(Some(read(protocol, &message))),
         Ok(other) => Err(NetError::Unexpected { action: "look up", object: object(), answer: format!("{other:?}") }),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read(message: &LinkMessage) -> Found {
+fn read(protocol: Protocol, message: &LinkMessage) -> Found {
     let mut found = Found {
         ifindex: message.header.index,
         is_up: message.header.flags.contains(LinkFlags::Up),
@@ -190,20 +276,31 @@ fn read(message: &LinkMessage) -> Found {
         match attribute {
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Address(bytes) => found.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac),
-            LinkAttribute::LinkInfo(infos) => found.port = infos.iter().find_map(port),
+            LinkAttribute::LinkInfo(infos) => found.port = infos.iter().find_map(|info| port(protocol, info)),
             _ => {}
         }
     }
     found
 }
 
-fn port(info: &LinkInfo) -> Option<u16> {
-    let LinkInfo::Data(InfoData::Vxlan(settings)) = info else { return None };
-    settings.contains(&InfoVxlan::CollectMetadata(true)).then_some(())?;
-    settings.iter().find_map(|setting| match setting {
-        InfoVxlan::Port(port) => Some(*port),
+fn port(protocol: Protocol, info: &LinkInfo) -> Option<u16> {
+    match (protocol, info) {
+        (Protocol::Vxlan, LinkInfo::Data(InfoData::Vxlan(settings))) => {
+            settings.contains(&InfoVxlan::CollectMetadata(true)).then_some(())?;
+            settings.iter().find_map(|setting| match setting {
+                InfoVxlan::Port(port) => Some(*port),
+                _ => None,
+            })
+        }
+        (Protocol::Geneve, LinkInfo::Data(InfoData::Geneve(settings))) => {
+            settings.contains(&InfoGeneve::CollectMetadata).then_some(())?;
+            settings.iter().find_map(|setting| match setting {
+                InfoGeneve::Port(port) => Some(*port),
+                _ => None,
+            })
+        }
         _ => None,
-    })
+    }
 }
 
 /// Next hop on the device for packets to a range: on no link at all for IPv4, the node's own for IPv6.
@@ -220,11 +317,25 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_is_read() {
-        let wanted = Device { port: 8472, mtu: 1450, mac: mac_of("n1") };
-        let RouteNetlinkMessage::NewLink(mut message) = create(wanted).message else { panic!("no link") };
-        assert_eq!(read(&message).device(), Some(wanted));
-        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::LinkInfo(_)));
-        assert_eq!(read(&message).port, None);
+        for protocol in Protocol::ALL {
+            let wanted = Device { protocol, port: 8472, mtu: 1450, mac: mac_of("n1") };
+            let RouteNetlinkMessage::NewLink(mut message) = create(wanted).message else { panic!("no link") };
+            assert_eq!(read(protocol, &message).device(protocol), Some(wanted));
+            for other in Protocol::ALL.into_iter().filter(|other| *other != protocol) {
+                assert_eq!(read(other, &message).port, None);
+            }
+            message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::LinkInfo(_)));
+            assert_eq!(read(protocol, &message).port, None);
+        }
+    }
+
+    #[test]
+    fn names_are_no_pods_and_fit() {
+        for protocol in Protocol::ALL {
+            // IFNAMSIZ is 16 with the final zero (include/uapi/linux/if.h).
+            assert!(protocol.link().len() < 16 && !link::is_host_ifname(protocol.link()));
+            assert_eq!([Family::V4, Family::V6].map(|outer| protocol.overhead(outer)), [50, 70]);
+        }
     }
 
     #[test]

@@ -9,18 +9,25 @@ use std::{
 use daemon::net::{
     Node,
     node_route::{self, NodeRoute, Tunnel},
-    overlay::{self, Device},
+    overlay::{self, Device, Protocol},
 };
 
-use crate::namespace::{Namespace, ip, needs_root};
+use crate::namespace::{Namespace, has, ip, needs_root};
 
 const UNDER: [[&str; 2]; 2] = [["192.0.2.1", "2001:db8::1"], ["192.0.2.2", "2001:db8::2"]];
 const OWN: [[&str; 2]; 2] = [["10.8.0.1", "fd00:8::1"], ["10.8.1.1", "fd00:8:1::1"]];
 const RANGES: [[&str; 2]; 2] = [["10.8.0.0/24", "fd00:8::/64"], ["10.8.1.0/24", "fd00:8:1::/64"]];
 const NAMES: [&str; 2] = ["n1", "n2"];
 
-fn device(at: usize) -> Device {
-    Device { port: 8472, mtu: 1430, mac: overlay::mac_of(NAMES[at]) }
+fn device(protocol: Protocol, at: usize) -> Device {
+    Device { protocol, port: protocol.port(), mtu: 1430, mac: overlay::mac_of(NAMES[at]) }
+}
+
+/// Those that this kernel has devices of.
+async fn protocols(node: &Node) -> Vec<Protocol> {
+    assert!(overlay::is_known(node, Protocol::Vxlan).await.unwrap());
+    let geneve = overlay::is_known(node, Protocol::Geneve).await.unwrap();
+    if has("geneve", geneve) { Protocol::ALL.to_vec() } else { vec![Protocol::Vxlan] }
 }
 
 async fn nodes() -> [(Namespace, Node); 2] {
@@ -59,14 +66,15 @@ async fn nodes_far_apart(mtu: u32) -> ([(Namespace, Node); 2], Namespace) {
 }
 
 /// Leads to the other's ranges through a tunnel over this family.
-async fn lead(node: &Node, at: usize, local: Option<&str>, remote: &str) -> Vec<NodeRoute> {
-    let ifindex = overlay::ensure(node, device(at)).await.unwrap().ifindex;
+async fn lead(node: &Node, protocol: Protocol, at: usize, local: Option<&str>, remote: &str) -> Vec<NodeRoute> {
+    let ifindex = overlay::ensure(node, device(protocol, at)).await.unwrap().ifindex;
     overlay::bring_up(node, ifindex).await.unwrap();
     let other = 1 - at;
     let mac = overlay::mac_of(NAMES[other]);
     let mut set = Vec::new();
     for (range, source) in RANGES[other].into_iter().zip(OWN[at]) {
-        let tunnel = Tunnel { remote: ip(remote), local: local.map(ip), ifindex, source: Some(ip(source)) };
+        let hop_limit = protocol.hop_limit();
+        let tunnel = Tunnel { remote: ip(remote), local: local.map(ip), ifindex, source: Some(ip(source)), hop_limit };
         let route = NodeRoute::through(range.parse().unwrap(), mac, tunnel);
         node_route::set_neighbour(node, route, mac).await.unwrap();
         node_route::set(node, route).await.unwrap();
@@ -80,14 +88,25 @@ async fn lead(node: &Node, at: usize, local: Option<&str>, remote: &str) -> Vec<
 async fn both_families_are_carried_over_either() {
     needs_root!();
     let [(here, a), (there, b)] = nodes().await;
-    for outer in [0, 1] {
-        for (node, at) in [(&a, 0), (&b, 1)] {
-            let set = lead(node, at, Some(UNDER[at][outer]), UNDER[1 - at][outer]).await;
-            assert_eq!(node_route::list(node).await.unwrap(), set, "what was set is found again");
+    for protocol in protocols(&a).await {
+        for outer in [0, 1] {
+            for (node, at) in [(&a, 0), (&b, 1)] {
+                let set = lead(node, protocol, at, Some(UNDER[at][outer]), UNDER[1 - at][outer]).await;
+                assert_eq!(node_route::list(node).await.unwrap(), set, "what was set is found again");
+            }
+            for inner in [0, 1] {
+                let seen: IpAddr = here.seen_as(&there, ip(OWN[1][inner]));
+                assert_eq!(seen, ip(OWN[0][inner]), "{protocol:?} carried by {outer}");
+            }
         }
-        for inner in [0, 1] {
-            let seen: IpAddr = here.seen_as(&there, ip(OWN[1][inner]));
-            assert_eq!(seen, ip(OWN[0][inner]), "carried by {outer}");
+        // The one before is still there: the routes have been led away from it, and it goes without a trace.
+        for former in Protocol::ALL.into_iter().filter(|former| *former != protocol) {
+            for (node, space) in [(&a, &here), (&b, &there)] {
+                let before = node_route::list(node).await.unwrap();
+                overlay::remove(node, former).await.unwrap();
+                assert_eq!(node_route::list(node).await.unwrap(), before);
+                assert!(!space.run("ip -o link").contains(former.link()));
+            }
         }
     }
 }
@@ -96,26 +115,45 @@ async fn both_families_are_carried_over_either() {
 async fn a_device_that_is_gone_or_changed_is_put_back() {
     needs_root!();
     let [(here, a), _other] = nodes().await;
-    let made = overlay::ensure(&a, device(0)).await.unwrap();
-    assert!(made.changed && !made.is_up, "{made:?}");
-    overlay::bring_up(&a, made.ifindex).await.unwrap();
-    let again = overlay::ensure(&a, device(0)).await.unwrap();
-    assert_eq!(again, overlay::Made { is_up: true, changed: false, ..made }, "nothing to do");
-    for change in [
-        "ip link set bulkhead_vxlan mtu 1300",
-        "ip link set bulkhead_vxlan address 02:00:00:00:00:01",
-        "ip link del bulkhead_vxlan",
-    ] {
-        here.run(change);
-        assert!(overlay::ensure(&a, device(0)).await.unwrap().changed, "{change}");
-        assert!(!overlay::ensure(&a, device(0)).await.unwrap().changed, "{change}");
+    for protocol in protocols(&a).await {
+        let (wanted, link) = (device(protocol, 0), protocol.link());
+        let made = overlay::ensure(&a, wanted).await.unwrap();
+        assert!(made.changed && !made.is_up, "{made:?}");
+        overlay::bring_up(&a, made.ifindex).await.unwrap();
+        let again = overlay::ensure(&a, wanted).await.unwrap();
+        assert_eq!(again, overlay::Made { is_up: true, changed: false, ..made }, "nothing to do");
+        for change in ["set LINK mtu 1300", "set LINK address 02:00:00:00:00:01", "del LINK"] {
+            let change = format!("ip link {}", change.replace("LINK", link));
+            here.run(&change);
+            assert!(overlay::ensure(&a, wanted).await.unwrap().changed, "{change}");
+            assert!(!overlay::ensure(&a, wanted).await.unwrap().changed, "{change}");
+        }
+        let other_port = Device { port: 4789, ..wanted };
+        assert!(overlay::ensure(&a, other_port).await.unwrap().changed);
+        assert!(here.run(&format!("ip -d link show {link}")).contains("dstport 4789"));
+        // One that another has made, with a peer of its own.
+        overlay::remove(&a, protocol).await.unwrap();
+        here.run(&format!("ip link add {link} type {} id 7 remote 192.0.2.2 dstport {}", protocol.name(), wanted.port));
+        assert!(overlay::ensure(&a, wanted).await.unwrap().changed);
+        assert!(here.run(&format!("ip -d link show {link}")).contains(" external "));
+        overlay::remove(&a, protocol).await.unwrap();
+        overlay::remove(&a, protocol).await.unwrap();
+        assert!(!overlay::exists(&a, protocol).await.unwrap());
     }
-    let other_port = Device { port: 4789, ..device(0) };
-    assert!(overlay::ensure(&a, other_port).await.unwrap().changed);
-    assert!(here.run("ip -d link show bulkhead_vxlan").contains("dstport 4789"));
-    overlay::remove(&a).await.unwrap();
-    overlay::remove(&a).await.unwrap();
-    assert!(!overlay::exists(&a).await.unwrap());
+}
+
+/// Where there are no such devices the kernel says so, and nothing is left of the question.
+#[tokio::test]
+async fn a_kernel_is_asked_for_devices_without_making_one() {
+    needs_root!();
+    let [(here, a), _other] = nodes().await;
+    let before = here.run("ip -o link");
+    for protocol in Protocol::ALL {
+        let known = overlay::is_known(&a, protocol).await.unwrap();
+        assert_eq!(here.run("ip -o link"), before);
+        assert_eq!(overlay::ensure(&a, device(protocol, 0)).await.is_ok(), known, "{protocol:?}");
+        overlay::remove(&a, protocol).await.unwrap();
+    }
 }
 
 /// The packets that carry others are cut to pieces on the way: neither end has to find out what the way carries.
@@ -125,9 +163,9 @@ async fn a_large_transfer_gets_through_a_small_link() {
     const LENGTH: usize = 4 << 20;
     for mtu in [1500, 1280] {
         let ([(here, a), (there, b)], _router) = nodes_far_apart(mtu).await;
-        lead(&a, 0, None, "192.0.1.2").await;
-        lead(&b, 1, None, "192.0.0.2").await;
-        for inner in [0, 1] {
+        for (protocol, inner) in protocols(&a).await.into_iter().flat_map(|it| [(it, 0), (it, 1)]) {
+            lead(&a, protocol, 0, None, "192.0.1.2").await;
+            lead(&b, protocol, 1, None, "192.0.0.2").await;
             let listener = there.listen(if inner == 0 { "0.0.0.0:0" } else { "[::]:0" });
             let target = SocketAddr::new(ip(OWN[1][inner]), listener.local_addr().unwrap().port());
             let mut stream = here.connect(target).unwrap();
@@ -139,7 +177,7 @@ async fn a_large_transfer_gets_through_a_small_link() {
             let mut received = Vec::new();
             accepted.read_to_end(&mut received).unwrap();
             sender.join().unwrap().unwrap();
-            assert_eq!(received.len(), LENGTH, "mtu {mtu}, inner {inner}");
+            assert_eq!(received.len(), LENGTH, "{protocol:?}, mtu {mtu}, inner {inner}");
         }
     }
 }

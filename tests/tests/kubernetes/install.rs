@@ -25,7 +25,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         ("masquerad.enabled=false", "masquerad"),
         ("attach=xdp", "attach"),
         ("routing=vxlan", "routing"),
-        ("overlay.port=0", "port"),
+        ("overlay.port=65536", "port"),
+        ("overlay.protocol=gre", "protocol"),
         ("metrics.port=0", "port"),
         ("masquerade.exclude={10.0.0.0}", "exclude"),
         ("node.stateDir=var/lib", "stateDir"),
@@ -45,6 +46,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
             "masquerade.exclude={10.0.0.0/8}",
             "mapCapacity.CT=1024",
             "routing=overlay",
+            "overlay.protocol=geneve",
         ],
     )?;
     for part in [
@@ -52,6 +54,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         "value: \"10.0.0.0/8\"",
         "value: \"CT=1024\"",
         "BULKHEAD_ROUTING\n              value: \"overlay\"",
+        "BULKHEAD_OVERLAY_PROTOCOL\n              value: \"geneve\"",
     ] {
         ensure!(made.contains(part), "{part:?} is not in\n{made}");
     }

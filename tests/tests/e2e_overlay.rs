@@ -1,0 +1,146 @@
+//! The overlay's device as the daemon makes it, and what becomes of it when the daemon is started with another protocol, or
+//! without an overlay. What goes through it: daemon/tests/net/overlay.rs, `datapath_overlay.rs` and the tests in a cluster.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, ensure};
+use tests::{
+    agent,
+    feature::Feature,
+    node::{Node, PATIENCE, Setup, eventually},
+    trial::trial,
+};
+
+/// Two nodes; the first is where the daemon runs.
+const NODES: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDRs: [10.77.0.0/24, 'fd77::/64']}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+spec: {podCIDRs: [10.78.0.0/24, 'fd78::/64']}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+";
+const RANGES: [&str; 2] = ["10.78.0.0/24", "fd78::/64"];
+
+fn node(arguments: &[&str]) -> anyhow::Result<Node> {
+    let setup = Setup { arguments: arguments.iter().map(|&it| it.to_owned()).collect(), ..Setup::default() };
+    let node = Node::without_daemon(setup, &[("nodes.yaml", NODES)])?;
+    node.sandbox.ip("addr add 192.0.2.1/24 dev spare0\nlink set spare1 up\nlink set spare0 up\n")?;
+    Ok(node)
+}
+
+/// What `ip` says of the node.
+fn ip(node: &Node, arguments: &[&str]) -> anyhow::Result<String> {
+    run(node, Command::new("ip").args(arguments))
+}
+
+/// What a program says that runs on the node, and must succeed.
+fn run(node: &Node, command: &mut Command) -> anyhow::Result<String> {
+    let output = {
+        let _inside = node.sandbox.enter()?;
+        command.output().with_context(|| format!("starting {command:?}"))?
+    };
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn uninstall(node: &Node, more: &[&str]) -> anyhow::Result<String> {
+    run(node, Command::new(agent::binary("bulkhead-daemon")?).arg("uninstall").args(more).args(node.places()))
+}
+
+/// Names of the overlays' devices that are there.
+fn devices(node: &Node) -> anyhow::Result<Vec<String>> {
+    let links = ip(node, &["-o", "link"])?;
+    let names = links.lines().filter_map(|line| line.split(": ").nth(1));
+    Ok(names.filter(|name| name.starts_with("bulkhead_")).map(str::to_owned).collect())
+}
+
+/// Waits until this device alone is there and leads to the other node's pods; or until there is none.
+fn settled(node: &Node, device: Option<&str>) -> anyhow::Result<()> {
+    let mut last = String::new();
+    let well = eventually(PATIENCE, || {
+        let mut routes = String::new();
+        for (family, range) in ["-4", "-6"].into_iter().zip(RANGES) {
+            routes += &ip(node, &[family, "route", "show", range])?;
+        }
+        let found = devices(node)?;
+        last = format!("{found:?}, routes {routes}");
+        let Some(device) = device else { return Ok(found.is_empty()) };
+        let leads = routes.matches(&format!(" dev {device} ")).count() == 2;
+        Ok(found == [device] && leads)
+    })?;
+    ensure!(well, "{device:?} is not alone and in use: {last}");
+    Ok(())
+}
+
+#[test]
+fn a_kernel_without_the_device_is_told_with_option_and_way_out() {
+    trial(|| {
+        if Feature::Geneve.is_there() {
+            return Ok(());
+        }
+        let mut node = node(&["--routing=overlay", "--overlay-protocol=geneve"])?;
+        node.spawn_daemon()?;
+        let mut agent = node.take_agent()?;
+        ensure!(
+            eventually(PATIENCE, || Ok(agent.code()?.is_some()))? && agent.code()? == Some(1),
+            "{:?}",
+            agent.code()?
+        );
+        let log = fs::read_to_string(node.log())?;
+        for part in [
+            "--overlay-protocol geneve: this kernel has no Geneve devices",
+            "CONFIG_GENEVE",
+            "--overlay-protocol vxlan",
+        ] {
+            ensure!(log.contains(part), "no {part:?} in {log}");
+        }
+        ensure!(devices(&node)?.is_empty(), "something was begun");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_node_changes_from_one_protocol_to_the_other_and_back_to_none() {
+    trial(|| {
+        let mut node = node(&["--routing=overlay"])?;
+        node.start_daemon()?;
+        settled(&node, Some("bulkhead_vxlan"))?;
+        let mut former = "bulkhead_vxlan";
+        if Feature::Geneve.is_there_or_told() {
+            node.take_agent()?.kill()?;
+            node.set_arguments(&["--routing=overlay", "--overlay-protocol=geneve"]);
+            node.start_daemon()?;
+            settled(&node, Some("bulkhead_geneve"))?;
+            let status = node.ask()?.status()?;
+            let routing = status.datapath.context("a datapath")?.routing;
+            ensure!(routing == "overlay, Geneve at UDP port 6081", "{routing}");
+            let device = ip(&node, &["-d", "link", "show", "bulkhead_geneve"])?;
+            ensure!(device.contains("geneve external") && device.contains("dstport 6081"), "{device}");
+            ensure!(device.contains("mtu 1450"), "{device}");
+            for (family, range) in ["-4", "-6"].into_iter().zip(RANGES) {
+                let route = ip(&node, &[family, "route", "show", range])?;
+                ensure!(route.contains("encap ip ") && route.contains("ttl 64"), "{route}");
+            }
+            former = "bulkhead_geneve";
+        }
+        let log = fs::read_to_string(node.log())?;
+        ensure!(!log.contains("Packets do not get to pods"), "{log}");
+        // A device that somebody removes is put back: within ten seconds.
+        ip(&node, &["link", "del", former])?;
+        settled(&node, Some(former))?;
+        // Not by a daemon: what `uninstall` finds.
+        node.take_agent()?.kill()?;
+        let shown = uninstall(&node, &[])?;
+        ensure!(shown.contains(&format!("would remove link {former}")), "{shown}");
+        ensure!(devices(&node)? == [former], "it has removed something");
+        let shown = uninstall(&node, &["--yes"])?;
+        ensure!(shown.contains(&format!("removing link {former}")), "{shown}");
+        settled(&node, None)
+    });
+}
