@@ -30,10 +30,10 @@ pub fn image() -> anyhow::Result<PathBuf> {
 
 /// What people apply who have set the value `routing` of the chart.
 fn manifest(routing: Routing) -> anyhow::Result<String> {
-    let [native, wanted] =
-        ["native", routing.name()].map(|it| format!("name: BULKHEAD_ROUTING\n              value: \"{it}\""));
-    ensure!(MANIFEST.contains(&native), "the manifest does not say {native:?}");
-    Ok(MANIFEST.replace(&native, &wanted))
+    let [default, wanted] = [Routing::default(), routing]
+        .map(|it| format!("name: BULKHEAD_ROUTING\n              value: \"{}\"", it.name()));
+    ensure!(MANIFEST.contains(&default), "the manifest does not say {default:?}");
+    Ok(MANIFEST.replace(&default, &wanted))
 }
 
 impl Cluster {

@@ -63,9 +63,9 @@ impl Proxy {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Routing {
     /// As they are.
-    #[default]
     Native,
     /// Each in a packet from node to node.
+    #[default]
     Overlay,
 }
 

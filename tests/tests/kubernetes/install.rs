@@ -45,7 +45,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
             "image.tag=v2",
             "masquerade.exclude={10.0.0.0/8}",
             "mapCapacity.CT=1024",
-            "routing=overlay",
+            "routing=native",
             "overlay.protocol=geneve",
         ],
     )?;
@@ -53,7 +53,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         "image: example/bulkhead:v2\n",
         "value: \"10.0.0.0/8\"",
         "value: \"CT=1024\"",
-        "BULKHEAD_ROUTING\n              value: \"overlay\"",
+        "BULKHEAD_ROUTING\n              value: \"native\"",
         "BULKHEAD_OVERLAY_PROTOCOL\n              value: \"geneve\"",
     ] {
         ensure!(made.contains(part), "{part:?} is not in\n{made}");

@@ -51,8 +51,8 @@ impl Stage {
     /// Two nodes, both families, kube-proxy, and Bulkhead. `BULKHEAD_TEST_ROUTING` says how packets get from node to node.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let routing = match env::var("BULKHEAD_TEST_ROUTING").as_deref() {
-            Ok("overlay") => Routing::Overlay,
-            Ok("native") | Err(_) => Routing::Native,
+            Ok("overlay") | Err(_) => Routing::Overlay,
+            Ok("native") => Routing::Native,
             Ok(other) => bail!("BULKHEAD_TEST_ROUTING is {other:?}: native or overlay"),
         };
         let mut cluster = Cluster::start(Plan { routing, ..Plan::default() }, |_| {})?;
