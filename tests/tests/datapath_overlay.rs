@@ -17,7 +17,7 @@ use daemon::datapath::load::program;
 use datapath_abi::{
     addr::{Addr, AddrEntry, V4_PREFIX_BITS},
     endpoint::Endpoint,
-    event::Hook,
+    event::{EventKind, FlowEvent, Hook},
     identity::{CLASS_ANY, FIRST_SHARED, HOST, UNKNOWN},
     maps::{self, Scalar},
     overlay::{BELIEVED, Origin},
@@ -189,6 +189,13 @@ impl Joined {
             .of(Count::Dropped(Hook::ToPod, DropReason::OverlaySource))
     }
 
+    /// What is told of the last of them.
+    fn told(&mut self) -> FlowEvent {
+        let events = self.lab.programs.events();
+        let refused = events.into_iter().rfind(|event| event.reason == DropReason::OverlaySource as u8);
+        refused.expect("a refused packet has an event")
+    }
+
     fn forget(&mut self, host: &Host) {
         for at in [Family::V4, Family::V6] {
             let _ = self.lab.programs.hash::<Addr, AddrEntry>(maps::ADDRESSES).remove(&Addr::from(host.addr(at)));
@@ -297,6 +304,12 @@ fn forged_by(tunnel: &str) {
         joined.send(host, at, FRIEND, from);
         assert_eq!(joined.refused(), count, "{} by {from}", host.name);
         assert_eq!(joined.carried(host, at), None, "{} by {from}", host.name);
+        // As for every drop there is a record: of what it said, not of what it was taken for.
+        let event = joined.told();
+        let to: IpAddr = NOBODY[usize::from(at == Family::V6)].parse().expect("an address");
+        assert_eq!(event.addr, [host.addr(at), to].map(Addr::from), "{} by {from}", host.name);
+        assert_eq!((event.port[1], event.identity, event.hook), (9, [UNKNOWN; 2], Hook::ToPod as u8));
+        assert_eq!((event.kind, event.packets), (EventKind::Dropped as u8, [1, 0]));
     }
     // It could be anybody who has sent it over IPv6, if that is where the node is.
     joined.origin("10.244.9.0/24", FAR[1], Origin::ONLY_THERE);

@@ -12,10 +12,14 @@ use datapath_abi::{
 use datapath_ebpf::parse::{Bytes, ETH_LEN, ETH_P_IP, ETH_P_IPV6, View};
 
 use crate::bpf::{
+    conntrack::{self, NOBODY},
     count,
     forward::{DROP, NEXT},
     kernel, maps,
     packet::Skb,
+    policy::Judgement,
+    service::Way,
+    steps,
 };
 
 /// tc ingress of the device.
@@ -24,10 +28,26 @@ pub(crate) fn from_overlay(skb: &Skb) -> i32 {
     match admit(skb) {
         Ok(()) => NEXT,
         Err(reason) => {
+            tell(skb, reason);
             count::dropped(Hook::ToPod, reason, skb.network_bytes());
             DROP
         }
     }
+}
+
+/// Reports a packet that was refused: as much as can be read of it, and whom it was for. Who it is from is what is not known.
+#[inline(always)]
+fn tell(skb: &Skb, reason: DropReason) {
+    let Some(at) = maps::scratch() else { return };
+    at.exchange.way = Way::None;
+    steps::glance(skb, at);
+    at.entry.ends = NOBODY;
+    if let Some(entry) = maps::owner(at.seen.packet.addr[1]) {
+        (at.entry.ends.slot[1], at.entry.ends.identity[1]) = (entry.slot, entry.identity);
+    }
+    at.now_ns = kernel::now_ns();
+    let _ = conntrack::refuse(at, Judgement::invalid(reason));
+    steps::report_unasked(at);
 }
 
 /// Checks who has sent it, and notes the number it carries.

@@ -52,6 +52,12 @@ pub(crate) fn read(skb: &Skb, at: &mut Scratch) -> Result<(), DropReason> {
     if rare::is_rare(&at.seen) { refused(step_rare(skb.context(), &mut at.seen)) } else { Ok(()) }
 }
 
+/// Reads what stands in plain headers, for a packet that goes nowhere: nobody is asked about the rest.
+#[inline(always)]
+pub(crate) fn glance(skb: &Skb, at: &mut Scratch) {
+    step_read(skb.context(), &mut at.seen, skb.hook as u32);
+}
+
 /// 0, or the number of a reason.
 #[inline(always)]
 fn refused(reason: u32) -> Result<(), DropReason> {
@@ -295,6 +301,13 @@ pub(crate) fn report_packet(at: &mut Scratch) {
     } else {
         [Staged::NOT_ASKED.bits(); 2]
     };
+    step_report_packet(at);
+}
+
+/// Reports a packet that no rules were asked about, as `at` says.
+#[inline(always)]
+pub(crate) fn report_unasked(at: &mut Scratch) {
+    at.staged = [Staged::NOT_ASKED.bits(); 2];
     step_report_packet(at);
 }
 
