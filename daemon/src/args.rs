@@ -127,6 +127,9 @@ pub struct RunArgs {
     /// How programs are attached to new pods' interfaces; those that are there keep what they have
     #[arg(long, env = "BULKHEAD_ATTACH", value_enum, default_value_t = Attach::Clsact)]
     pub attach: Attach,
+    /// What links new pods to the node; those that are there keep what they have
+    #[arg(long, env = "BULKHEAD_POD_DEVICE", value_enum, default_value_t = PodDevice::Veth)]
+    pub pod_device: PodDevice,
     /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
     #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
     pub map_capacity: Vec<String>,
@@ -191,6 +194,17 @@ pub enum Routing {
     Native,
     /// A tunnel from node to node (--overlay-protocol): wherever nodes reach each other
     Overlay,
+}
+
+/// What links a pod to the node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum PodDevice {
+    /// A netkit pair where the kernel has them, which is tried; else veth
+    Auto,
+    /// A veth pair
+    Veth,
+    /// A netkit pair (kernel 6.7); refused where the kernel has none
+    Netkit,
 }
 
 /// What the overlay wraps packets in.

@@ -11,7 +11,7 @@ use std::{
 use ipnetwork::IpNetwork;
 
 use crate::{
-    args::{Attach, LogFormat, Places, Routing, RunArgs, Runtime},
+    args::{Attach, LogFormat, Places, PodDevice, Routing, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
     ipam::{PoolError, Pools},
     net::overlay::Protocol,
@@ -50,6 +50,8 @@ pub struct Config {
     pub masquerade: Option<Vec<IpNetwork>>,
     /// How to attach.
     pub attach: Attach,
+    /// What links new pods to the node.
+    pub pod_device: PodDevice,
     /// Sizes of maps.
     pub capacities: Capacities,
     /// What makes an identity.
@@ -196,6 +198,7 @@ impl TryFrom<&RunArgs> for Config {
             masquerade,
             no_masquerade,
             attach,
+            pod_device,
             map_capacity,
             excluded_labels,
             flow_records,
@@ -271,6 +274,7 @@ impl TryFrom<&RunArgs> for Config {
             mtu: *mtu,
             masquerade: masquerade.then(|| no_masquerade.clone()),
             attach: *attach,
+            pod_device: *pod_device,
             capacities,
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,

@@ -2,7 +2,7 @@
 //! the outcome into what the kernel wants to hear.
 //!
 //! ```text
-//! from_pod   tc ingress of the host side of a pod's veth: the pod has sent it
+//! from_pod   tc ingress of the host side of a pod's link: the pod has sent it
 //! to_pod     tc egress of the same: the host's stack is about to give it to the pod
 //! from_overlay  tc ingress of the overlay's device: it came from another node
 //! to_overlay    tc egress of the same: it goes to another node

@@ -68,9 +68,16 @@ pub(crate) struct Options {
 
 /// What runs unless something else is named, and in every `cargo xtask test`: what there is time for. SCTP, Geneve and
 /// netkit are there on these kernels and not everywhere else.
-const SHORT: [&str; 4] = ["matrix", "threeway:--packets 3000", "e2e_netpol:about_sctp", "net:overlay::"];
+const SHORT: [&str; 6] = [
+    "matrix",
+    "threeway:--packets 3000",
+    "net:overlay::",
+    "net:netkit::",
+    "e2e_netkit:with_tcx",
+    "e2e_netpol:about_sctp",
+];
 /// What runs with `--all`, first what is over soon.
-const ALL: [&str; 19] = [
+const ALL: [&str; 20] = [
     "matrix",
     "net",
     "datapath_policy",
@@ -88,6 +95,7 @@ const ALL: [&str; 19] = [
     "datapath_model",
     "threeway:--packets 50000",
     "e2e_netpol",
+    "e2e_netkit",
     "e2e_overlay",
     "packets",
 ];

@@ -27,7 +27,8 @@ use crate::{
     net::{
         NetError, Netns, NetnsError, Node,
         host::{self, HostSide},
-        link::{self, VethError, VethSpec},
+        link,
+        pair::{self, PairError, PairSpec, PodDevice},
         pod::{self, PodSide},
         presence::Presence,
     },
@@ -46,7 +47,7 @@ pub enum AttachmentError {
     Netns(#[from] NetnsError),
     /// The pair of interfaces.
     #[error(transparent)]
-    Link(#[from] VethError),
+    Link(#[from] PairError),
     /// Addresses and routes.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -123,6 +124,8 @@ pub struct Attachments {
     /// As they were written down last.
     cursors: Mutex<Vec<IpAddr>>,
     mtu: u32,
+    /// What new pods get; those that are there may have another.
+    device: PodDevice,
 }
 
 /// Which attachments are on their way out.
@@ -164,7 +167,7 @@ fn stage(phase: Phase, is_leaving: bool, has_link: impl FnOnce() -> bool) -> Sta
 }
 
 impl Attachments {
-    /// With the records that were found valid.
+    /// With the records that were found valid, and what new pods get: kind of their links, and MTU.
     #[expect(clippy::too_many_arguments, reason = "each is a part that is made elsewhere, once")]
     pub fn new(
         node: Node,
@@ -173,7 +176,7 @@ impl Attachments {
         attacher: Attacher,
         allocator: Allocator,
         records: BTreeMap<Owner, EndpointRecord>,
-        mtu: u32,
+        (device, mtu): (PodDevice, u32),
         presence: Presence,
     ) -> Self {
         Self {
@@ -189,6 +192,7 @@ impl Attachments {
             put_back: PutBack::default(),
             presence,
             mtu,
+            device,
         }
     }
 
@@ -267,7 +271,7 @@ impl Attachments {
                 let ours = !matches!(
                     (&problem, step),
                     (AttachmentError::Address(_), Step::Reserve)
-                        | (AttachmentError::Link(VethError::HostHasInterface { .. }), Step::Link)
+                        | (AttachmentError::Link(PairError::HostHasInterface { .. }), Step::Link)
                 );
                 for undo in endpoint::after_failure(step) {
                     let skip = !ours && (step == Step::Reserve || undo == Undo::DeleteLink);
@@ -307,11 +311,12 @@ impl Attachments {
             Step::Link => {
                 let Owner { container_id, ifname } = record.owner.clone();
                 let pod = (record.network.clone(), record.pod.namespace.clone(), record.pod.name.clone());
-                let spec = VethSpec { container_id, ifname, mac: record.mac, mtu: record.mtu, pod: Some(pod) };
-                let veth = link::create_veth(&self.node, sandbox, &spec).await?;
-                record.host_ifindex = veth.host_ifindex;
-                record.pod_ifindex = veth.pod_ifindex;
-                record.host_ifname = veth.host_ifname;
+                let (device, mac, mtu) = (self.device, record.mac, record.mtu);
+                let spec = PairSpec { device, container_id, ifname, mac, mtu, pod: Some(pod) };
+                let pair = pair::create(&self.node, sandbox, &spec).await?;
+                record.host_ifindex = pair.host_ifindex;
+                record.pod_ifindex = pair.pod_ifindex;
+                record.host_ifname = pair.host_ifname;
             }
             Step::Rules => record.slot = self.engine.add(local_endpoint(record)).await?,
             Step::Programs => lock(&self.attacher).attach(&record.host_ifname, record.host_ifindex)?,

@@ -17,7 +17,7 @@ use crate::{
     },
     ipam::{AllocateError, Owner},
     mac::Mac,
-    net::{NetError, link::VethError},
+    net::{NetError, pair::PairError},
     state::EndpointRecord,
     telemetry::{CniMetrics, CniVerb},
 };
@@ -176,11 +176,11 @@ fn to_wire(error: AttachmentError) -> wire::CniError {
         E::Address(AllocateError::HasAddresses { .. }) => (code::EXISTS, DEL_FIRST),
         E::Address(_) => (code::INVALID_CONFIG, "ask for another address, or for none"),
         E::Netns(error) if error.is_not_found() => (code::INVALID_ENVIRONMENT, "the sandbox may be gone already"),
-        E::Netns(_) | E::Link(VethError::Net(NetError::Netns(_))) => {
+        E::Netns(_) | E::Link(PairError::Net(NetError::Netns(_))) => {
             (code::INVALID_ENVIRONMENT, "CNI_NETNS must be the path of the pod's network namespace")
         }
-        E::Link(VethError::HostHasInterface { .. }) => (code::EXISTS, DEL_FIRST),
-        E::Link(VethError::PodHasInterface { .. }) => {
+        E::Link(PairError::HostHasInterface { .. }) => (code::EXISTS, DEL_FIRST),
+        E::Link(PairError::PodHasInterface { .. }) => {
             (code::EXISTS, "choose another CNI_IFNAME, or run DEL of the network that made it")
         }
         E::Link(_) | E::Net(_) => (code::IO, ""),
@@ -217,7 +217,7 @@ mod tests {
         let addresses = vec!["10.0.0.2".parse().unwrap()];
         let twice = [
             AttachmentError::Address(AllocateError::HasAddresses { owner, addresses }),
-            AttachmentError::Link(VethError::HostHasInterface { ifname: "bh1".into(), container_id: "c1".into() }),
+            AttachmentError::Link(PairError::HostHasInterface { ifname: "bh1".into(), container_id: "c1".into() }),
         ];
         let said = twice.map(to_wire).map(|error| (error.code, error.msg, error.details));
         let fix = || "run DEL for it before another ADD".to_owned();

@@ -44,7 +44,7 @@ use super::{
     takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
 use crate::{
-    args::Attach,
+    args::{self, Attach},
     cni::Service,
     config::{self, Config},
     datapath::{
@@ -60,6 +60,7 @@ use crate::{
     net::{
         Node, changes, host, masquerade,
         overlay::{self, Family, Protocol},
+        pair::{self, PodDevice},
         presence::Presence,
         uplink,
     },
@@ -76,7 +77,7 @@ const TOMBSTONES: Duration = Duration::from_secs(2);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// MTU of Ethernet (IEEE 802.3), when nothing else is said.
 const DEFAULT_MTU: u32 = 1500;
-/// What IPv6 needs (RFC 8200, section 5), and the most that a veth takes (ETH_MAX_MTU,
+/// What IPv6 needs (RFC 8200, section 5), and the most that a pod's link takes (ETH_MAX_MTU,
 /// include/uapi/linux/if_ether.h).
 const LEAST_MTU: u32 = 1280;
 const MOST_MTU: u32 = 65_535;
@@ -114,6 +115,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     {
         bail!(refused_overlay(protocol));
     }
+    let device = pod_device(&node, config.pod_device).await?;
     let pins = Some(config.pin_dir.as_path());
     let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
@@ -230,13 +232,21 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let neighbours =
         Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, programs, tell_obstacles);
     let register = Register::new(engine.clone(), &source);
-    let attachments =
-        Arc::new(Attachments::new(node, engine.clone(), state_dir, attacher, allocator, records, mtu, presence));
+    let attachments = Arc::new(Attachments::new(
+        node,
+        engine.clone(),
+        state_dir,
+        attacher,
+        allocator,
+        records,
+        (device, mtu),
+        presence,
+    ));
     let conntrack = Arc::new(Mutex::new(None));
     let connections = read_connections(connections, &config.capacities);
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {
-        facts: facts(&config, mode, mtu, started),
+        facts: facts(&config, mode, device, mtu, started),
         engine: Arc::new(engine.clone()),
         source: source.status_receiver(),
         counts: counts.clone(),
@@ -345,6 +355,20 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     Ok(())
 }
 
+/// What new pods get.
+async fn pod_device(node: &Node, wanted: args::PodDevice) -> anyhow::Result<PodDevice> {
+    Ok(match wanted {
+        args::PodDevice::Veth => PodDevice::Veth,
+        args::PodDevice::Auto | args::PodDevice::Netkit if pair::is_known(node, PodDevice::Netkit).await? => {
+            PodDevice::Netkit
+        }
+        args::PodDevice::Auto => PodDevice::Veth,
+        args::PodDevice::Netkit => bail!(
+            "--pod-device netkit: this kernel has no netkit devices (6.7 has them, with CONFIG_NETKIT): use veth, or auto"
+        ),
+    })
+}
+
 /// A kernel without the devices of a protocol.
 fn refused_overlay(protocol: Protocol) -> String {
     let name = protocol.name();
@@ -425,7 +449,7 @@ fn listen(path: &PathBuf) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts {
+fn facts(config: &Config, mode: AttachMode, device: PodDevice, mtu: u32, started: Instant) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("BULKHEAD_COMMIT").to_owned(),
@@ -433,7 +457,7 @@ fn facts(config: &Config, mode: AttachMode, mtu: u32, started: Instant) -> Facts
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         attach_mode: mode.name().to_owned(),
         abi_version: datapath_abi::ABI_VERSION,
-        device: "veth".to_owned(),
+        device: device.name().to_owned(),
         pin_path: load::pin_dir(&config.pin_dir),
         mtu,
         routing: config.overlay.map_or_else(

@@ -1,4 +1,4 @@
-//! Attaches the packet programs to the host side of a pod's veth, and replaces them there.
+//! Attaches the packet programs to the host side of a pod's link, veth or netkit, and replaces them there.
 //!
 //! With clsact a filter belongs to the interface, and is replaced under the same priority and handle. With
 //! tcx each attachment is a link, pinned so that it outlives the daemon, and the program is replaced inside
@@ -27,7 +27,7 @@ use super::{
 /// A program and where it sits.
 type Place = (&'static str, TcAttachType);
 
-/// Where each program sits, seen from the host side of the veth.
+/// Where each program sits, seen from the host side of the link.
 const PLACES: [Place; 2] = [(program::FROM_POD, TcAttachType::Ingress), (program::TO_POD, TcAttachType::Egress)];
 /// Where each program sits at the overlay's device.
 const OVERLAY_PLACES: [Place; 2] =

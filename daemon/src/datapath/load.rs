@@ -13,7 +13,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bu
 
 /// Names of the programs in the object file.
 pub mod program {
-    /// tc ingress of the host side of a pod's veth.
+    /// tc ingress of the host side of a pod's link.
     pub const FROM_POD: &str = "from_pod";
     /// tc egress of the same.
     pub const TO_POD: &str = "to_pod";

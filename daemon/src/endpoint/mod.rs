@@ -14,7 +14,7 @@
 pub enum Step {
     /// Addresses, in memory and on disk.
     Reserve,
-    /// The veth pair, down on both sides.
+    /// The pair of links, down on both sides.
     Link,
     /// Identity and rules in the kernel's maps.
     Rules,
@@ -31,7 +31,7 @@ pub enum Step {
 /// What undoes steps.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Undo {
-    /// The veth pair, and with it addresses, routes and attachments.
+    /// The pair of links, and with it addresses, routes and attachments.
     DeleteLink,
     /// The pins of the attachments.
     ForgetPrograms,

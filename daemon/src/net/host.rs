@@ -1,4 +1,4 @@
-//! The node's side: gateway addresses on `lo`, the host end of a pod's veth, the node's own addresses.
+//! The node's side: gateway addresses on `lo`, the host end of a pod's link, the node's own addresses.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -18,7 +18,7 @@ use super::{
 
 /// Prepares the node: forwarding, and the gateways of the pools as single addresses on `lo`.
 ///
-/// On `lo` because an address there belongs to the node as a whole, whichever veth it is asked
+/// On `lo` because an address there belongs to the node as a whole, whichever link it is asked
 /// through, and needs no device of its own. May be repeated.
 pub async fn prepare(node: &Node, gateways: &[IpAddr]) -> Result<(), NetError> {
     let families = Families { v4: gateways.iter().any(IpAddr::is_ipv4), v6: gateways.iter().any(IpAddr::is_ipv6) };
@@ -51,7 +51,7 @@ pub async fn addresses_of_others(node: &Node, ours: &BTreeSet<IpAddr>) -> Result
     Ok(found)
 }
 
-/// What the host side of a pod's veth is to look like.
+/// What the host side of a pod's link is to look like.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostSide {
     /// Its name.

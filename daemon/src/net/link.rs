@@ -1,19 +1,11 @@
-//! Links: the veth pair of a pod, made in one request with both ends in place; our links on the node.
-//!
-//! No addresses and no routes. A new link is down; who brings up which end when is the caller's.
+//! Links of the node and of pods: names, what is there, removal. [`super::pair`] makes those of pods.
 
-use std::{
-    os::fd::{AsFd, AsRawFd},
-    time::Duration,
-};
+use std::time::Duration;
 
 use datapath_abi::endpoint::HOST_MAC;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-        LinkMessage, State,
-    },
+    link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage, State},
 };
 use sha2::{Digest, Sha256};
 
@@ -24,6 +16,7 @@ use super::{
     alias::Alias,
     error::Tolerate,
     netlink::{Mode, Request},
+    pair::PodDevice,
     presence::Presence,
 };
 
@@ -34,7 +27,7 @@ pub const HOST_PREFIX: &str = "bh";
 /// with the final zero, include/uapi/linux/if.h).
 const HOST_DIGITS: usize = 11;
 
-/// Name of the host side of a pod's veth: `bh` and 44 bits of a hash of the attachment.
+/// Name of the host side of a pod's pair: `bh` and 44 bits of a hash of the attachment.
 pub fn host_ifname(container_id: &str, ifname: &str) -> String {
     // A container id never holds a slash, so the text names one attachment only.
     let hash = Sha256::digest(format!("{container_id}/{ifname}"));
@@ -52,127 +45,6 @@ pub fn is_host_ifname(name: &str) -> bool {
     name.strip_prefix(HOST_PREFIX).is_some_and(|rest| {
         rest.len() == HOST_DIGITS && rest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
-}
-
-/// A veth pair to make.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct VethSpec {
-    /// CNI_CONTAINERID.
-    pub container_id: String,
-    /// CNI_IFNAME: the name in the pod.
-    pub ifname: String,
-    /// MAC address of the pod's side.
-    pub mac: Mac,
-    /// MTU of both sides, in bytes.
-    pub mtu: u32,
-    /// Name of the CNI network, the pod's namespace and its name: the link is to say whose it is.
-    pub pod: Option<(String, String, String)>,
-}
-
-/// A veth pair that was made.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Veth {
-    /// Name of the host side.
-    pub host_ifname: String,
-    /// Interface index of the host side, in the node's namespace.
-    pub host_ifindex: u32,
-    /// Interface index of the pod's side, in the pod's namespace.
-    pub pod_ifindex: u32,
-}
-
-/// Why there is no veth pair.
-#[derive(Debug, thiserror::Error)]
-pub enum VethError {
-    /// The pod has an interface of that name. CNI 1.1.0, section "ADD": this must be an error.
-    #[error("the pod has an interface {ifname} already, in {netns:?}")]
-    PodHasInterface {
-        /// CNI_IFNAME.
-        ifname: String,
-        /// The pod's namespace.
-        netns: std::path::PathBuf,
-    },
-    /// The node has the host side already: this attachment was added before and not removed.
-    #[error("the node has the interface {ifname} of container {container_id} already: it was added before")]
-    HostHasInterface {
-        /// Name of the host side.
-        ifname: String,
-        /// CNI_CONTAINERID.
-        container_id: String,
-    },
-    /// Something else.
-    #[error(transparent)]
-    Net(#[from] NetError),
-}
-
-/// Makes a veth pair, one end in the node and the other in the pod. Both are down and without
-/// addresses, and no IPv6 link-local address will appear when they go up.
-///
-/// On an error nothing of it is left.
-pub async fn create_veth(node: &Node, sandbox: &Netns, spec: &VethSpec) -> Result<Veth, VethError> {
-    let host_ifname = host_ifname(&spec.container_id, &spec.ifname);
-    let result = create(node, sandbox, spec, &host_ifname).await;
-    let exists = match &result {
-        Err(VethError::Net(error)) if error.is_already_exists() => true,
-        Ok(_) | Err(VethError::PodHasInterface { .. } | VethError::HostHasInterface { .. }) => return result,
-        Err(VethError::Net(_)) => false,
-    };
-    if !exists {
-        // Whatever was not made yet cannot be removed; the first error is the one to tell.
-        let _ = delete_link(node, &host_ifname).await;
-        // To a namespace of another kind the kernel says EINVAL only; entering it tells.
-        sandbox.run(|| ()).await.map_err(NetError::from)?;
-        return result;
-    }
-    match find_link(node.netlink(), &host_ifname).await {
-        Ok(_) => Err(VethError::HostHasInterface { ifname: host_ifname, container_id: spec.container_id.clone() }),
-        Err(error) if error.is_not_found() => {
-            Err(VethError::PodHasInterface { ifname: spec.ifname.clone(), netns: sandbox.path().into() })
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-async fn create(node: &Node, sandbox: &Netns, spec: &VethSpec, host_ifname: &str) -> Result<Veth, VethError> {
-    let mut peer = LinkMessage::default();
-    peer.attributes = vec![
-        LinkAttribute::IfName(spec.ifname.clone()),
-        LinkAttribute::Address(spec.mac.0.to_vec()),
-        LinkAttribute::Mtu(spec.mtu),
-        LinkAttribute::NetNsFd(sandbox.as_fd().as_raw_fd()),
-    ];
-    let mut veth = LinkMessage::default();
-    veth.attributes = vec![
-        LinkAttribute::IfName(host_ifname.to_owned()),
-        LinkAttribute::Address(HOST_MAC.to_vec()),
-        LinkAttribute::Mtu(spec.mtu),
-        LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]),
-    ];
-    let object = || format!("link {host_ifname}");
-    node.netlink()
-        .change(Request {
-            message: RouteNetlinkMessage::NewLink(veth),
-            mode: Mode::Create,
-            action: "create",
-            object: object(),
-        })
-        .await?;
-    // The index of the other end is given out with IFLA_LINK, always if it is in another namespace.
-    let link = find_link(node.netlink(), host_ifname).await?;
-    let pod_ifindex = link.peer_ifindex.ok_or_else(|| NetError::Unexpected {
-        action: "look up",
-        object: object(),
-        answer: "no index of the pod's side".into(),
-    })?;
-    let mut settings = no_link_local(link.ifindex);
-    let VethSpec { container_id, ifname, mac: _, mtu: _, pod } = spec.clone();
-    if let Some(alias) = (Alias { container_id, ifname, pod }).text() {
-        settings.attributes.push(LinkAttribute::IfAlias(alias));
-    }
-    node.netlink().change(set(settings, "configure", object())).await?;
-    Ok(Veth { host_ifname: host_ifname.to_owned(), host_ifindex: link.ifindex, pod_ifindex })
 }
 
 /// A message that keeps the kernel from giving a link a link-local address.
@@ -287,9 +159,9 @@ pub struct Link {
     pub is_up: bool,
     /// Whether packets pass: its operational state is up (RFC 2863, ifOperStatus).
     pub is_running: bool,
-    /// Whether it is a veth.
-    pub is_veth: bool,
-    /// Index of the other end of a veth, in the namespace that end is in.
+    /// Which kind of a pair it is an end of, if of one that pods have.
+    pub device: Option<PodDevice>,
+    /// Index of the other end of a pair, in the namespace that end is in.
     pub peer_ifindex: Option<u32>,
 }
 
@@ -323,7 +195,7 @@ pub(crate) async fn by_index(netlink: &Netlink, ifindex: u32) -> Result<Link, Ne
     }
 }
 
-/// All links of the node that we made, by index.
+/// All links of the node that we made for pods, of whatever kind, by index.
 pub async fn host_links(node: &Node) -> Result<Vec<Link>, NetError> {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
@@ -334,7 +206,7 @@ pub async fn host_links(node: &Node) -> Result<Vec<Link>, NetError> {
             RouteNetlinkMessage::NewLink(message) => Some(read(message)),
             _ => None,
         })
-        .filter(|link| link.is_veth && is_host_ifname(&link.name))
+        .filter(|link| link.device.is_some() && is_host_ifname(&link.name))
         .collect();
     links.sort_by_key(|link| link.ifindex);
     Ok(links)
@@ -349,7 +221,7 @@ fn read(message: LinkMessage) -> Link {
         mtu: 0,
         is_up: message.header.flags.contains(LinkFlags::Up),
         is_running: false,
-        is_veth: false,
+        device: None,
         peer_ifindex: None,
     };
     for attribute in message.attributes {
@@ -361,7 +233,7 @@ fn read(message: LinkMessage) -> Link {
             LinkAttribute::OperState(state) => link.is_running = state == State::Up,
             LinkAttribute::Link(peer) => link.peer_ifindex = Some(peer),
             LinkAttribute::LinkInfo(infos) => {
-                link.is_veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+                link.device = infos.iter().find_map(PodDevice::of);
             }
             _ => {}
         }
@@ -407,7 +279,7 @@ mod tests {
             mtu: 1500,
             is_up: false,
             is_running: false,
-            is_veth: true,
+            device: Some(PodDevice::Veth),
             peer_ifindex: None,
         };
         let alias = Alias { container_id: "c1".into(), ifname: "eth0".into(), pod: None };

@@ -6,14 +6,14 @@
 //! ```text
 //!   node (the daemon's own namespace)                 sandbox (the pod's namespace)
 //!   lo   10.0.0.1/32 fd00::1/128   <- gateways        lo
-//!   bhXXXXXXXXXXX  02:b0:1c:4e:ad:01 ===== veth ===== eth0  10.0.0.7/32 fd00::7/128
+//!   bhXXXXXXXXXXX  02:b0:1c:4e:ad:01 ===== pair ===== eth0  10.0.0.7/32 fd00::7/128
 //!     10.0.0.7 dev bhX src 10.0.0.1                     10.0.0.1 dev eth0 scope link
 //!     neigh 10.0.0.7 = the pod's MAC, permanent         default via 10.0.0.1
 //!                                                       neigh 10.0.0.1 = 02:b0:..., permanent
 //! ```
 //!
 //! IPv6 is wired the same way. The gateways live on `lo` as host addresses, so that no dummy device
-//! is needed and every veth shares them; the permanent neighbour entries make ARP and neighbour
+//! is needed and every pair shares them; the permanent neighbour entries make ARP and neighbour
 //! discovery unnecessary, so the first packet goes out at once. For the same reason neither side
 //! gets a link-local address: `addr_gen_mode none` leaves nothing to detect duplicates of.
 
@@ -33,6 +33,7 @@ mod nftables;
 pub mod node;
 pub mod node_route;
 pub mod overlay;
+pub mod pair;
 pub mod pod;
 pub mod presence;
 pub mod route;

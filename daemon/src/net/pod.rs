@@ -1,4 +1,4 @@
-//! The pod's side of its veth: addresses, routes, the gateways' neighbour entries.
+//! The pod's side of its link: addresses, routes, the gateways' neighbour entries.
 //!
 //! While the host side is down nothing can pass, so all of this is done before the programs are
 //! attached or after, as the caller likes.

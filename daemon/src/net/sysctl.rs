@@ -116,9 +116,9 @@ pub fn enable_forwarding(families: Families) -> Result<(), SysctlError> {
     Ok(())
 }
 
-/// Settings of the host side of a pod's veth. To be made before it goes up.
+/// Settings of the host side of a pod's link. To be made before it goes up.
 ///
-/// * `rp_filter` strict: the route to a pod's address leads through its veth and nowhere else, so
+/// * `rp_filter` strict: the route to a pod's address leads through it and nowhere else, so
 ///   nothing legitimate is lost, and a forged source is refused even without our programs. If the
 ///   route is missing the pod has no network anyway. Where the node has `all` at 2 (loose), that
 ///   wins: the kernel takes the greater (Documentation/networking/ip-sysctl.rst).

@@ -8,6 +8,7 @@ use std::{
 use daemon::net::{
     Node,
     masquerade::{self, Masquerade, MasqueradeError, TABLE},
+    pair::PodDevice,
 };
 use ipnetwork::IpNetwork;
 
@@ -39,7 +40,7 @@ async fn place() -> (Namespace, Node, Namespace, Pod) {
     let host = Namespace::new();
     let node = node(&host).await;
     let world = world(&host);
-    let pod = pod(&node, 2, 2).await;
+    let pod = pod(PodDevice::Veth, &node, 2, 2).await;
     (host, node, world, pod)
 }
 
@@ -64,7 +65,7 @@ fn has_nft() -> bool {
 async fn only_what_leaves_for_the_world_is_masqueraded() {
     needs_root!();
     let (host, node, world, a) = place().await;
-    let b = pod(&node, 3, 2).await;
+    let b = pod(PodDevice::Veth, &node, 3, 2).await;
     let own: [IpAddr; 2] = [a.v4(), a.v6()];
     let as_seen = || [0, 1].map(|family| a.namespace.seen_as(&world, ip(WORLD[family])));
     assert_eq!(as_seen(), own);

@@ -16,7 +16,7 @@ use daemon::{
     net::{
         Netns, Node,
         host::{self, HostSide},
-        link::{self, Veth, VethSpec},
+        pair::{self, Pair, PairSpec, PodDevice},
         pod::{self, PodSide},
     },
 };
@@ -44,6 +44,40 @@ pub(crate) fn has(what: &str, found: bool) -> bool {
         Err(_) => {}
     }
     found
+}
+
+/// A module of tests for each kind of a pair that pods have, of functions that take the kind.
+macro_rules! of_both {
+    ($($name:ident,)*) => {
+        mod veth {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    crate::namespace::needs_root!();
+                    super::$name(daemon::net::pair::PodDevice::Veth).await;
+                }
+            )*
+        }
+
+        mod netkit {
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() {
+                    crate::namespace::needs_root!();
+                    if crate::namespace::has_netkit().await {
+                        super::$name(daemon::net::pair::PodDevice::Netkit).await;
+                    }
+                }
+            )*
+        }
+    };
+}
+pub(crate) use of_both;
+
+/// Whether the kernel has netkit, see [`has`].
+pub(crate) async fn has_netkit() -> bool {
+    let node = Node::own().await.unwrap();
+    has("netkit", pair::is_known(&node, PodDevice::Netkit).await.unwrap())
 }
 
 /// A namespace that goes with this value.
@@ -136,7 +170,7 @@ pub(crate) async fn node(namespace: &Namespace) -> Node {
 #[derive(Debug)]
 pub(crate) struct Pod {
     pub(crate) namespace: Namespace,
-    pub(crate) veth: Veth,
+    pub(crate) pair: Pair,
     pub(crate) pod_side: PodSide,
     pub(crate) host_side: HostSide,
 }
@@ -151,8 +185,8 @@ impl Pod {
     }
 }
 
-pub(crate) fn spec(container_id: &str) -> VethSpec {
-    VethSpec { container_id: container_id.into(), ifname: "eth0".into(), mac: mac(), mtu: 1400, pod: None }
+pub(crate) fn spec(device: PodDevice, container_id: &str) -> PairSpec {
+    PairSpec { device, container_id: container_id.into(), ifname: "eth0".into(), mac: mac(), mtu: 1400, pod: None }
 }
 
 pub(crate) fn mac() -> Mac {
@@ -160,22 +194,22 @@ pub(crate) fn mac() -> Mac {
 }
 
 /// The `n`th pod of a test, with the addresses of that number; IPv4 only if `families` is 1.
-pub(crate) async fn pod(node: &Node, n: u8, families: usize) -> Pod {
+pub(crate) async fn pod(device: PodDevice, node: &Node, n: u8, families: usize) -> Pod {
     let namespace = Namespace::new();
-    let spec = spec(&format!("container{n}"));
-    let veth = link::create_veth(node, &namespace.netns, &spec).await.unwrap();
+    let spec = spec(device, &format!("container{n}"));
+    let pair = pair::create(node, &namespace.netns, &spec).await.unwrap();
     let all = [(format!("10.7.0.{n}"), GATEWAYS[0]), (format!("fd00:7::{n:x}"), GATEWAYS[1])];
     let addresses: Vec<PodAddress> = all[..families]
         .iter()
         .map(|(address, gateway)| PodAddress { address: ip(address), gateway: ip(gateway) })
         .collect();
-    let pod_side = PodSide { ifname: "eth0".into(), ifindex: veth.pod_ifindex, addresses: addresses.clone() };
+    let pod_side = PodSide { ifname: "eth0".into(), ifindex: pair.pod_ifindex, addresses: addresses.clone() };
     let host_side =
-        HostSide { ifname: veth.host_ifname.clone(), ifindex: veth.host_ifindex, pod_mac: spec.mac, addresses };
+        HostSide { ifname: pair.host_ifname.clone(), ifindex: pair.host_ifindex, pod_mac: spec.mac, addresses };
     pod::configure(&namespace.netns, &pod_side).await.unwrap();
     host::enable(node, &host_side).await.unwrap();
     pod::wait_until_open(&namespace.netns, &pod_side).await.unwrap();
-    Pod { namespace, veth, pod_side, host_side }
+    Pod { namespace, pair, pod_side, host_side }
 }
 
 /// The text of an error, for comparison.

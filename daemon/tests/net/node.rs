@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use daemon::net::{Node, changes, host, link, node_route, presence::Presence, uplink};
+use daemon::net::{Node, changes, host, link, node_route, pair::PodDevice, presence::Presence, uplink};
 
 use crate::namespace::{GATEWAYS, Namespace, ip, needs_root, node};
 
@@ -46,7 +46,7 @@ async fn a_node_with_ipv6_switched_off_can_have_ipv6_pods() {
     set("ipv6/conf/all/disable_ipv6");
     set("ipv6/conf/default/disable_ipv6");
     let node = node(&here).await;
-    let pod = crate::namespace::pod(&node, 2, 2).await;
+    let pod = crate::namespace::pod(PodDevice::Veth, &node, 2, 2).await;
     assert_eq!(pod.namespace.seen_as(&here, ip(GATEWAYS[1])), pod.v6());
 }
 

@@ -9,16 +9,29 @@ use std::{
     time::Duration,
 };
 
-use daemon::net::{host, pod as pod_net};
+use daemon::net::{host, pair::PodDevice, pod as pod_net};
 
-use crate::namespace::{GATEWAYS, Namespace, Pod, ip, mac, needs_root, node, pod};
+use crate::namespace::{GATEWAYS, Namespace, Pod, ip, mac, node, of_both, pod};
 
-#[tokio::test]
-async fn pods_reach_each_other_and_the_node_in_both_families() {
-    needs_root!();
+of_both! {
+    pods_reach_each_other_and_the_node_in_both_families,
+    what_a_pod_sends_first_arrives,
+    what_is_sent_to_a_pod_first_arrives,
+    the_first_packet_needs_no_arp,
+    ipv6_is_usable_at_once_without_link_local_addresses,
+    a_forged_source_is_refused_by_the_node_itself,
+    a_pod_without_ipv6_leaves_none_on_its_link,
+    nothing_passes_while_the_host_side_is_down,
+    wiring_may_be_repeated,
+    a_check_names_what_is_gone,
+    ipv6_that_a_runtime_switched_off_is_switched_on_for_a_pod_that_has_it,
+    many_pods_at_once,
+}
+
+async fn pods_reach_each_other_and_the_node_in_both_families(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let (a, b) = (pod(&node, 2, 2).await, pod(&node, 3, 2).await);
+    let (a, b) = (pod(device, &node, 2, 2).await, pod(device, &node, 3, 2).await);
     for (a_ip, b_ip, gateway) in [(a.v4(), b.v4(), ip(GATEWAYS[0])), (a.v6(), b.v6(), ip(GATEWAYS[1]))] {
         assert_eq!(a.namespace.seen_as(&b.namespace, b_ip), a_ip);
         assert_eq!(b.namespace.seen_as(&a.namespace, a_ip), b_ip);
@@ -34,16 +47,14 @@ async fn pods_reach_each_other_and_the_node_in_both_families() {
 
 /// A pod's side that was brought up first gets its queue only some time after the other side: what
 /// is sent before is lost, and a TCP connection takes a second longer.
-#[tokio::test]
-async fn what_a_pod_sends_first_arrives() {
-    needs_root!();
+async fn what_a_pod_sends_first_arrives(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
     let listener = host.netns.run_blocking(|| UdpSocket::bind("10.7.0.1:0")).unwrap().unwrap();
     listener.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     let to = listener.local_addr().unwrap();
     for n in 2..32 {
-        let pod = pod(&node, n, 1).await;
+        let pod = pod(device, &node, n, 1).await;
         let sent = pod.namespace.netns.run_blocking(move || UdpSocket::bind("0.0.0.0:0")?.send_to(&[n], to));
         sent.unwrap().unwrap();
         let mut byte = [0];
@@ -54,9 +65,7 @@ async fn what_a_pod_sends_first_arrives() {
 
 /// A pod's IPv6 address is its own only when a worker of the kernel has said so, which takes its time
 /// when other namespaces keep it busy.
-#[tokio::test]
-async fn what_is_sent_to_a_pod_first_arrives() {
-    needs_root!();
+async fn what_is_sent_to_a_pod_first_arrives(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
     let busy = Namespace::new();
@@ -74,7 +83,7 @@ async fn what_is_sent_to_a_pod_first_arrives() {
     let sender = host.netns.run_blocking(|| UdpSocket::bind("[::]:0")).unwrap().unwrap();
     let mut lost = Vec::new();
     for n in 2..32 {
-        let pod = pod(&node, n, 2).await;
+        let pod = pod(device, &node, n, 2).await;
         let at = pod.v6();
         let listener = pod.namespace.netns.run_blocking(|| UdpSocket::bind("[::]:99")).unwrap().unwrap();
         listener.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -91,16 +100,14 @@ async fn what_is_sent_to_a_pod_first_arrives() {
 /// Packets the host side has received.
 fn received(host: &Namespace, pod: &Pod) -> u64 {
     let shown = host.run("cat /proc/thread-self/net/dev");
-    let line = shown.lines().find(|line| line.contains(&pod.veth.host_ifname)).unwrap();
+    let line = shown.lines().find(|line| line.contains(&pod.pair.host_ifname)).unwrap();
     line.split(':').nth(1).unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-#[tokio::test]
-async fn the_first_packet_needs_no_arp() {
-    needs_root!();
+async fn the_first_packet_needs_no_arp(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let pod = pod(&node, 2, 1).await;
+    let pod = pod(device, &node, 2, 1).await;
     let before = received(&host, &pod);
     let send = |from: &Namespace, to: IpAddr| {
         from.netns.run_blocking(move || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", (to, 9))).unwrap().unwrap()
@@ -119,29 +126,25 @@ async fn the_first_packet_needs_no_arp() {
     }
 }
 
-#[tokio::test]
-async fn ipv6_is_usable_at_once_without_link_local_addresses() {
-    needs_root!();
+async fn ipv6_is_usable_at_once_without_link_local_addresses(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let pod = pod(&node, 2, 2).await;
+    let pod = pod(device, &node, 2, 2).await;
     let shown = pod.namespace.run("ip -6 -o addr show dev eth0");
     assert_eq!(shown.lines().count(), 1, "{shown}");
     assert!(shown.contains("fd00:7::2/128") && !shown.contains("tentative"), "{shown}");
-    let shown = host.run(&format!("ip -6 -o addr show dev {}", pod.veth.host_ifname));
+    let shown = host.run(&format!("ip -6 -o addr show dev {}", pod.pair.host_ifname));
     assert_eq!(shown, "");
     let shown = host.run("ip -6 neigh show");
     assert!(shown.contains("fd00:7::2") && shown.contains("PERMANENT"), "{shown}");
 }
 
-#[tokio::test]
-async fn a_forged_source_is_refused_by_the_node_itself() {
-    needs_root!();
+async fn a_forged_source_is_refused_by_the_node_itself(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
     // The greater of `all` and the interface's is in force; new namespaces have the machine's `all`.
     host.netns.run_blocking(|| daemon::net::sysctl::set("ipv4/conf/all/rp_filter", "0")).unwrap().unwrap();
-    let pod = pod(&node, 2, 1).await;
+    let pod = pod(device, &node, 2, 1).await;
     pod.namespace.run("ip addr add 10.7.0.99/32 dev eth0");
     let listener = host.netns.run_blocking(|| UdpSocket::bind("10.7.0.1:0")).unwrap().unwrap();
     let to = listener.local_addr().unwrap();
@@ -155,27 +158,23 @@ async fn a_forged_source_is_refused_by_the_node_itself() {
     assert_eq!((&text[..length], from.ip()), (&b"true"[..], pod.v4()));
 }
 
-#[tokio::test]
-async fn a_pod_without_ipv6_leaves_none_on_its_link() {
-    needs_root!();
+async fn a_pod_without_ipv6_leaves_none_on_its_link(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let (four, both) = (pod(&node, 2, 1).await, pod(&node, 3, 2).await);
+    let (four, both) = (pod(device, &node, 2, 1).await, pod(device, &node, 3, 2).await);
     let setting = |pod: &Pod, name: &str| {
-        let name = format!("ipv6/conf/{}/{name}", pod.veth.host_ifname);
+        let name = format!("ipv6/conf/{}/{name}", pod.pair.host_ifname);
         host.netns.run_blocking(move || daemon::net::sysctl::get(&name)).unwrap().unwrap().unwrap()
     };
     assert_eq!(setting(&four, "disable_ipv6"), "1");
     assert_eq!(["disable_ipv6", "forwarding", "accept_ra"].map(|name| setting(&both, name)), ["0", "1", "0"]);
 }
 
-#[tokio::test]
-async fn nothing_passes_while_the_host_side_is_down() {
-    needs_root!();
+async fn nothing_passes_while_the_host_side_is_down(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let pod = pod(&node, 2, 1).await;
-    host.run(&format!("ip link set {} down", pod.veth.host_ifname));
+    let pod = pod(device, &node, 2, 1).await;
+    host.run(&format!("ip link set {} down", pod.pair.host_ifname));
     assert!(pod.namespace.connect((ip(GATEWAYS[0]), 1).into()).is_err());
     assert!(host.connect((pod.v4(), 1).into()).is_err());
     // And enabling it again restores what taking it down has removed.
@@ -183,12 +182,10 @@ async fn nothing_passes_while_the_host_side_is_down() {
     assert_eq!(host.seen_as(&pod.namespace, pod.v4()), ip(GATEWAYS[0]));
 }
 
-#[tokio::test]
-async fn wiring_may_be_repeated() {
-    needs_root!();
+async fn wiring_may_be_repeated(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let pod = pod(&node, 2, 2).await;
+    let pod = pod(device, &node, 2, 2).await;
     let state = |namespace: &Namespace| {
         ["ip -o addr", "ip -4 route", "ip -6 route", "ip neigh"].map(|command| namespace.run(command))
     };
@@ -199,17 +196,15 @@ async fn wiring_may_be_repeated() {
     assert_eq!((state(&host), state(&pod.namespace)), before);
 }
 
-#[tokio::test]
-async fn a_check_names_what_is_gone() {
-    needs_root!();
+async fn a_check_names_what_is_gone(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
-    let pod = pod(&node, 2, 2).await;
+    let pod = pod(device, &node, 2, 2).await;
     let inner = async || {
         let found = pod_net::check(&pod.namespace.netns, &pod.pod_side).await.unwrap();
         found.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    let name = &pod.veth.host_ifname;
+    let name = &pod.pair.host_ifname;
     let outer = async || {
         let found = host::check(&node, &pod.host_side).await.unwrap();
         found.iter().map(|one| one.to_string().replace(name.as_str(), "HOST")).collect::<Vec<_>>()
@@ -256,36 +251,32 @@ async fn a_check_names_what_is_gone() {
     assert_eq!(inner().await, ["interface eth0 is another one than was made"]);
 }
 
-#[tokio::test]
-async fn ipv6_that_a_runtime_switched_off_is_switched_on_for_a_pod_that_has_it() {
-    needs_root!();
+async fn ipv6_that_a_runtime_switched_off_is_switched_on_for_a_pod_that_has_it(device: PodDevice) {
     let (host, sandbox) = (Namespace::new(), Namespace::new());
     let node = node(&host).await;
     for namespace in [&host, &sandbox] {
         let written = namespace.netns.run_blocking(|| daemon::net::sysctl::set("ipv6/conf/default/disable_ipv6", "1"));
         written.unwrap().unwrap();
     }
-    let mut spec = crate::namespace::spec("c1");
+    let mut spec = crate::namespace::spec(device, "c1");
     spec.mac = mac();
-    let veth = daemon::net::link::create_veth(&node, &sandbox.netns, &spec).await.unwrap();
+    let pair = daemon::net::pair::create(&node, &sandbox.netns, &spec).await.unwrap();
     let addresses = vec![daemon::ipam::PodAddress { address: ip("fd00:7::9"), gateway: ip(GATEWAYS[1]) }];
-    let side = pod_net::PodSide { ifname: "eth0".into(), ifindex: veth.pod_ifindex, addresses: addresses.clone() };
+    let side = pod_net::PodSide { ifname: "eth0".into(), ifindex: pair.pod_ifindex, addresses: addresses.clone() };
     pod_net::configure(&sandbox.netns, &side).await.unwrap();
     let side =
-        host::HostSide { ifname: veth.host_ifname.clone(), ifindex: veth.host_ifindex, pod_mac: spec.mac, addresses };
+        host::HostSide { ifname: pair.host_ifname.clone(), ifindex: pair.host_ifindex, pod_mac: spec.mac, addresses };
     host::enable(&node, &side).await.unwrap();
     assert_eq!(sandbox.seen_as(&host, ip(GATEWAYS[1])), ip("fd00:7::9"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn many_pods_at_once() {
-    needs_root!();
+async fn many_pods_at_once(device: PodDevice) {
     let host = Namespace::new();
     let node = node(&host).await;
     let adding: Vec<_> = (2..22)
         .map(|n| {
             let node = node.clone();
-            tokio::spawn(async move { pod(&node, n, 2).await })
+            tokio::spawn(async move { pod(device, &node, n, 2).await })
         })
         .collect();
     let mut pods = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::bpf::{kernel, maps::EndpointRef, packet::Skb};
 
-/// Source MAC of what we deliver ourselves: that of the host side of every veth. Locally
+/// Source MAC of what we deliver ourselves: that of the host side of every pod's link. Locally
 /// administered, the same on all of them, as each is a link of its own with one neighbour.
 pub(crate) const HOST_MAC: [u8; 6] = datapath_abi::endpoint::HOST_MAC;
 

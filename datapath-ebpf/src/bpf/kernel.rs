@@ -39,7 +39,7 @@ pub(crate) fn cpu() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// Hands the packet to the other end of a veth. Returns what the program has to return.
+/// Hands the packet to the other end of a pair, veth or netkit. Returns what the program has to return.
 #[inline(always)]
 pub(crate) fn redirect_peer(ifindex: u32) -> i32 {
     // SAFETY: a helper with plain numbers.

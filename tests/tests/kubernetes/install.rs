@@ -24,6 +24,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
     for (value, named) in [
         ("masquerad.enabled=false", "masquerad"),
         ("attach=xdp", "attach"),
+        ("pods.device=ipvlan", "device"),
         ("routing=vxlan", "routing"),
         ("overlay.port=65536", "port"),
         ("overlay.protocol=gre", "protocol"),

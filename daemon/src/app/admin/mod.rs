@@ -83,7 +83,7 @@ pub struct Facts {
     pub kernel: String,
     /// How programs are attached: tcx or clsact.
     pub attach_mode: String,
-    /// Kind of the pods' interfaces: veth.
+    /// Kind of new pods' interfaces: veth or netkit.
     pub device: String,
     /// Folder of the pins.
     pub pin_path: PathBuf,
