@@ -241,20 +241,22 @@ fn attach(lab: &mut Lab, name: &str, place: TcAttachType) {
 
 #[test]
 fn a_sender_is_known_by_its_number_before_its_address_is() {
-    for (tunnel, at) in tunnels().flat_map(|tunnel| [Family::V4, Family::V6].map(|at| (tunnel, at))) {
+    for tunnel in tunnels() {
         let mut joined = Joined::new(tunnel);
         joined.forget(&REMOTE);
-        joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(FRIEND, allow(1, 1))]);
-        let syn = REMOTE.tcp(&B, at, PORTS, SYN);
-        joined.lab.send(joined.to_pod(), &syn).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
-        joined.send(&REMOTE, at, FRIEND, FAR[0]);
-        assert_eq!(joined.carried(&REMOTE, at), Some(FRIEND));
-        joined.lab.send(joined.to_pod(), &syn).passes().opens().with(|event| {
-            assert_eq!(event.identity[0], FRIEND);
-        });
-        // The rules change: it is asked again, and still known.
-        joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(FRIEND, allow(2, 1))]);
-        joined.lab.send(joined.to_pod(), &syn).passes().bumps(Scalar::Redecided);
+        for at in [Family::V4, Family::V6] {
+            joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(FRIEND, allow(1, 1))]);
+            let syn = REMOTE.tcp(&B, at, PORTS, SYN);
+            joined.lab.send(joined.to_pod(), &syn).drops(DropReason::DefaultDeny, Some(Direction::Ingress));
+            joined.send(&REMOTE, at, FRIEND, FAR[0]);
+            assert_eq!(joined.carried(&REMOTE, at), Some(FRIEND), "{tunnel}");
+            joined.lab.send(joined.to_pod(), &syn).passes().opens().with(|event| {
+                assert_eq!(event.identity[0], FRIEND);
+            });
+            // The rules change: it is asked again, and still known.
+            joined.lab.isolate(&B, Direction::Ingress, &[Rule::identity(FRIEND, allow(2, 1))]);
+            joined.lab.send(joined.to_pod(), &syn).passes().bumps(Scalar::Redecided);
+        }
         assert_eq!(joined.refused(), 0);
     }
 }

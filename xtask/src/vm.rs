@@ -68,10 +68,11 @@ pub(crate) struct Options {
 
 /// What runs unless something else is named, and in every `cargo xtask test`: what there is time for. SCTP, Geneve and
 /// netkit are there on these kernels and not everywhere else.
-const SHORT: [&str; 6] = [
+const SHORT: [&str; 7] = [
     "matrix",
     "threeway:--packets 3000",
     "net:overlay::",
+    "datapath_overlay:a_sender_is_known",
     "net:netkit::",
     "e2e_netkit:with_tcx",
     "e2e_netpol:about_sctp",
