@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::sandbox::Sandbox;
+use crate::{
+    node::{PATIENCE, eventually},
+    sandbox::Sandbox,
+};
 
 /// How long a daemon may take to stop when asked to.
 const STOPPING: Duration = Duration::from_secs(30);
@@ -96,6 +99,12 @@ impl Agent {
     /// Its exit status, if it has ended by itself.
     pub fn code(&mut self) -> anyhow::Result<Option<i32>> {
         Ok(self.child.try_wait()?.and_then(|status| status.code()))
+    }
+
+    /// Waits until it has ended by itself; its exit status, `None` if it has not for [`PATIENCE`] or a signal has ended it.
+    pub fn ended(&mut self) -> anyhow::Result<Option<i32>> {
+        eventually(PATIENCE, || Ok(self.code()?.is_some()))?;
+        self.code()
     }
 
     /// Ends it at once, as a crash would.

@@ -89,6 +89,14 @@ pub const ROUTER: Host = Host {
     ..WORLD
 };
 
+/// A Service's addresses: nobody's.
+pub const SERVICE: Host = Host {
+    name: "SERVICE",
+    v4: Ipv4Addr::new(10, 96, 0, 10),
+    v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 10),
+    ..WORLD
+};
+
 /// A process of this node.
 pub const NODE: Host = Host {
     name: "NODE",

@@ -2,6 +2,7 @@
 //! it goes when the value is dropped.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::TcpStream,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     agent::{self, Agent, Group},
@@ -206,6 +207,13 @@ impl Node {
     /// Takes the daemon out, to be killed or stopped.
     pub fn take_agent(&mut self) -> anyhow::Result<Agent> {
         self.agent.take().context("the daemon was not started")
+    }
+
+    /// Names of the node's ends of pods' links.
+    pub fn pod_links(&self) -> anyhow::Result<BTreeSet<String>> {
+        let links: Value = serde_json::from_str(&self.sandbox.said("ip", &["-json", "link"])?)?;
+        let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
+        Ok(names.filter(|name| name.starts_with("bh")).map(str::to_owned).collect())
     }
 
     /// A client of the API.

@@ -1,7 +1,13 @@
 //! Network namespaces with a name, as container runtimes make them: the CNI plugin gets their path.
 //! For those without a name see `netns`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, ensure};
 
 use crate::{
     netns::{Inside, Netns, ip},
@@ -58,6 +64,20 @@ impl Sandbox {
         }
         let _inside = self.enter()?;
         ip(&["-batch", "-"], batch)
+    }
+
+    /// What a program prints that runs in it, and must succeed.
+    ///
+    /// # Errors
+    /// It cannot be started, or fails: then with what it says of that.
+    pub fn said(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> anyhow::Result<String> {
+        let program = program.as_ref();
+        let output = {
+            let _inside = self.enter()?;
+            Command::new(program).args(arguments).output().with_context(|| format!("starting {program:?}"))?
+        };
+        ensure!(output.status.success(), "{program:?} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Takes its name away, as a crashed runtime or a reboot of it would: nothing finds it by its

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 use tests::{
     node::{Node, PATIENCE, Setup, eventually, holds_anything},
     plugin::Call,
@@ -13,17 +13,6 @@ use tests::{
     trial::trial,
 };
 
-/// Names of our links on the node.
-fn links(node: &Node) -> anyhow::Result<BTreeSet<String>> {
-    let output = {
-        let _inside = node.sandbox.enter()?;
-        std::process::Command::new("ip").args(["-json", "link"]).output()?
-    };
-    let links: Value = serde_json::from_slice(&output.stdout)?;
-    let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
-    Ok(names.filter(|name| name.starts_with("bh")).map(str::to_owned).collect())
-}
-
 /// How many of the node's addresses are given out, by range.
 fn used(node: &Node) -> anyhow::Result<Vec<u64>> {
     Ok(node.ask()?.status()?.pools.iter().map(|pool| pool.used).collect())
@@ -31,7 +20,7 @@ fn used(node: &Node) -> anyhow::Result<Vec<u64>> {
 
 /// Fails unless nothing of any pod is left.
 fn is_empty(node: &Node) -> anyhow::Result<()> {
-    let links = links(node)?;
+    let links = node.pod_links()?;
     ensure!(links.is_empty(), "links are left: {links:?}");
     let endpoints = node.ask()?.endpoints()?;
     ensure!(endpoints.is_empty(), "endpoints are left: {endpoints:?}");
@@ -78,7 +67,7 @@ fn add_wires_a_pod_and_del_leaves_nothing_of_it() {
         let programs = if node.ask()?.status()?.datapath.is_some_and(|it| it.attach_mode == "tcx") { 2 } else { 0 };
         ensure!(pinned_links(&node) == 2 * programs, "{} pins of two pods", pinned_links(&node));
         web.del()?;
-        ensure!(links(&node)? == BTreeSet::from([db.host_ifname()]), "{:?}", links(&node)?);
+        ensure!(node.pod_links()? == BTreeSet::from([db.host_ifname()]), "{:?}", node.pod_links()?);
         ensure!(pinned_links(&node) == programs, "{} pins of one pod", pinned_links(&node));
         db.call("CHECK")?.result()?;
         db.del()?;
@@ -290,7 +279,7 @@ fn gc_removes_what_the_runtime_no_longer_knows() {
         let mut plugin = node.plugin();
         plugin.conf["cni.dev/valid-attachments"] = json!([{"containerID": db.container_id, "ifname": "eth0"}]);
         plugin.call(Call::bare("GC"))?.result()?;
-        ensure!(links(&node)? == BTreeSet::from([db.host_ifname()]), "{:?}", links(&node)?);
+        ensure!(node.pod_links()? == BTreeSet::from([db.host_ifname()]), "{:?}", node.pod_links()?);
         ensure!(used(&node)? == [1, 1]);
         let (code, _) = web.call("CHECK")?.error()?;
         ensure!(code == 3, "{code}");
@@ -345,7 +334,7 @@ fn a_del_that_finds_no_daemon_is_made_up_for() {
         node.start_daemon()?;
         let done = || Ok(used(&node)? == [1, 1] && !holds_anything(&tombstones));
         ensure!(eventually(PATIENCE, done)?, "{:?}", used(&node)?);
-        ensure!(links(&node)? == BTreeSet::from([db.host_ifname()]), "{:?}", links(&node)?);
+        ensure!(node.pod_links()? == BTreeSet::from([db.host_ifname()]), "{:?}", node.pod_links()?);
         db.call("CHECK")?.result()?;
 
         // The same container may come back; the old tombstone must not take it away again.

@@ -11,7 +11,7 @@ use datapath_abi::{
     service::{GoneKey, HAIRPIN_V4, HAIRPIN_V6},
 };
 use tests::{
-    host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, ROUTER, WORLD},
+    host::{A, B, C, FAMILIES, Family, Host, NODE, REMOTE, ROUTER, SERVICE, WORLD},
     lab::{At, Lab},
     packet::{
         self, ACK, Body, FIN, Packet, RST, SCTP, SCTP_COOKIE_ECHO, SCTP_DATA, SCTP_INIT, SCTP_INIT_ACK, SYN, TCP, UDP,
@@ -19,13 +19,6 @@ use tests::{
     rules::{Rule, allow},
 };
 
-/// A Service's addresses: nobody's.
-const SERVICE: Host = Host {
-    name: "SERVICE",
-    v4: std::net::Ipv4Addr::new(10, 96, 0, 10),
-    v6: std::net::Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 10),
-    ..WORLD
-};
 /// Another one's.
 const OTHER: Host = Host { name: "OTHER", v4: std::net::Ipv4Addr::new(10, 96, 0, 11), ..SERVICE };
 /// What a pod's packets to itself come from.

@@ -1,7 +1,7 @@
 //! Pods on netkit through the real plugin and daemon: the same programs at the node's end of the pair, policy from the first
 //! packet on, delivery from pod to pod past the host's stack, and pods of both kinds on one node.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr, process::Command, time::Duration};
+use std::{collections::BTreeSet, fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use tests::{
@@ -10,7 +10,6 @@ use tests::{
     manifest::{namespace, pod, policy},
     node::{Node, PATIENCE, Setup, eventually, holds_anything},
     pod::{IFNAME, Pod},
-    sandbox::Sandbox,
     traffic::{
         Case, Echo, OPEN,
         Protocol::{Tcp, Udp},
@@ -42,20 +41,11 @@ fn start(arguments: &[&str]) -> anyhow::Result<Node> {
     Node::start_as(Setup { arguments, ..Setup::default() }, &[("all.yaml", &objects())])
 }
 
-/// What `ip` says in a namespace.
-fn ip(of: &Sandbox, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = {
-        let _inside = of.enter()?;
-        Command::new("ip").args(arguments).output().context("starting ip")?
-    };
-    ensure!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 /// Fails unless both ends of a pod's link are of this kind.
 fn is_on(node: &Node, pod: &Pod, kind: &str) -> anyhow::Result<()> {
     for (space, link) in [(&node.sandbox, pod.host_ifname()), (&pod.sandbox, IFNAME.to_owned())] {
-        let said: serde_json::Value = serde_json::from_str(&ip(space, &["-json", "-details", "link", "show", &link])?)?;
+        let said: serde_json::Value =
+            serde_json::from_str(&space.said("ip", &["-json", "-details", "link", "show", &link])?)?;
         ensure!(said[0]["linkinfo"]["info_kind"] == kind, "{link} of {} is no {kind}: {said}", pod.key);
     }
     Ok(())
@@ -63,7 +53,7 @@ fn is_on(node: &Node, pod: &Pod, kind: &str) -> anyhow::Result<()> {
 
 /// Packets that the host side of a pod's link has sent towards the pod.
 fn sent_by_host(node: &Node, pod: &Pod) -> anyhow::Result<u64> {
-    let said = ip(&node.sandbox, &["-json", "-statistics", "link", "show", &pod.host_ifname()])?;
+    let said = node.sandbox.said("ip", &["-json", "-statistics", "link", "show", &pod.host_ifname()])?;
     let said: serde_json::Value = serde_json::from_str(&said)?;
     said[0]["stats64"]["tx"]["packets"].as_u64().context("a count")
 }
@@ -119,12 +109,6 @@ fn denied(node: &Node) -> anyhow::Result<f64> {
     Ok(at("from_pod")? + at("to_pod")?)
 }
 
-fn links(node: &Node) -> anyhow::Result<BTreeSet<String>> {
-    let said: serde_json::Value = serde_json::from_str(&ip(&node.sandbox, &["-json", "link"])?)?;
-    let names = said.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str());
-    Ok(names.filter(|name| name.starts_with("bh")).map(str::to_owned).collect())
-}
-
 /// A pod that is isolated from its first moment: somebody sends to the address it will have before it is there.
 fn add_under_fire(node: &Node, sender: &Pod, key: &str) -> anyhow::Result<Pod> {
     let blank = node.blank(key)?;
@@ -177,21 +161,21 @@ fn pods_are_enforced(asked: &str, kind: &str, attach: &str) -> anyhow::Result<()
     }
 
     // A link that is down is found, and a DEL takes both ends of either kind away.
-    ip(&node.sandbox, &["link", "set", &web.host_ifname(), "down"])?;
+    node.sandbox.said("ip", &["link", "set", &web.host_ifname(), "down"])?;
     let (_, said) = web.call("CHECK")?.error()?;
     ensure!(said.contains(&format!("interface {} is down", web.host_ifname())), "{said}");
     for pod in [&web, &late] {
         pod.call("DEL")?.result()?;
-        ensure!(!ip(&pod.sandbox, &["-o", "link"])?.contains(IFNAME), "the pod's end of {} is left", pod.key);
+        ensure!(!pod.sandbox.said("ip", &["-o", "link"])?.contains(IFNAME), "the pod's end of {} is left", pod.key);
     }
-    ensure!(links(&node)? == BTreeSet::from([other.host_ifname(), db.host_ifname()]), "{:?}", links(&node)?);
+    ensure!(node.pod_links()? == BTreeSet::from([other.host_ifname(), db.host_ifname()]), "{:?}", node.pod_links()?);
     // A sandbox that goes takes its pair along.
     let name = other.host_ifname();
     drop(other);
-    ensure!(eventually(PATIENCE, || Ok(!links(&node)?.contains(&name)))?, "{name} is left");
+    ensure!(eventually(PATIENCE, || Ok(!node.pod_links()?.contains(&name)))?, "{name} is left");
     ensure!(reach(&node.sandbox, Tcp, db.at(80)[0], OPEN)? == Reached::Yes);
     db.del()?;
-    ensure!(links(&node)?.is_empty(), "{:?}", links(&node)?);
+    ensure!(node.pod_links()?.is_empty(), "{:?}", node.pod_links()?);
     // What is left of the pod without a DEL is collected.
     ensure!(eventually(PATIENCE, || Ok(!holds_anything(&node.state().join("endpoints"))))?, "a record is left");
     Ok(())
@@ -222,12 +206,8 @@ fn a_kernel_without_netkit_says_so_and_auto_takes_veth() {
         let mut node = Node::without_daemon(Setup::default(), &[("all.yaml", &objects())])?;
         node.set_arguments(&["--pod-device=netkit"]);
         node.spawn_daemon()?;
-        let mut agent = node.take_agent()?;
-        ensure!(
-            eventually(PATIENCE, || Ok(agent.code()?.is_some()))? && agent.code()? == Some(1),
-            "{:?}",
-            agent.code()?
-        );
+        let ended = node.take_agent()?.ended()?;
+        ensure!(ended == Some(1), "{ended:?}");
         let log = fs::read_to_string(node.log())?;
         let wanted = "--pod-device netkit: this kernel has no netkit devices (6.7 has them, with CONFIG_NETKIT): use veth, or auto";
         ensure!(log.contains(wanted), "{log}");

@@ -1,7 +1,7 @@
 //! The overlay's device as the daemon makes it, and what becomes of it when the daemon is started with another protocol, or
 //! without an overlay. What goes through it: daemon/tests/net/overlay.rs, `datapath_overlay.rs` and the tests in a cluster.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use anyhow::{Context as _, ensure};
 use tests::{
@@ -34,28 +34,16 @@ fn node(arguments: &[&str]) -> anyhow::Result<Node> {
     Ok(node)
 }
 
-/// What `ip` says of the node.
-fn ip(node: &Node, arguments: &[&str]) -> anyhow::Result<String> {
-    run(node, Command::new("ip").args(arguments))
-}
-
-/// What a program says that runs on the node, and must succeed.
-fn run(node: &Node, command: &mut Command) -> anyhow::Result<String> {
-    let output = {
-        let _inside = node.sandbox.enter()?;
-        command.output().with_context(|| format!("starting {command:?}"))?
-    };
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
-
 fn uninstall(node: &Node, more: &[&str]) -> anyhow::Result<String> {
-    run(node, Command::new(agent::binary("bulkhead-daemon")?).arg("uninstall").args(more).args(node.places()))
+    let places = node.places();
+    let arguments: Vec<&str> =
+        ["uninstall"].iter().chain(more).copied().chain(places.iter().map(String::as_str)).collect();
+    node.sandbox.said(agent::binary("bulkhead-daemon")?, &arguments)
 }
 
 /// Names of the overlays' devices that are there.
 fn devices(node: &Node) -> anyhow::Result<Vec<String>> {
-    let links = ip(node, &["-o", "link"])?;
+    let links = node.sandbox.said("ip", &["-o", "link"])?;
     let names = links.lines().filter_map(|line| line.split(": ").nth(1));
     Ok(names.filter(|name| name.starts_with("bulkhead_")).map(str::to_owned).collect())
 }
@@ -66,7 +54,7 @@ fn settled(node: &Node, device: Option<&str>) -> anyhow::Result<()> {
     let well = eventually(PATIENCE, || {
         let mut routes = String::new();
         for (family, range) in ["-4", "-6"].into_iter().zip(RANGES) {
-            routes += &ip(node, &[family, "route", "show", range])?;
+            routes += &node.sandbox.said("ip", &[family, "route", "show", range])?;
         }
         let found = devices(node)?;
         last = format!("{found:?}, routes {routes}");
@@ -86,12 +74,8 @@ fn a_kernel_without_the_device_is_told_with_option_and_way_out() {
         }
         let mut node = node(&["--routing=overlay", "--overlay-protocol=geneve"])?;
         node.spawn_daemon()?;
-        let mut agent = node.take_agent()?;
-        ensure!(
-            eventually(PATIENCE, || Ok(agent.code()?.is_some()))? && agent.code()? == Some(1),
-            "{:?}",
-            agent.code()?
-        );
+        let ended = node.take_agent()?.ended()?;
+        ensure!(ended == Some(1), "{ended:?}");
         let log = fs::read_to_string(node.log())?;
         for part in [
             "--overlay-protocol geneve: this kernel has no Geneve devices",
@@ -120,11 +104,11 @@ fn a_node_changes_from_one_protocol_to_the_other_and_back_to_none() {
             let status = node.ask()?.status()?;
             let routing = status.datapath.context("a datapath")?.routing;
             ensure!(routing == "overlay, Geneve at UDP port 6081", "{routing}");
-            let device = ip(&node, &["-d", "link", "show", "bulkhead_geneve"])?;
+            let device = node.sandbox.said("ip", &["-d", "link", "show", "bulkhead_geneve"])?;
             ensure!(device.contains("geneve external") && device.contains("dstport 6081"), "{device}");
             ensure!(device.contains("mtu 1450"), "{device}");
             for (family, range) in ["-4", "-6"].into_iter().zip(RANGES) {
-                let route = ip(&node, &[family, "route", "show", range])?;
+                let route = node.sandbox.said("ip", &[family, "route", "show", range])?;
                 ensure!(route.contains("encap ip ") && route.contains("ttl 64"), "{route}");
             }
             former = "bulkhead_geneve";
@@ -132,7 +116,7 @@ fn a_node_changes_from_one_protocol_to_the_other_and_back_to_none() {
         let log = fs::read_to_string(node.log())?;
         ensure!(!log.contains("Packets do not get to pods"), "{log}");
         // A device that somebody removes is put back: within ten seconds.
-        ip(&node, &["link", "del", former])?;
+        node.sandbox.said("ip", &["link", "del", former])?;
         settled(&node, Some(former))?;
         // Not by a daemon: what `uninstall` finds.
         node.take_agent()?.kill()?;

@@ -29,10 +29,7 @@ fn log(node: &Node) -> anyhow::Result<String> {
 
 /// Runs `ip` on the node.
 fn on_node(node: &Node, arguments: &[&str]) -> anyhow::Result<String> {
-    let _inside = node.sandbox.enter()?;
-    let output = std::process::Command::new("ip").args(arguments).output().context("starting ip")?;
-    ensure!(output.status.success(), "ip {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
+    node.sandbox.said("ip", arguments)
 }
 
 #[test]
@@ -126,9 +123,8 @@ fn a_pool_that_holds_an_address_of_the_node_is_refused() {
         let mut node = Node::without_daemon(Setup { pools, ..Setup::default() }, &[])?;
         node.sandbox.ip("addr add 10.77.0.9/24 dev spare0\n")?;
         node.spawn_daemon()?;
-        let mut agent = node.take_agent()?;
-        let ended = eventually(PATIENCE, || Ok(agent.code()?.is_some()))?;
-        ensure!(ended && agent.code()? == Some(64), "{:?}", agent.code()?);
+        let ended = node.take_agent()?.ended()?;
+        ensure!(ended == Some(64), "{ended:?}");
         let said = log(&node)?;
         let expected = "bulkhead-daemon: --pool: address pool 10.77.0.0/24: the node itself has 10.77.0.9 on spare0, ";
         ensure!(said.contains(expected) && said.contains("ip address del 10.77.0.9/24 dev spare0"), "{said}");

@@ -11,7 +11,7 @@ use datapath_abi::{
 };
 use tests::{
     count::{Change, Count},
-    host::{A, B, C, Family, Host, WORLD},
+    host::{A, B, C, Family, Host, SERVICE, WORLD},
     packet::{ACK, Packet, SYN, TCP, diff, routed},
     prog::{Context, Programs, Ran},
     seen::{NEXT, REDIRECT, SHOT},
@@ -19,7 +19,7 @@ use tests::{
 
 use super::{
     FEW, MANY, Scenes,
-    scene::{CLOSED_PORT, NEW_PORT, OPEN_PORT, SERVICE, Scene, place},
+    scene::{CLOSED_PORT, NEW_PORT, OPEN_PORT, Scene, place},
     wrapper::{self, Wrapper},
 };
 
@@ -58,6 +58,13 @@ pub(crate) enum Node {
     StagedElsewhere,
     /// With few, where both ends have staged policies.
     Staged,
+}
+
+impl Node {
+    /// One with so many rules, and nothing special about it.
+    fn with(rules: u32) -> Self {
+        if rules == FEW { Self::Few } else { Self::Many }
+    }
 }
 
 /// One thing that is measured.
@@ -162,7 +169,7 @@ impl Case {
             name: format!("{name}, {rules} rules"),
             id: format!("{id}_{rules}"),
             rules: Some(rules),
-            node: if rules == FEW { Node::Few } else { Node::Many },
+            node: Node::with(rules),
             wrapper: if family == Family::V4 { wrapper::VARY4 } else { wrapper::VARY6 },
             context: at.context(),
             mask,
@@ -187,7 +194,7 @@ impl Case {
             name: format!("{name}, {rules} rules"),
             id: format!("{id}_{rules}"),
             rules: Some(rules),
-            node: if rules == FEW { Node::Few } else { Node::Many },
+            node: Node::with(rules),
             context: at.context(),
             ring,
             batch: if ring == Ring::Full { u32::MAX } else { RING },

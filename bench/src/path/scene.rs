@@ -18,7 +18,7 @@ use datapath_abi::{
 use datapath_ebpf::ct;
 use tests::{
     count::Counts,
-    host::{A, B, Family, Host, REMOTE, WORLD},
+    host::{A, B, Family, Host, REMOTE},
     lab::{At, Lab},
     packet::{ACK, Packet, SYN, TCP},
     prog::Programs,
@@ -33,14 +33,6 @@ pub(crate) const OPEN_PORT: u16 = 80;
 pub(crate) const NEW_PORT: u16 = 81;
 /// A port that no rule admits.
 pub(crate) const CLOSED_PORT: u16 = 82;
-
-/// A Service's addresses.
-pub(crate) const SERVICE: Host = Host {
-    name: "SERVICE",
-    v4: Ipv4Addr::new(10, 96, 0, 10),
-    v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 10),
-    ..WORLD
-};
 
 /// Programs and filled maps.
 pub(crate) struct Scene {
@@ -105,11 +97,7 @@ impl Scene {
 
     /// Sees to it that a connection is established.
     pub(crate) fn establish(&mut self, from: Host, to: Host, family: Family, port: [u16; 2]) -> anyhow::Result<()> {
-        let (there, back) = (place(from, to), place(to, from));
-        let reply = [port[1], port[0]];
-        self.lab.send(there, &from.tcp(&to, family, port, SYN)).whatever();
-        self.lab.send(back, &to.tcp(&from, family, reply, SYN | ACK)).whatever();
-        self.lab.send(there, &from.tcp(&to, family, port, ACK)).whatever();
+        self.shake_hands(from, to, to, family, port);
         let established = self.lab.sizes().0;
         ensure!(established > 0, "the connection is not established");
         Ok(())
@@ -125,12 +113,17 @@ impl Scene {
         port: [u16; 2],
     ) -> anyhow::Result<()> {
         let before = self.lab.sizes().0;
-        let (there, back) = (place(from, to), place(to, from));
-        self.lab.send(there, &from.tcp(&service, family, port, SYN)).whatever();
-        self.lab.send(back, &to.tcp(&from, family, [port[1], port[0]], SYN | ACK)).whatever();
-        self.lab.send(there, &from.tcp(&service, family, port, ACK)).whatever();
+        self.shake_hands(from, service, to, family, port);
         ensure!(self.lab.sizes().0 == before + 2, "the connection and what the client knows of it are not established");
         Ok(())
+    }
+
+    /// `from` opens a connection to what it takes for `addressed`, and `to` answers.
+    fn shake_hands(&mut self, from: Host, addressed: Host, to: Host, family: Family, port: [u16; 2]) {
+        let (there, back) = (place(from, to), place(to, from));
+        self.lab.send(there, &from.tcp(&addressed, family, port, SYN)).whatever();
+        self.lab.send(back, &to.tcp(&from, family, [port[1], port[0]], SYN | ACK)).whatever();
+        self.lab.send(there, &from.tcp(&addressed, family, port, ACK)).whatever();
     }
 
     /// Gives pods staged policies in both directions: the rules that are in force for A and B, and default deny.

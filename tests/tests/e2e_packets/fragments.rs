@@ -14,7 +14,7 @@ use tests::{
     world,
 };
 
-use crate::{at, db_and_web, echoed, mac, neighbour, said};
+use crate::{at, db_and_web, echoed, mac, neighbour};
 
 /// A db that admits web and the neighbouring host to UDP port 53, and nobody else.
 fn shop() -> String {
@@ -83,7 +83,7 @@ fn fragments_by_an_address_of_a_service_are_the_pods_own() {
              add rule inet service pre ip daddr {} dnat ip to {}; add rule inet service pre ip6 daddr {} dnat ip6 to {}",
             SERVICE[0], db.v4, SERVICE[1], db.v6
         );
-        said(&node.sandbox, "nft", &[&rules])?;
+        node.sandbox.said("nft", &[&rules])?;
         for address in SERVICE {
             for bytes in [100, 4000] {
                 ensure!(echoed(&web.sandbox, at(address, 53), bytes, OPEN)?, "{bytes} bytes to {address}");

@@ -10,7 +10,6 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    process::Command,
     thread,
     time::Duration,
 };
@@ -24,16 +23,6 @@ use tests::{
     traffic::{OPEN, connected_udp},
     world::{self, World},
 };
-
-/// What a program prints in a namespace.
-fn said(sandbox: &Sandbox, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = {
-        let _inside = sandbox.enter()?;
-        Command::new(program).args(arguments).output().with_context(|| format!("starting {program}"))?
-    };
-    ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
-}
 
 /// Sets kernel settings of a namespace, by name below /proc/sys/net.
 fn set(sandbox: &Sandbox, settings: &[(&str, &str)]) -> anyhow::Result<()> {
@@ -107,7 +96,7 @@ fn neighbour(node: &Node) -> anyhow::Result<World> {
 
 /// What `ip` says about an interface.
 fn link(sandbox: &Sandbox, ifname: &str) -> anyhow::Result<Value> {
-    let mut links: Value = serde_json::from_str(&said(sandbox, "ip", &["-json", "link", "show", ifname])?)?;
+    let mut links: Value = serde_json::from_str(&sandbox.said("ip", &["-json", "link", "show", ifname])?)?;
     Ok(links[0].take())
 }
 

@@ -16,7 +16,7 @@ use tests::{
     world::{self, World},
 };
 
-use crate::{FORWARDING, at, echoed, said, set, stream};
+use crate::{FORWARDING, at, echoed, set, stream};
 
 /// A host behind a router, which is beside the node: the link between them takes less than the others.
 struct Far {
@@ -77,7 +77,7 @@ fn the_path_mtu_is_found(masquerade: bool) -> anyhow::Result<()> {
     let web = node.add("shop/web")?;
     let _echo = Echo::start(&far.sandbox, &[], &[53])?;
     for (tcp, udp) in FAR_TCP.into_iter().zip(FAR_UDP) {
-        let mtu = |to: &str| said(&web.sandbox, "ip", &["route", "get", to]);
+        let mtu = |to: &str| web.sandbox.said("ip", &["route", "get", to]);
         ensure!(!mtu(tcp)?.contains("mtu 1300"), "nothing is known at first");
         stream(&web.sandbox, &far.sandbox, at(tcp, 80), 1 << 20)?;
         ensure!(mtu(tcp)?.contains("mtu 1300"), "TCP has learned from {tcp}: {}", mtu(tcp)?);

@@ -28,7 +28,7 @@ use tests::{
     world::{self, World},
 };
 
-use crate::{at, db_and_web, neighbour, said, stream};
+use crate::{at, db_and_web, neighbour, stream};
 
 /// Nobody of the namespace `shop` says or hears anything.
 fn default_deny() -> String {
@@ -166,7 +166,7 @@ fn a_pod_that_starts_under_default_deny_is_not_told_of() {
 
 /// All addresses of a namespace that other machines may be asked from.
 fn addresses(sandbox: &Sandbox) -> anyhow::Result<Vec<IpAddr>> {
-    let links: Value = serde_json::from_str(&said(sandbox, "ip", &["-json", "address", "show"])?)?;
+    let links: Value = serde_json::from_str(&sandbox.said("ip", &["-json", "address", "show"])?)?;
     let all = links.as_array().context("links")?.iter().filter_map(|link| link["addr_info"].as_array()).flatten();
     let mut found: Vec<IpAddr> = all
         .filter(|address| address["scope"] == "global" || address["scope"] == "link" && address["family"] == "inet")

@@ -144,15 +144,7 @@ pub(crate) fn host_network_pods_are_nobody(stage: &mut Stage) -> anyhow::Result<
     stage.apply(&[admits("host", "server", Some("friend"))])?;
     let mut pods = stage.pods(&[("host/server", labels("server"), "n1"), ("host/friend", labels("friend"), "n2")])?;
     for node in ["n1", "n2"] {
-        let mut object = pod(
-            &format!("host/on-{node}"),
-            &labels("friend"),
-            node,
-            json!({"command": ["/bin/sleep", "100000"], "ports": [], "readinessProbe": null}),
-        )?;
-        object["spec"]["hostNetwork"] = json!(true);
-        stage.apply(&[object])?;
-        stage.kubectl(&["wait", "-n", "host", "--for=condition=Ready", &format!("pod/on-{node}"), "--timeout=120s"])?;
+        stage.host_pod(&format!("host/on-{node}"), &labels("friend"), node)?;
     }
     let server = pods.remove("host/server").context("the server")?;
     let mut asks = about("host/friend", &server, YES);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     install::{NAMESPACE, agent_of},
     life::{SILENCE, YES, labels},
-    stage::{Ask, Pod, Stage, pod, soon},
+    stage::{Ask, Pod, Stage, soon},
 };
 
 /// Port of every Service here; its pods serve another one.
@@ -184,15 +184,8 @@ pub(crate) fn kube_proxy_does_the_rest(stage: &mut Stage) -> anyhow::Result<()> 
         ("beside/far", labels("web"), "n2"),
         ("beside/client", labels("client"), "n1"),
     ])?;
-    let mut object = pod(
-        "beside/host",
-        &labels("host"),
-        "n1",
-        json!({"command": ["/bin/sleep", "100000"], "ports": [], "readinessProbe": null}),
-    )?;
-    object["spec"]["hostNetwork"] = json!(true);
-    stage.apply(&[object, service("beside", "web", json!({"type": "NodePort"}))])?;
-    stage.kubectl(&["wait", "-n", "beside", "--for=condition=Ready", "pod/host", "--timeout=120s"])?;
+    stage.host_pod("beside/host", &labels("host"), "n1")?;
+    stage.apply(&[service("beside", "web", json!({"type": "NodePort"}))])?;
     let web = found(stage, "beside", "web")?;
     let mut asks = about(stage, "beside/host", "beside/web", YES)?;
     asks.extend(about(stage, "beside/client", "beside/web", YES)?);

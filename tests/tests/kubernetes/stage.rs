@@ -112,6 +112,17 @@ impl Stage {
         wanted.iter().map(|(key, ..)| Ok(((*key).to_owned(), self.ready(key)?))).collect()
     }
 
+    /// Makes a pod that has its node's network, serves nothing, and can be told to ask.
+    pub(crate) fn host_pod(&self, key: &str, labels: &Value, node: &str) -> anyhow::Result<()> {
+        let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
+        let idle = json!({"command": ["/bin/sleep", "100000"], "ports": [], "readinessProbe": null});
+        let mut object = pod(key, labels, node, idle)?;
+        object["spec"]["hostNetwork"] = json!(true);
+        self.apply(&[object])?;
+        let name = format!("pod/{name}");
+        self.kubectl(&["wait", "-n", namespace, "--for=condition=Ready", &name, "--timeout=120s"]).map(drop)
+    }
+
     /// Waits until a pod is ready.
     pub(crate) fn ready(&self, key: &str) -> anyhow::Result<Pod> {
         let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
