@@ -1,5 +1,6 @@
 //! Wiring: the only module that knows all others.
 
+mod able;
 pub mod admin;
 mod adopt;
 pub mod attachments;

@@ -29,6 +29,7 @@ use tonic::transport::Server;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    able,
     admin::{AdminParts, AdminService, EndpointExtra, Facts},
     attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
     engine::{Engine, Kernel, Services},
@@ -44,7 +45,6 @@ use super::{
     takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
 use crate::{
-    args::{self, Attach},
     cni::Service,
     config::{self, Config},
     datapath::{
@@ -53,14 +53,14 @@ use crate::{
         load::{self, Capacities, program},
         maps::{Counts, Tables, take_events},
         overlay::Overlay as OverlayPrograms,
-        probe::{self, AttachMode},
+        probe::AttachMode,
         sweep::Sweeper,
     },
     ipam::{Owner, Pools},
     net::{
         Node, changes, host, masquerade,
-        overlay::{self, Family, Protocol},
-        pair::{self, PodDevice},
+        overlay::{self, Family},
+        pair::PodDevice,
         presence::Presence,
         uplink,
     },
@@ -101,21 +101,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let pools = Pools::new(&ranges)?;
 
     // What the kernel can do, and what it holds.
-    if probe::is_realtime(Path::new(probe::REALTIME)) {
-        bail!("this is a real-time kernel ({} is 1): take one without CONFIG_PREEMPT_RT", probe::REALTIME);
-    }
-    let mode = match config.attach {
-        Attach::Tcx if !probe::has_tcx()? => bail!("--attach tcx: this kernel has no tcx (6.6 has it), use clsact"),
-        Attach::Tcx => AttachMode::Tcx,
-        Attach::Clsact => AttachMode::Clsact,
-    };
     let node = Node::own().await?;
-    if let Some(config::Overlay { protocol, .. }) = config.overlay
-        && !overlay::is_known(&node, protocol).await?
-    {
-        bail!(refused_overlay(protocol));
-    }
-    let device = pod_device(&node, config.pod_device).await?;
+    let (mode, device) = able::ask(&node, &config).await?;
     let pins = Some(config.pin_dir.as_path());
     let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
@@ -353,34 +340,6 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         let _ = fs::remove_file(socket);
     }
     Ok(())
-}
-
-/// What new pods get.
-async fn pod_device(node: &Node, wanted: args::PodDevice) -> anyhow::Result<PodDevice> {
-    Ok(match wanted {
-        args::PodDevice::Veth => PodDevice::Veth,
-        args::PodDevice::Auto | args::PodDevice::Netkit if pair::is_known(node, PodDevice::Netkit).await? => {
-            PodDevice::Netkit
-        }
-        args::PodDevice::Auto => PodDevice::Veth,
-        args::PodDevice::Netkit => bail!(
-            "--pod-device netkit: this kernel has no netkit devices (6.7 has them, with CONFIG_NETKIT): use veth, or auto"
-        ),
-    })
-}
-
-/// A kernel without the devices of a protocol.
-fn refused_overlay(protocol: Protocol) -> String {
-    let name = protocol.name();
-    let instead = match protocol {
-        Protocol::Vxlan => "--routing native",
-        Protocol::Geneve => "--overlay-protocol vxlan on all nodes",
-    };
-    format!(
-        "--overlay-protocol {name}: this kernel has no {} devices: load its module {name} (CONFIG_{}), or use {instead}",
-        protocol.title(),
-        name.to_uppercase()
-    )
 }
 
 async fn until(mut stop: watch::Receiver<bool>) {
