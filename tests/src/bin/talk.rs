@@ -3,7 +3,7 @@
 //!
 //! `talk serve tcp:80 udp:53`: serves on all addresses of both families until it is killed.
 //! `talk ask MILLISECONDS tcp:10.0.0.1:80 udp:[fd00::1]:53`: asks all at once and prints a line for each:
-//! `yes`, `refused` or `silence`, and the target.
+//! `yes`, `refused` (by whoever it was, in whatever way) or `silence`, and the target.
 //! `talk stay tcp:10.0.0.1:80`: one connection, a message and its answer every few milliseconds, until nothing more
 //! comes in; then prints how many there were and how many segments this network had to send again.
 
@@ -173,7 +173,13 @@ fn verdict(answer: io::Result<()>) -> io::Result<&'static str> {
         Ok(()) => Ok("yes"),
         Err(error) => match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Ok("silence"),
-            ErrorKind::ConnectionRefused => Ok("refused"),
+            // Somebody says no. EPERM is a firewall of this very network that rejects, as kube-proxy does with addresses of
+            // Services that it has not heard of yet.
+            ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::PermissionDenied => Ok("refused"),
             _ => Err(error),
         },
     }
