@@ -76,7 +76,7 @@ pub(crate) fn exchange_address(context: *mut __sk_buff, old: &Addr, new: &Addr, 
             bpf_l3_csum_replace(context, header + 10, 0, difference, 0);
         }
         if place.csum != 0 {
-            bpf_l4_csum_replace(context, place.csum, 0, difference, place.flags);
+            mend(context, place.csum, difference as u32, place.flags);
             if header.is_none() && place.flags & BPF_F_PSEUDO_HDR as u64 != 0 {
                 // The helper takes the address for one that a header's own sum makes up for. Does nothing where no device
                 // has summed it.

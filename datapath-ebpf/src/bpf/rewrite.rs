@@ -48,11 +48,7 @@ fn one_end<const LENGTH: usize>(skb: &Skb, stands_for: &Translation, way: Way, a
     } else {
         csum::difference([old.u32(0), old.u32(4), old.u32(8), old.u32(12)], new)
     };
-    let (csum, mangled) = match proto {
-        proto::TCP => (transport + 16, 0),
-        _ => (transport + 6, BPF_F_MARK_MANGLED_0 as u64),
-    };
-    let csum = (ETH_LEN + csum) as u32;
+    let (csum, mangled) = sum_of(proto, (ETH_LEN + transport) as u32);
     let context = skb.context();
     kernel::mend(context, csum, difference, BPF_F_PSEUDO_HDR as u64 | mangled);
     if !v4 {
@@ -62,6 +58,12 @@ fn one_end<const LENGTH: usize>(skb: &Skb, stands_for: &Translation, way: Way, a
         kernel::mend(context, csum, csum::difference([word(old_port)], [word(port)]), mangled);
     }
     skb.write_end(at, new, v4, transport, word(port), difference)
+}
+
+/// Where the checksum of a header of TCP or UDP is, which begins at `transport`, and how it is mended: that of UDP may be none.
+#[inline(always)]
+fn sum_of(proto: u8, transport: u32) -> (u32, u64) {
+    if proto == proto::TCP { (transport + 16, 0) } else { (transport + 6, BPF_F_MARK_MANGLED_0 as u64) }
 }
 
 /// Both ports as they stand in a header, in memory order.
@@ -78,8 +80,7 @@ pub(crate) fn addresses(context: *mut __sk_buff, at: &Scratch) {
     let source = source(x);
     let transport = place_of(packet);
     let (csum, mangled) = match packet.proto {
-        proto::TCP => (transport + 16, 0),
-        proto::UDP => (transport + 6, BPF_F_MARK_MANGLED_0 as u64),
+        proto::TCP | proto::UDP => sum_of(packet.proto, transport),
         proto::ICMPV6 => (transport + 2, 0),
         _ => (0, 0),
     };
@@ -100,10 +101,7 @@ pub(crate) fn ports(context: *mut __sk_buff, at: &Scratch) {
     let (x, packet) = (&at.exchange, &at.seen.packet);
     let source = source(x);
     let transport = place_of(packet);
-    let (csum, flags) = match packet.proto {
-        proto::TCP => (transport + 16, 0),
-        _ => (transport + 6, BPF_F_MARK_MANGLED_0 as u64),
-    };
+    let (csum, flags) = sum_of(packet.proto, transport);
     port(context, x, source, Place { at: transport, csum, flags });
     port(context, x, 1 - source, Place { at: transport + 2, csum, flags });
 }
