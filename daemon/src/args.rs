@@ -130,6 +130,14 @@ pub struct RunArgs {
     /// What links new pods to the node; those that are there keep what they have
     #[arg(long, env = "BULKHEAD_POD_DEVICE", value_enum, default_value_t = PodDevice::Veth)]
     pub pod_device: PodDevice,
+    /// Interfaces at which packets from outside are looked at before the network stack sees them, `auto` for those of the
+    /// default routes, or `none` [default: auto with --deny-list, else none]
+    #[arg(long, env = "BULKHEAD_UPLINK", value_delimiter = ',', value_name = "auto|none|INTERFACE")]
+    pub uplink: Vec<String>,
+    /// File with addresses and ranges whose packets are dropped at the uplink, one on each line; it is read again when it
+    /// changes
+    #[arg(long, env = "BULKHEAD_DENY_LIST", value_name = "FILE")]
+    pub deny_list: Option<PathBuf>,
     /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
     #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
     pub map_capacity: Vec<String>,

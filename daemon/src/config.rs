@@ -1,6 +1,7 @@
 //! Flags, checked: what the rest of the daemon relies on.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     num::NonZeroUsize,
     ops::RangeInclusive,
@@ -52,6 +53,10 @@ pub struct Config {
     pub attach: Attach,
     /// What links new pods to the node.
     pub pod_device: PodDevice,
+    /// Where packets from outside are looked at first.
+    pub uplinks: Uplinks,
+    /// Says whose packets are dropped there.
+    pub deny_list: Option<PathBuf>,
     /// Sizes of maps.
     pub capacities: Capacities,
     /// What makes an identity.
@@ -90,6 +95,38 @@ impl Overlay {
     fn new(protocol: Protocol, port: u16) -> Self {
         Self { protocol, port: if port == 0 { protocol.port() } else { port } }
     }
+}
+
+/// Interfaces at which packets from outside are looked at before the network stack sees them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Uplinks {
+    /// Nowhere.
+    None,
+    /// Those of the default routes.
+    Auto,
+    /// These.
+    Named(BTreeSet<String>),
+}
+
+impl Uplinks {
+    fn new(given: &[String], deny_list: Option<&Path>) -> Result<Self, ConfigError> {
+        let wrong = || ConfigError::Uplink(given.join(","));
+        match given {
+            [] => Ok(if deny_list.is_some() { Self::Auto } else { Self::None }),
+            [one] if one == "auto" => Ok(Self::Auto),
+            [one] if one == "none" && deny_list.is_none() => Ok(Self::None),
+            [one] if one == "none" => Err(ConfigError::DenyListNowhere),
+            names if names.iter().all(|name| is_interface(name)) => Ok(Self::Named(names.iter().cloned().collect())),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Whether an interface can be called so (`dev_valid_name`, net/core/dev.c; the two words mean something else here).
+fn is_interface(name: &str) -> bool {
+    !matches!(name, "" | "." | ".." | "auto" | "none")
+        && name.len() < 16
+        && !name.contains(|it: char| it == '/' || it == ':' || it.is_whitespace())
 }
 
 /// Where objects come from.
@@ -147,6 +184,12 @@ pub enum ConfigError {
     /// A capacity that cannot be.
     #[error("--map-capacity: {0}")]
     Capacity(#[from] LoadError),
+    /// Names that no interfaces have.
+    #[error("--uplink {0:?}: want auto, none, or names of interfaces, for example eth0,eth1")]
+    Uplink(String),
+    /// A list without a place where it is looked at.
+    #[error("--deny-list together with --uplink none: nobody looks at packets there; leave one of them out")]
+    DenyListNowhere,
     /// Not `NAME=NUMBER`.
     #[error("--map-capacity {0:?}: want MAP=ENTRIES, for example CONNTRACK=262144")]
     CapacitySyntax(String),
@@ -199,6 +242,8 @@ impl TryFrom<&RunArgs> for Config {
             no_masquerade,
             attach,
             pod_device,
+            uplink,
+            deny_list,
             map_capacity,
             excluded_labels,
             flow_records,
@@ -275,6 +320,8 @@ impl TryFrom<&RunArgs> for Config {
             masquerade: masquerade.then(|| no_masquerade.clone()),
             attach: *attach,
             pod_device: *pod_device,
+            uplinks: Uplinks::new(uplink, deny_list.as_deref())?,
+            deny_list: deny_list.clone(),
             capacities,
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,

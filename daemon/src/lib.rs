@@ -27,4 +27,5 @@ pub mod reconcile;
 pub mod source;
 pub mod state;
 pub mod telemetry;
+pub mod uplink;
 pub mod words;

@@ -18,6 +18,7 @@ use datapath_abi::{
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, RegionKey, RulesetInfo, Verdict},
     reason::{DropReason, REASONS},
     service::{Backend, BackendKey, Frontend, FrontendKey, GoneKey, Translation},
+    uplink::{Budget, Denied},
 };
 
 /// One field of a type.
@@ -105,6 +106,8 @@ fn layouts() -> Vec<Layout> {
         GoneKey { addr, port, pad, set }
         Translation { addr, port, from_port, set }
         Counter { packets, bytes }
+        Denied { verdict }
+        Budget { window, written }
         Swing { rules, slot, identity }
         Clock { monotonic_ns, jiffies, pad }
         Sweep { active_interval_ns, hz, share }
@@ -148,7 +151,7 @@ fn print_maps() {
     println!(
         "Capacity is the default, in entries; for the ring buffer in bytes. The configuration changes it, except for"
     );
-    println!("COUNTERS, SCALARS and GENERATION, which the programs fix.");
+    println!("BUDGET, COUNTERS, SCALARS and GENERATION, which the programs fix.");
     println!();
     println!("| map | type | key | value | capacity | written by | for |");
     println!("|---|---|---|---|---:|---|---|");
@@ -236,7 +239,8 @@ fn print_numbers() {
     );
     println!("| `kind` of an event | {} |", list(variants::<EventKind>()));
     println!("| `end` of a connection | {} |", list(variants::<EndReason>()));
-    println!("| `hook` | {} {:?}, {} {:?} |", Hook::FromPod as u8, Hook::FromPod, Hook::ToPod as u8, Hook::ToPod);
+    let hooks = [Hook::FromPod, Hook::ToPod, Hook::FromUplink].map(|hook| format!("{} {hook:?}", hook as u8));
+    println!("| `hook` | {} |", hooks.join(", "));
     println!("| index into COUNTERS | `hook * {REASONS} + reason`, {HOOKS} hooks, reason 0 for what passed |");
     let scalars: Vec<String> =
         Scalar::ALL.iter().map(|(scalar, name)| format!("{} `{name}`", *scalar as u32)).collect();

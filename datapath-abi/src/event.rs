@@ -75,10 +75,12 @@ pub enum Hook {
     FromPod = 0,
     /// The host's stack is about to give it to a pod.
     ToPod = 1,
+    /// It came in from outside the node, by an interface that is watched.
+    FromUplink = 2,
 }
 
 /// Number of hooks, for arrays by hook.
-pub const HOOKS: u32 = 2;
+pub const HOOKS: u32 = 3;
 
 /// `direction` in [`FlowEvent`] when no endpoint's policy was asked.
 pub const DIRECTION_NONE: u8 = 0xff;

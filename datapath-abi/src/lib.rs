@@ -29,9 +29,15 @@ mod pod;
 pub mod policy;
 pub mod reason;
 pub mod service;
+pub mod uplink;
 
 /// Version of everything in this crate. Part of the path of every pin.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
+
+/// Since this version the keys and entries of CONNTRACK and PENDING mean what they mean now, but for the rules' words: an agent
+/// takes the connections of one that is no older over, and those of others up from their middle.
+pub const CONNECTIONS_SINCE: u32 = 5;
+const _: () = assert!(CONNECTIONS_SINCE <= ABI_VERSION);
 
 /// Asserts the size of a type at compile time.
 #[macro_export]

@@ -68,6 +68,10 @@ pub const FRONTENDS: &str = "FRONTENDS";
 pub const BACKENDS: &str = "BACKENDS";
 /// What stood behind them.
 pub const GONE: &str = "GONE";
+/// Addresses whose packets do not get in from outside.
+pub const DENIED: &str = "DENIED";
+/// How many records of refused packets each CPU has written lately.
+pub const BUDGET: &str = "BUDGET";
 /// Flow events.
 pub const EVENTS: &str = "EVENTS";
 /// Packets by hook and reason.
@@ -261,6 +265,24 @@ pub const ALL: &[MapInfo] = &[
         purpose: "backends that a set has no more, for the next sweep",
     },
     MapInfo {
+        name: DENIED,
+        kind: "lpm_trie",
+        key: "Addr",
+        value: "Denied",
+        capacity: 65_536,
+        writer: Writer::Daemon,
+        purpose: "the deny list of the uplink by source address, and what is spared within it",
+    },
+    MapInfo {
+        name: BUDGET,
+        kind: "percpu_array",
+        key: "u32 0",
+        value: "Budget",
+        capacity: 1,
+        writer: Writer::Programs,
+        purpose: "records of packets refused at the uplink, by CPU, so that a flood of them does not fill EVENTS",
+    },
+    MapInfo {
         name: EVENTS,
         kind: "ringbuf",
         key: "",
@@ -332,11 +354,13 @@ pub enum Scalar {
     Redecided = 4,
     /// New connections of an endpoint that has its share of PENDING.
     PendingShare = 5,
+    /// Packets dropped at the uplink without a record, as there were too many of them.
+    UplinkUnrecorded = 6,
 }
 
 impl Scalar {
     /// How many there are.
-    pub const COUNT: u32 = 6;
+    pub const COUNT: u32 = 7;
     /// Every one, with the name its metric bears.
     pub const ALL: &'static [(Scalar, &'static str)] = &[
         (Scalar::EventsLost, "events_lost"),
@@ -345,5 +369,6 @@ impl Scalar {
         (Scalar::EventsWritten, "events_written"),
         (Scalar::Redecided, "redecided"),
         (Scalar::PendingShare, "pending_share"),
+        (Scalar::UplinkUnrecorded, "uplink_unrecorded"),
     ];
 }

@@ -1,7 +1,7 @@
 //! Tells aya that these types are plain bytes. The crate's only unsafe.
 #![allow(unsafe_code)]
 
-use crate::{addr, conntrack, endpoint, event, maps, overlay, policy, service};
+use crate::{addr, conntrack, endpoint, event, maps, overlay, policy, service, uplink};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -40,4 +40,6 @@ pod!(
     service::Frontend,
     service::FrontendKey,
     service::GoneKey,
+    uplink::Budget,
+    uplink::Denied,
 );

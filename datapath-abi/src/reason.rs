@@ -89,6 +89,10 @@ reasons! {
     /// Translated to its backend, the connection cannot be told from another one of the same pod, and no other source
     /// port was found.
     ServicePorts = 20, "service_ports", 155, "connection to a Service's backend that cannot be told from another one";
+    /// TCP flags that no sender in its senses sets together: SYN with FIN or RST, or none at all.
+    TcpFlags = 21, "tcp_flags", 134, "TCP flags that contradict each other";
+    /// Its source is in the node's deny list.
+    DenyList = 22, "deny_list", 181, "source address is in the deny list";
 }
 
 /// Number of counters per CPU and hook: one more than the greatest reason, 0 counts what passed.

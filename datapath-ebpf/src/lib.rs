@@ -11,3 +11,4 @@ pub mod csum;
 pub mod ct;
 pub mod decide;
 pub mod parse;
+pub mod uplink;

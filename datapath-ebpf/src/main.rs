@@ -6,6 +6,7 @@
 //! to_pod     tc egress of the same: the host's stack is about to give it to the pod
 //! from_overlay  tc ingress of the overlay's device: it came from another node
 //! to_overlay    tc egress of the same: it goes to another node
+//! from_uplink   XDP of an interface to the world: what is malformed or not wanted gets no further
 //! swing      run by the daemon: points endpoints at other rules
 //! sweep      run by the daemon: ages conntrack, reports ends
 //! clock      run by the daemon: the time in both clocks
@@ -21,7 +22,10 @@
 
 mod bpf;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use datapath_abi::{
     addr::Addr,
     conntrack::{CtEntry, CtKey},
@@ -172,6 +176,11 @@ pub(crate) fn from_overlay(context: TcContext) -> i32 {
 #[classifier]
 pub(crate) fn to_overlay(context: TcContext) -> i32 {
     overlay::to_overlay(&Skb::new(&context, Hook::FromPod))
+}
+
+#[xdp]
+pub(crate) fn from_uplink(context: XdpContext) -> u32 {
+    bpf::uplink::from_uplink(&context)
 }
 
 #[classifier]

@@ -152,6 +152,7 @@ pub fn enrich<C: Context + ?Sized>(
     let hook = match hook {
         0 => Hook::FromPod,
         1 => Hook::ToPod,
+        2 => Hook::FromUplink,
         other => return Err(Malformed::Hook(other)),
     };
     let icmp =
@@ -318,7 +319,9 @@ fn needs_rules(reason: DropReason) -> bool {
         | DropReason::Martian
         | DropReason::OverlaySource
         | DropReason::NoBackend
-        | DropReason::ServicePorts => false,
+        | DropReason::ServicePorts
+        | DropReason::TcpFlags
+        | DropReason::DenyList => false,
     }
 }
 

@@ -359,7 +359,7 @@ impl FlowRecord {
             };
             return Some(self.denied_in.or(by_policies).unwrap_or(match self.hook {
                 Hook::FromPod => Direction::Egress,
-                Hook::ToPod => Direction::Ingress,
+                Hook::ToPod | Hook::FromUplink => Direction::Ingress,
             }));
         }
         let only_ingress_decided = self.kind == EventKind::Opened

@@ -7,6 +7,7 @@ use datapath_abi::{addr::Addr, conntrack::CtKey, reason::DropReason};
 use datapath_ebpf::{
     csum, ct,
     parse::{self, Bytes, ETH_LEN, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6, Kind, Packet, Part, proto, sctp},
+    uplink::{self, Look},
 };
 
 /// A frame of which only the first `reach` bytes can be read, as in the kernel, where the rest of a
@@ -45,6 +46,7 @@ impl<'a> Bytes for Frame<'a> {
 ///
 /// On a defect.
 pub fn frame(bytes: &[u8]) {
+    gate(bytes);
     let Some(ethertype) = bytes.get(12..14).map(|two| u16::from_be_bytes([two[0], two[1]])) else { return };
     if ethertype == ETH_P_ARP {
         return arp(bytes);
@@ -322,6 +324,24 @@ fn ports(port: [u16; 2]) -> Vec<u8> {
 }
 
 /// ARP: the sender is in the packet, at the places of RFC 826.
+/// What the node's gate says of it, which does not depend on what it has not looked at either.
+fn gate(bytes: &[u8]) {
+    let judge = |reach: usize| {
+        let frame = Frame::new(bytes, reach);
+        let mut look = Look::EMPTY;
+        (uplink::judge(&frame, &mut look, |_| false), look, frame.seen.get())
+    };
+    let (said, look, seen) = judge(bytes.len());
+    for reach in seen..bytes.len() {
+        assert_eq!(judge(reach), (said, look, seen), "of {} bytes {reach} can be read", bytes.len());
+    }
+    let everybody = uplink::judge(&Frame::new(bytes, bytes.len()), &mut { Look::EMPTY }, |source| {
+        assert_eq!(source, look.addr[0]);
+        true
+    });
+    assert!(everybody == Err(DropReason::DenyList) || everybody == said, "{everybody:?}, {said:?}");
+}
+
 fn arp(bytes: &[u8]) {
     for reach in ETH_LEN..=bytes.len() {
         let Ok(found) = parse::arp(&Frame::new(bytes, reach)) else { continue };

@@ -1,14 +1,19 @@
 //! Hostile files and flags of the daemon: what it reads back after a restart, the ranges of pods'
 //! addresses, the capacities of maps, MAC addresses. Whatever is taken is written as the same thing.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use daemon::{
     datapath::load::Capacities,
     ipam::{Allocator, Owner, Pools},
     mac::Mac,
     state::{EndpointRecord, Identities},
+    uplink::deny_list::{Change, DenyList, Wanted},
 };
+use datapath_abi::uplink::Denied;
 use ipnetwork::IpNetwork;
 use prost::Message as _;
 use proto::bulkhead::cni::v1::Tombstone;
@@ -21,12 +26,13 @@ use serde::{Serialize, de::DeserializeOwned};
 /// On a defect.
 pub fn text(bytes: &[u8]) {
     let Some((kind, rest)) = bytes.split_first() else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => record::<EndpointRecord>(rest),
         1 => record::<Identities>(rest),
         2 => tombstone(rest),
         3 => lines(rest, pools),
         4 => lines(rest, capacities),
+        5 => deny_list(rest),
         _ => lines(rest, mac),
     }
 }
@@ -89,6 +95,37 @@ fn pools(text: &str) {
     }
 }
 
+/// A deny list of any bytes: each line says something, nothing or is a problem; whoever is to be spared is, however little room there
+/// is, and the map can be brought from nothing to what is wanted and back.
+fn deny_list(bytes: &[u8]) {
+    let Some((room, text)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(text);
+    let list = DenyList::parse(&text);
+    assert!(list.networks.len() + list.problems.len() <= text.lines().count());
+    let spared: BTreeSet<IpAddr> = list.networks.iter().take(3).flat_map(|it| [it.ip(), it.network()]).collect();
+    let wanted = Wanted::of(&list.networks, &spared, usize::from(*room));
+    assert!(wanted.entries.len() <= usize::from(*room), "{wanted:?}");
+    let covers = |range: &IpNetwork| wanted.entries.get(range).is_some_and(|it| it.verdict == Denied::REFUSED);
+    for ip in spared {
+        assert!(!covers(&IpNetwork::from(ip)), "{ip} is kept out: {wanted:?}");
+        let is_spared = wanted.entries.contains_key(&IpNetwork::from(ip));
+        assert!(
+            is_spared || !list.networks.iter().any(|range| range.contains(ip) && covers(range)),
+            "{ip}: {wanted:?}"
+        );
+    }
+    let mut map = BTreeMap::new();
+    for goal in [&wanted, &Wanted::default()] {
+        for change in goal.changes(&map) {
+            match change {
+                Change::Put(range, denied) => map.insert(range, denied),
+                Change::Remove(range) => map.remove(&range),
+            };
+        }
+        assert_eq!(map, goal.entries);
+    }
+}
+
 /// `MAP=N` on each line, as `--map-capacity` has it.
 fn capacities(text: &str) {
     let mut capacities = Capacities::default();
@@ -118,7 +155,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let identities = r#"{"identities":[{"number":256,"namespace":"a","namespace_labels":{"k":"v"},"labels":{"app":"b"},
         "service_account":"default"}]}"#;
     let tombstone = Tombstone::default().encode_to_vec();
-    let texts: [(u8, &[u8]); 11] = [
+    let texts: [(u8, &[u8]); 13] = [
         (0, endpoint.as_bytes()),
         (0, b"{}"),
         (1, identities.as_bytes()),
@@ -128,8 +165,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (3, b"1.0.0.0/8,128.0.0.0/3,fd00::/8,2000::/3"),
         (3, b"fd00::/126"),
         (4, b"CONNTRACK=262144\nEVENTS=65536\nPEERS=0"),
-        (5, b"02:00:00:00:00:01"),
-        (5, b"02-00-5E-10-00-00"),
+        (5, b"\x0a# list\n192.0.2.7\n198.51.100.0/24 # all\n2001:db8::/32\n\nexample.org"),
+        (5, b"\x02" as &[u8]),
+        (6, b"02:00:00:00:00:01"),
+        (6, b"02-00-5E-10-00-00"),
     ];
     texts.into_iter().map(|(kind, text)| [&[kind], text].concat()).collect()
 }

@@ -91,12 +91,19 @@ pub struct Clash {
 impl Index {
     /// Every Service, by namespace and name.
     pub fn services(&self) -> impl Iterator<Item = ServiceView<'_>> {
-        self.services.values().filter_map(|entry| {
-            let service = entry.service.as_ref()?;
-            let claims = claims(service);
-            let ports = claims.into_iter().map(|(key, claim)| self.port_view(entry, &key, &claim.id));
-            Some(ServiceView { service, ports: ports.collect() })
-        })
+        self.services.values().filter_map(|entry| self.service_view(entry))
+    }
+
+    /// One Service, if there is such a one.
+    pub fn service(&self, key: &ServiceKey) -> Option<ServiceView<'_>> {
+        self.services.get(key).and_then(|entry| self.service_view(entry))
+    }
+
+    fn service_view<'a>(&'a self, entry: &'a Entry) -> Option<ServiceView<'a>> {
+        let service = entry.service.as_ref()?;
+        let claims = claims(service);
+        let ports = claims.into_iter().map(|(key, claim)| self.port_view(entry, &key, &claim.id));
+        Some(ServiceView { service, ports: ports.collect() })
     }
 
     fn port_view(&self, entry: &Entry, key: &FrontendKey, id: &PortId) -> PortView {

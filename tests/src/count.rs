@@ -13,8 +13,8 @@ use datapath_abi::{
     reason::{DropReason, REASONS},
 };
 
-/// Both hooks.
-pub const HOOKS: [Hook; 2] = [Hook::FromPod, Hook::ToPod];
+/// All hooks.
+pub const HOOKS: [Hook; 3] = [Hook::FromPod, Hook::ToPod, Hook::FromUplink];
 
 /// One counter.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,7 +7,7 @@ use super::{
     table::{Item, Table, Tone},
     text::{count, duration, or_dash, percent},
 };
-use crate::view::status::{Condition, Refusal, Severity, SourceError, Status};
+use crate::view::status::{Condition, Gate, Refusal, Severity, SourceError, Status};
 
 /// A map from this share on is shown as a warning.
 const NEARLY_FULL_PERCENT: u64 = 80;
@@ -53,6 +53,11 @@ fn facts(out: &mut Out, status: &Status) -> io::Result<()> {
         &format!("{} on {}, MTU {}, kernel {}", datapath.attach_mode, datapath.device, datapath.mtu, datapath.kernel),
     )?;
     out.field("uplink", &or_dash(&datapath.uplink))?;
+    if let Some(Gate { interfaces, denied_ranges }) = &datapath.gate {
+        let at: Vec<String> = interfaces.iter().map(|at| format!("{} ({})", at.name, at.way)).collect();
+        let refused = count(*denied_ranges, "denied range");
+        out.field("gate", &format!("packets from outside are looked at on {}; {refused}", at.join(", ")))?;
+    }
     out.field("routing", &or_dash(&datapath.routing))?;
     out.field("pins", &datapath.pin_path)?;
     let synced = if source.synced { "read completely" } else { "not read completely yet" };

@@ -82,11 +82,34 @@ pub(crate) struct Datapath {
     pub(crate) uplink: String,
     pub(crate) mtu: u32,
     pub(crate) routing: String,
+    pub(crate) gate: Option<Gate>,
 }
 
 impl From<pb::Datapath> for Datapath {
-    fn from(pb::Datapath { kernel, attach_mode, device, pin_path, uplink, mtu, routing }: pb::Datapath) -> Self {
-        Self { kernel, attach_mode, device, pin_path, uplink, mtu, routing }
+    fn from(found: pb::Datapath) -> Self {
+        let pb::Datapath { kernel, attach_mode, device, pin_path, uplink, mtu, routing, gate } = found;
+        Self { kernel, attach_mode, device, pin_path, uplink, mtu, routing, gate: gate.map(Gate::from) }
+    }
+}
+
+/// What is kept out of the node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Gate {
+    pub(crate) interfaces: Vec<GateInterface>,
+    pub(crate) denied_ranges: u32,
+}
+
+/// An interface at which packets from outside are looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct GateInterface {
+    pub(crate) name: String,
+    pub(crate) way: String,
+}
+
+impl From<pb::Gate> for Gate {
+    fn from(pb::Gate { interfaces, denied_ranges }: pb::Gate) -> Self {
+        let told = |pb::GateInterface { name, way }| GateInterface { name, way };
+        Self { interfaces: interfaces.into_iter().map(told).collect(), denied_ranges }
     }
 }
 

@@ -69,6 +69,10 @@ pub(crate) fn healthy() -> StatusResponse {
             uplink: "eth0".into(),
             mtu: 1500,
             routing: "native".into(),
+            gate: Some(pb::Gate {
+                interfaces: vec![pb::GateInterface { name: "eth0".into(), way: "driver".into() }],
+                denied_ranges: 3,
+            }),
         }),
         counts: Some(pb::Counts {
             endpoints: 3,

@@ -35,26 +35,30 @@ use super::{
     engine::{Engine, Kernel, Services},
     events,
     flows::{drain, unix_ns},
+    gate::{Gate, GateState},
     handler::CniHandler,
     identities,
     install::{self, Installation},
     knowledge::Knowledge,
     neighbours::{Neighbours, Overlay},
+    relief::Relief,
     sharing,
     source::{self, Register, Source},
-    takeover::{Taken, check_pools, note_gateways, take_over, tidy_gateways},
+    takeover::{Renewal, Taken, check_pools, note_gateways, take_over, tidy_gateways},
 };
 use crate::{
     cni::Service,
-    config::{self, Config},
+    config::{self, Config, Uplinks},
     datapath::{
         attach::Attacher,
         connections::{Connections, Dumped, Table},
         load::{self, Capacities, program},
         maps::{Counts, Tables, take_events},
         overlay::Overlay as OverlayPrograms,
+        predecessor,
         probe::AttachMode,
         sweep::Sweeper,
+        uplink::Gate as Gateway,
     },
     ipam::{Owner, Pools},
     net::{
@@ -135,16 +139,18 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     for conflict in conflicts {
         warn!(%conflict, "Address of a record outside of the pools");
     }
+    let predecessors = predecessor::find(&config.pin_dir)
+        .with_context(|| format!("looking for pins of other versions in {}", config.pin_dir.display()))?;
+    let renewal = if predecessors.is_empty() { Renewal::Now } else { Renewal::Later };
     let Taken { records, allocator } =
-        take_over(&node, &state_dir, &mut attacher, opened.endpoints, allocator, &mirror).await?;
+        take_over(&node, &state_dir, (&mut attacher, renewal), opened.endpoints, allocator, &mirror).await?;
     tidy_gateways(&node, &pools, &state_dir, &records).await?;
-    let alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
-    attacher.forget_all_but(&alive);
-    // Not before every interface has programs of this version.
-    let retired = load::retire_other_versions(&config.pin_dir);
-    for path in retired.with_context(|| format!("removing pins of other versions in {}", config.pin_dir.display()))? {
-        warn!(path = %path.display(), "Pins of an agent of another ABI version removed: its connections are taken up anew");
+    let mut alive: BTreeSet<u32> = records.values().map(|record| record.host_ifindex).collect();
+    for protocol in overlay::Protocol::ALL {
+        // The overlay's programs go on as pods' do.
+        alive.extend(overlay::ifindex(&node, protocol).await?);
     }
+    attacher.forget_all_but(&alive);
 
     // Pure state, and the thread that owns it.
     let capacity = Capacity::from_fn(|map| config.capacities.of(map));
@@ -204,7 +210,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     };
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
     let way_out = way_out(node.clone());
-    let guarded = node.clone();
+    let (guarded, gated) = (node.clone(), node.clone());
     let overlay = config.overlay.map(|config::Overlay { protocol, port }| Overlay {
         device: overlay::Device { protocol, port, mtu, mac: overlay::mac_of(&config.node_name) },
         gateways: pools.gateways(),
@@ -218,6 +224,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let (tell_obstacles, obstacles) = watch::channel(Vec::new());
     let neighbours =
         Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, programs, tell_obstacles);
+    let (tell_gate, gate) = watch::channel(GateState::default());
     let register = Register::new(engine.clone(), &source);
     let attachments = Arc::new(Attachments::new(
         node,
@@ -252,6 +259,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
             }
         },
         obstacles,
+        gate,
     });
 
     let mut tasks = JoinSet::new();
@@ -262,6 +270,22 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
+    if config.uplinks == Uplinks::None {
+        // As a predecessor may have left it.
+        Gateway::detach_all_but(&config.pin_dir, &BTreeSet::new())?;
+    } else {
+        let gate = Gate {
+            node: gated,
+            uplinks: config.uplinks.clone(),
+            list: config.deny_list.clone(),
+            capacity: config.capacities.of(maps::DENIED) as usize,
+            pins: config.pin_dir.clone(),
+            kernel: Gateway::load(&config.pin_dir, &config.capacities)?,
+            engine: engine.clone(),
+            state: tell_gate,
+        };
+        tasks.spawn(gate.keep(own.clone(), known_nodes.clone(), stop.clone()));
+    }
     if with_neighbours {
         tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
     }
@@ -278,7 +302,18 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
     tasks.spawn(sweep(sweeper, conntrack, config.active_interval, engine.clone(), stop.clone()));
     tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
-    tasks.spawn(guard_programs(guarded, attachments.clone(), stop.clone()));
+    let relief = Relief {
+        predecessors,
+        pin_dir: config.pin_dir.clone(),
+        engine: engine.clone(),
+        attachments: attachments.clone(),
+    };
+    let (guarding, end) = (attachments.clone(), stop.clone());
+    tasks.spawn(async move {
+        // Before that, programs of somebody else are where ours are to be.
+        relief.relieve(end.clone()).await;
+        guard_programs(guarded, guarding, end).await;
+    });
     tasks.spawn(identities::release(engine.clone(), connections, config.identity_grace, stop.clone()));
     let metrics = match config.metrics {
         Some(address) => {

@@ -24,12 +24,21 @@ pub(super) struct Taken {
     pub(super) allocator: Allocator,
 }
 
+/// When interfaces get the programs of this agent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Renewal {
+    /// At once: they find the maps as the programs before them have.
+    Now,
+    /// By [`super::relief`]: maps are empty until all objects are known.
+    Later,
+}
+
 /// Goes through the records: what is whole is taken over and gets the new programs, what is half
 /// or has lost its link is undone. Links of ours without a record are understood, or go.
 pub(super) async fn take_over(
     node: &Node,
     state_dir: &StateDir,
-    attacher: &mut Attacher,
+    (attacher, renewal): (&mut Attacher, Renewal),
     found: Vec<EndpointRecord>,
     mut allocator: Allocator,
     mirror: &Mirror,
@@ -44,9 +53,9 @@ pub(super) async fn take_over(
             && link.is_some_and(|link| link.ifindex == record.host_ifindex)
             && record.slot != 0
             && slots.insert(record.slot)
-            && renew(node, attacher, &record).await?;
+            && renew(node, (attacher, renewal), &record).await?;
         if whole {
-            if mirror.interfaces.get(&record.host_ifindex) != Some(&record.slot) {
+            if renewal == Renewal::Now && mirror.interfaces.get(&record.host_ifindex) != Some(&record.slot) {
                 warn!(owner = %record.owner, "Endpoint is not in the maps: it is denied until the source is read");
             }
             records.insert(record.owner.clone(), record);
@@ -66,7 +75,7 @@ pub(super) async fn take_over(
                     container_id = %record.owner.container_id, link = %name,
                     "Endpoint taken over from its link, for its record is not there"
                 );
-                if renew(node, attacher, &record).await? {
+                if renew(node, (attacher, renewal), &record).await? {
                     state_dir.put_endpoint(&record)?;
                     records.insert(record.owner.clone(), record);
                 } else {
@@ -89,8 +98,16 @@ pub(super) async fn take_over(
 
 /// Puts the new programs on a link that was found, and leads its addresses there. False: it has gone
 /// meanwhile, with its sandbox; a pod that leaves must not keep a daemon from starting.
-async fn renew(node: &Node, attacher: &mut Attacher, record: &EndpointRecord) -> anyhow::Result<bool> {
-    let renewed = match attacher.renew(&record.host_ifname, record.host_ifindex) {
+async fn renew(
+    node: &Node,
+    (attacher, renewal): (&mut Attacher, Renewal),
+    record: &EndpointRecord,
+) -> anyhow::Result<bool> {
+    let attached = match renewal {
+        Renewal::Now => attacher.renew(&record.host_ifname, record.host_ifindex),
+        Renewal::Later => Ok(()),
+    };
+    let renewed = match attached {
         Ok(()) => host::enable(node, &host_side(record)).await.map_err(anyhow::Error::from),
         Err(error) => Err(error.into()),
     };

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, programs::ProgramError};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    programs::{Program, ProgramError},
+};
 use datapath_abi::{ABI_VERSION, maps};
 
 /// The object file, aligned as its parser wants it.
@@ -21,6 +24,8 @@ pub mod program {
     pub const FROM_OVERLAY: &str = "from_overlay";
     /// tc egress of the same.
     pub const TO_OVERLAY: &str = "to_overlay";
+    /// XDP of an interface to the world.
+    pub const FROM_UPLINK: &str = "from_uplink";
     /// Points endpoints at other rules.
     pub const SWING: &str = "swing";
     /// Ages conntrack.
@@ -30,7 +35,7 @@ pub mod program {
     /// Lets everything pass.
     pub const PROBE: &str = "probe";
     /// All of them.
-    pub const ALL: [&str; 8] = [FROM_POD, TO_POD, FROM_OVERLAY, TO_OVERLAY, SWING, SWEEP, CLOCK, PROBE];
+    pub const ALL: [&str; 9] = [FROM_POD, TO_POD, FROM_OVERLAY, TO_OVERLAY, FROM_UPLINK, SWING, SWEEP, CLOCK, PROBE];
 }
 
 /// What can go wrong while loading.
@@ -136,7 +141,7 @@ fn is_by_slot(map: &str) -> bool {
 
 /// Whether the programs themselves fix a map's size.
 fn is_fixed(map: &str) -> bool {
-    matches!(map, maps::COUNTERS | maps::SCALARS | maps::GENERATION)
+    matches!(map, maps::COUNTERS | maps::SCALARS | maps::GENERATION | maps::BUDGET)
 }
 
 /// Where this version's pins are, below `base`.
@@ -147,23 +152,6 @@ pub fn pin_dir(base: &Path) -> PathBuf {
 /// Where a map is pinned.
 pub fn map_pin(base: &Path, map: &str) -> PathBuf {
     pin_dir(base).join("maps").join(map)
-}
-
-/// Removes the pins of agents of other ABI versions below `base`, which this one cannot read: their
-/// links let go of the interfaces, their maps are freed. Returns the folders that were removed.
-pub fn retire_other_versions(base: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let own = pin_dir(base);
-    let mut retired = Vec::new();
-    for entry in std::fs::read_dir(base)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_version = name.strip_prefix('v').is_some_and(|number| number.parse::<u32>().is_ok());
-        if is_version && path != own && path.is_dir() {
-            std::fs::remove_dir_all(&path)?;
-            retired.push(path);
-        }
-    }
-    Ok(retired)
 }
 
 /// Loads the programs. Maps are pinned below `pins`, or belong to this process alone if `None`.
@@ -209,14 +197,19 @@ pub fn load_object(
         }
     }
     for &name in programs {
-        let program: &mut aya::programs::SchedClassifier = ebpf
-            .program_mut(name)
-            .ok_or(LoadError::Missing(name))?
-            .try_into()
-            .map_err(|source| LoadError::Program { name, source })?;
-        program.load().map_err(|source| LoadError::Program { name, source })?;
+        let program = ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
+        let refused = |source| LoadError::Program { name, source };
+        load_program(program).map_err(refused)?;
     }
     Ok(ebpf)
+}
+
+/// Loads a program of any type that the object has.
+pub fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::Xdp(xdp) => xdp.load(),
+        other => <&mut aya::programs::SchedClassifier>::try_from(other)?.load(),
+    }
 }
 
 /// A map that was found pinned keeps its capacity; that must be the configured one, as limits

@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use aya::maps::{LpmTrie, MapData, lpm_trie::Key};
-use datapath_abi::{
-    addr::{Addr, V4_PREFIX_BITS},
-    maps,
-    overlay::Origin,
-};
+use aya::maps::{LpmTrie, MapData};
+use datapath_abi::{maps, overlay::Origin};
 use ipnetwork::IpNetwork;
 
 use super::{
     attach::{AttachError, Attacher},
     load::{self, Capacities, LoadError, program},
     maps::{TableError, failed, take},
+    ranges::{key, range},
 };
 
 /// What can go wrong.
@@ -71,31 +68,5 @@ impl Overlay {
             }
         }
         Ok(())
-    }
-}
-
-fn key(range: IpNetwork) -> Key<[u8; 16]> {
-    let more = if range.is_ipv4() { V4_PREFIX_BITS } else { 0 };
-    Key::new(u32::from(range.prefix()) + more, Addr::from(range.network()).octets())
-}
-
-fn range(key: &Key<[u8; 16]>) -> IpNetwork {
-    let address = std::net::IpAddr::from(Addr::from_octets(key.data()));
-    let less = if address.is_ipv4() { V4_PREFIX_BITS } else { 0 };
-    let length = u8::try_from(key.prefix_len().saturating_sub(less)).unwrap_or(u8::MAX);
-    IpNetwork::new(address, length).unwrap_or_else(|_| IpNetwork::from(address))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_is_found_again_by_its_key() {
-        for text in ["10.244.1.0/24", "192.0.2.7/32", "fd00:1::/64", "fd31::12/128"] {
-            let wanted: IpNetwork = text.parse().unwrap();
-            assert_eq!(range(&key(wanted)), wanted);
-        }
-        assert_eq!(key("10.0.0.0/8".parse().unwrap()).prefix_len(), 104);
     }
 }

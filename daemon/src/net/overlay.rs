@@ -196,7 +196,15 @@ pub struct Made {
 
 /// Whether there is a link of the name.
 pub async fn exists(node: &Node, protocol: Protocol) -> Result<bool, NetError> {
-    find(node, protocol).await.map(|found| found.is_some())
+    ifindex(node, protocol).await.map(|found| found.is_some())
+}
+
+/// Index of the device, if there is one.
+///
+/// # Errors
+/// The kernel does not tell.
+pub async fn ifindex(node: &Node, protocol: Protocol) -> Result<Option<u32>, NetError> {
+    find(node, protocol).await.map(|found| found.map(|found| found.ifindex))
 }
 
 /// Removes the device and its routes; gone already is done.

@@ -28,6 +28,19 @@ pub async fn find(node: &Node) -> Result<Option<Uplink>, NetError> {
     }
 }
 
+/// Names of the interfaces of all default routes.
+pub async fn all(node: &Node) -> Result<Vec<String>, NetError> {
+    let mut names = Vec::new();
+    for found in route::defaults(node.netlink()).await? {
+        match link::by_index(node.netlink(), found.ifindex).await {
+            Ok(found) => names.push(found.name),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
+}
+
 /// The link by which packets to an address leave; `None`: no route, or it is this node's own address.
 pub async fn towards(node: &Node, address: IpAddr) -> Result<Option<Uplink>, NetError> {
     let Some(ifindex) = route::link_towards(node.netlink(), address).await? else { return Ok(None) };

@@ -23,7 +23,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 const PREFIX: &str = "bulkhead";
 
 /// Names of the hooks, by [`event::Hook`].
-pub const HOOKS: [&str; event::HOOKS as usize] = ["from_pod", "to_pod"];
+pub const HOOKS: [&str; event::HOOKS as usize] = ["from_pod", "to_pod", "from_uplink"];
 
 /// Name of reason 0.
 pub const PASSED: &str = "passed";
@@ -134,6 +134,7 @@ const fn scalar_metric(scalar: Scalar, name: &'static str) -> Metric {
             "New connections of endpoints that had their share of the table of connections without an answer"
         }
         Scalar::Redecided => "Connections decided anew because rules had changed",
+        Scalar::UplinkUnrecorded => "Packets dropped at the uplink without a record, as there were too many of them",
     };
     Metric::counter(name, help)
 }

@@ -50,7 +50,7 @@ pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, entry: EntryRef, w
                 return None;
             }
         }
-        Hook::ToPod => {
+        Hook::ToPod | Hook::FromUplink => {
             let ingress_ifindex = skb.ingress_ifindex();
             if target.ifindex() != skb.ifindex()
                 || ingress_ifindex != 0
@@ -189,7 +189,7 @@ fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
     let target_ifindex = if responder { ifindex[0] } else { ifindex[1] };
     let genuine = match seen.hook {
         Hook::FromPod => source.ifindex() == seen.ifindex && source.mac_word() == seen.mac,
-        Hook::ToPod => {
+        Hook::ToPod | Hook::FromUplink => {
             target_ifindex == seen.ifindex
                 && if seen.ingress_ifindex == 0 {
                     true

@@ -26,6 +26,7 @@ use datapath_abi::{
     policy::{Decision, Direction, PeerEntry, PeerKey, PortKey, REGION_RULESET_BITS, RegionKey, RulesetInfo},
     reason::REASONS,
     service::{Backend, BackendKey, Frontend, FrontendKey, GoneKey},
+    uplink::{Budget, Denied},
 };
 
 use datapath_ebpf::parse::Packet;
@@ -76,6 +77,10 @@ static FRONTENDS: HashMap<FrontendKey, Frontend, 65_536, LAZY> = HashMap::new();
 static BACKENDS: HashMap<BackendKey, Backend, 262_144, LAZY> = HashMap::new();
 #[btf_map]
 static GONE: HashMap<GoneKey, u32, 65_536, LAZY> = HashMap::new();
+#[btf_map]
+static DENIED: LpmTrie<[u8; 16], Denied, 65_536> = LpmTrie::new();
+#[btf_map]
+static BUDGET: PerCpuArray<Budget, 1> = PerCpuArray::new();
 #[btf_map]
 static EVENTS: RingBuf<FlowEvent, { 4 << 20 }> = RingBuf::new();
 #[btf_map]
@@ -288,6 +293,29 @@ pub(crate) fn is_gone(key: &GoneKey) -> bool {
 #[inline(always)]
 pub(crate) fn origin(addr: Addr) -> Option<Origin> {
     ORIGINS.get(&Key::new(128, addr.octets())).copied()
+}
+
+/// Whether packets from an address are refused at the uplink.
+#[inline(always)]
+pub(crate) fn is_denied(addr: Addr) -> bool {
+    DENIED.get(&Key::new(128, addr.octets())).is_some_and(|denied| denied.verdict == Denied::REFUSED)
+}
+
+/// Takes one record of those that this CPU may write in a window. False: there is none left.
+#[inline(always)]
+pub(crate) fn may_record(now_ns: u64) -> bool {
+    let Some(budget) = BUDGET.get_ptr_mut(0) else { return false };
+    let window = now_ns >> Budget::WINDOW_SHIFT;
+    if load!(budget, window) != window {
+        store!(budget, window, window);
+        store!(budget, 0, written);
+    }
+    let written = load!(budget, written);
+    if written >= Budget::MOST {
+        return false;
+    }
+    store!(budget, written + 1, written);
+    true
 }
 
 /// Whether a number is in NUMBERS: see [`datapath_abi::overlay`].

@@ -14,3 +14,4 @@ pub(crate) mod rare;
 pub(crate) mod rewrite;
 pub(crate) mod service;
 pub(crate) mod steps;
+pub(crate) mod uplink;

@@ -6,7 +6,10 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    programs::{TcContext, XdpContext},
+};
 use datapath_abi::{
     control::{Clock, Sweep, SweepReport},
     endpoint::Swing,
@@ -254,6 +257,43 @@ impl Bytes for Deep<'_> {
     #[inline(always)]
     fn length(&self) -> u32 {
         self.0.context.len()
+    }
+}
+
+/// A frame that no socket buffer was made for yet: all of it lies in one piece.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a>(&'a XdpContext);
+
+impl<'a> Frame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self(context)
+    }
+
+    /// Interface it came in by.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+}
+
+impl Bytes for Frame<'_> {
+    type View = Pointer;
+
+    #[inline(always)]
+    fn view(&self, offset: usize, length: usize) -> Option<Pointer> {
+        let mut start = self.0.data() + offset;
+        // SAFETY: moves a register to itself, as in `Deep`.
+        unsafe { asm!("{0} = {0}", inout(reg) start, options(nomem, nostack, preserves_flags)) };
+        if start + length > self.0.data_end() {
+            return None;
+        }
+        Some(Pointer(start))
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        (self.0.data_end() - self.0.data()) as u32
     }
 }
 

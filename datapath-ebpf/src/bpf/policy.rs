@@ -95,7 +95,7 @@ impl Judgement {
 pub(crate) fn ends(seen: &Seen, ends: &mut Ends) -> Result<(), DropReason> {
     match seen.hook {
         Hook::FromPod => ends_from_pod(seen, ends),
-        Hook::ToPod => ends_to_pod(seen, ends),
+        Hook::ToPod | Hook::FromUplink => ends_to_pod(seen, ends),
     }
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn on_this_link(seen: &Seen, ends: &Ends) -> bool {
                 && (on_link(packet.addr[1]) || link_group(packet) || ends.identity[1] == identity::HOST)
         }
         // What was forwarded is not from this link.
-        Hook::ToPod => seen.ingress_ifindex == 0,
+        Hook::ToPod | Hook::FromUplink => seen.ingress_ifindex == 0,
     }
 }
 

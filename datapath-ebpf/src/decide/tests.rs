@@ -187,6 +187,8 @@ fn other_rules_make_no_difference_to_what_is_forged_or_broken() {
             DropReason::OverlaySource,
             DropReason::NoBackend,
             DropReason::ServicePorts,
+            DropReason::TcpFlags,
+            DropReason::DenyList,
         ]
     );
     assert!(is_by_rules(0), "what is let through");

@@ -269,7 +269,7 @@ fn numbers_outside_the_contract_are_refused_by_name() {
         (FlowEvent { reason: 0, ..good }, Malformed::Reason(0)),
         (FlowEvent { reason: 200, ..good }, Malformed::Reason(200)),
         (FlowEvent { direction: 2, ..good }, Malformed::Direction(2)),
-        (FlowEvent { hook: 2, ..good }, Malformed::Hook(2)),
+        (FlowEvent { hook: 3, ..good }, Malformed::Hook(3)),
         (FlowEvent { staged: [0, 200], ..good }, Malformed::Reason(200)),
         (FlowEvent { end: 0, ..fixture::closed() }, Malformed::End(0)),
         (FlowEvent { end: 77, ..fixture::closed() }, Malformed::End(77)),

@@ -13,6 +13,7 @@ use daemon::{
     app::{
         admin::{AdminParts, AdminService, Facts, Look, Question, Tally},
         engine::{EngineError, State},
+        gate::GateState,
     },
     reconcile::{Capacity, EndpointKey, Identities, LocalEndpoint, Mirror, Planner},
     source::SourceStatus,
@@ -122,6 +123,7 @@ fn parts() -> AdminParts {
     // The sender may go: the last value stays.
     let (_, source) = watch::channel(Arc::new(SourceStatus { synced: true, ..SourceStatus::default() }));
     let (_, obstacles) = watch::channel(Vec::new());
+    let (_, gate) = watch::channel(GateState::default());
     AdminParts {
         facts: facts(),
         engine: Arc::new(Held(Mutex::new(state))),
@@ -130,6 +132,7 @@ fn parts() -> AdminParts {
         sweep: Arc::default(),
         put_back: Arc::new(Default::default),
         shared: Arc::new(|| None),
+        gate,
         connections: None,
         uplink: Arc::new(|| Box::pin(async { None })),
         pools: Arc::new(Vec::new),

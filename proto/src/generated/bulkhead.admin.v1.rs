@@ -110,7 +110,7 @@ pub struct Build {
     pub abi_version: u32,
 }
 #[allow(clippy::all)]
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Datapath {
     /// `uname -r`.
     #[prost(string, tag = "1")]
@@ -133,6 +133,29 @@ pub struct Datapath {
     /// How packets get to pods of other nodes, in words: native, or the overlay and its port.
     #[prost(string, tag = "7")]
     pub routing: ::prost::alloc::string::String,
+    /// Where packets from outside are looked at before the network stack sees them; absent: nowhere.
+    #[prost(message, optional, tag = "8")]
+    pub gate: ::core::option::Option<Gate>,
+}
+/// What is kept out of the node.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Gate {
+    /// Sorted by name.
+    #[prost(message, repeated, tag = "1")]
+    pub interfaces: ::prost::alloc::vec::Vec<GateInterface>,
+    /// Addresses and ranges of the deny list that are in force.
+    #[prost(uint32, tag = "2")]
+    pub denied_ranges: u32,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GateInterface {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Where in a packet's way the program runs: driver or generic.
+    #[prost(string, tag = "2")]
+    pub way: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -31,6 +31,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         ("metrics.port=0", "port"),
         ("masquerade.exclude={10.0.0.0}", "exclude"),
         ("node.stateDir=var/lib", "stateDir"),
+        ("uplink.denyList={example.org}", "denyList"),
+        ("uplink.interfaces={a/b}", "interfaces"),
     ] {
         let said = match chart::render(&stage.cluster.programs, &[value]) {
             Ok(_) => String::new(),
@@ -48,6 +50,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
             "mapCapacity.CT=1024",
             "routing=native",
             "overlay.protocol=geneve",
+            "uplink.interfaces={eth0,eth1}",
+            "uplink.denyList={192.0.2.7,2001:db8::/32}",
         ],
     )?;
     for part in [
@@ -56,6 +60,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         "value: \"CT=1024\"",
         "BULKHEAD_ROUTING\n              value: \"native\"",
         "BULKHEAD_OVERLAY_PROTOCOL\n              value: \"geneve\"",
+        "BULKHEAD_UPLINK\n              value: \"eth0,eth1\"",
+        "deny-list: |\n    192.0.2.7\n    2001:db8::/32\n",
     ] {
         ensure!(made.contains(part), "{part:?} is not in\n{made}");
     }
@@ -105,7 +111,11 @@ fn agents_where(stage: &Stage, more: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(names.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Every agent is replaced, node after node, while a connection lives and pods start.
+/// A deny list on which all nodes and the API server are.
+const UNDERLAY: &str = "uplink.denyList={172.31.0.0/16,fd31::/64}";
+
+/// Every agent is replaced, node after node, while a connection lives and pods start. The new ones keep everybody in the network of
+/// the nodes out, but not nodes and API server.
 pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     stage.namespaces(&["update"])?;
     let app = |app: &str| json!({"app": app});
@@ -113,8 +123,11 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let server = &pods["update/server"];
     let before = agents(stage)?;
     let session = stage.session("update/client", server)?;
+    let routing = format!("routing={}", stage.cluster.plan.routing.name());
     // For what comes next: numbers that nobody uses go soon.
-    stage.kubectl(&["set", "env", "-n", NAMESPACE, "daemonset/bulkhead", "BULKHEAD_SHARED_IDENTITY_GRACE=4"])?;
+    let values = ["identity.sharedGraceSeconds=4", UNDERLAY, &routing];
+    let manifest = chart::render(&stage.cluster.programs, &values)?;
+    stage.cluster.control.kubectl_with(&["apply", "-f", "-"], &manifest)?;
     for round in 0..4 {
         let key = format!("update/late-{round}");
         let node = if round % 2 == 0 { "n1" } else { "n2" };
@@ -128,6 +141,10 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let after = agents(stage)?;
     ensure!(before.iter().all(|name| !after.contains(name)), "{before:?} became {after:?}");
     stage.expect(&Ask::both("update/late-3", server, "tcp", 80, "yes"))?;
+    for agent in after {
+        let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
+        ensure!(said.contains("All is well.") && said.contains("2 denied ranges"), "{said}");
+    }
     stage.forget(&["update"])
 }
 

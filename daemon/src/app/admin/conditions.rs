@@ -37,6 +37,8 @@ pub(super) struct Seen<'a> {
     pub(super) put_back: PutBackFigures,
     /// What keeps packets from pods of other nodes.
     pub(super) obstacles: Vec<String>,
+    /// What stands wrong at the node's uplinks.
+    pub(super) gate: Vec<String>,
 }
 
 /// All conditions, worst first, then by code, then by message.
@@ -46,6 +48,7 @@ pub(super) fn all(seen: &Seen<'_>) -> Vec<Condition> {
     of_source(seen, &mut conditions);
     of_endpoints(seen, &mut conditions);
     of_nodes(seen, &mut conditions);
+    of_gate(seen, &mut conditions);
     of_space(seen, &mut conditions);
     of_counters(seen, &mut conditions);
     conditions.sort_by(|a, b| (b.severity, &a.code, &a.message).cmp(&(a.severity, &b.code, &b.message)));
@@ -157,6 +160,20 @@ fn of_nodes(seen: &Seen<'_>, to: &mut Vec<Condition>) {
     to.push(condition(Severity::Error, "nodes-unreached", message, fix));
 }
 
+fn of_gate(seen: &Seen<'_>, to: &mut Vec<Condition>) {
+    if seen.gate.is_empty() {
+        return;
+    }
+    let named = at_most_named(seen.gate.clone());
+    let message = format!("not everybody is kept out of this node as was asked for: {}", named.join("; "));
+    to.push(condition(
+        Severity::Error,
+        "uplink-trouble",
+        message,
+        "each names its own fix; it is tried again all the time",
+    ));
+}
+
 /// How often, since the agent has started.
 fn times(count: u64) -> String {
     let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
@@ -223,7 +240,7 @@ fn of_scalars(figures: &DatapathFigures, to: &mut Vec<Condition>) {
                 format!("{count} new connections of pods that had their share of PENDING waiting {SINCE}"),
                 maps::PENDING,
             ),
-            Scalar::EventsWritten | Scalar::Redecided => continue,
+            Scalar::EventsWritten | Scalar::Redecided | Scalar::UplinkUnrecorded => continue,
         };
         let fix = format!("raise the capacity of {map} (--map-capacity {map}=N)");
         to.push(condition(Severity::Warning, code, message, &fix));

@@ -87,8 +87,9 @@ fn beyond(limit: usize) -> String {
 }
 
 /// Maps that are not told. EVENTS has no entries; WAITING is the programs' own account of PENDING, which can be dumped itself;
-/// the overlay's are no part of the mirror (`bpftool map dump pinned` shows them).
-pub(super) const NOT_DUMPED: [&str; 5] = [maps::EVENTS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED];
+/// the overlay's and the uplink's are no part of the mirror (`bpftool map dump pinned` shows them).
+pub(super) const NOT_DUMPED: [&str; 7] =
+    [maps::EVENTS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED, maps::DENIED, maps::BUDGET];
 
 /// Maps of Services.
 const OF_SERVICES: [&str; 3] = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];

@@ -48,6 +48,7 @@ use tonic::{Request, Response, Status};
 use super::{
     attachments::guard::PutBackFigures,
     engine::{Engine, EngineError, State},
+    gate::GateState,
 };
 use crate::{
     datapath::{
@@ -206,6 +207,8 @@ pub struct AdminParts {
     pub shared: Arc<Shared>,
     /// What keeps packets from pods of other nodes, in words.
     pub obstacles: watch::Receiver<Vec<String>>,
+    /// What is kept out of the node, and where.
+    pub gate: watch::Receiver<GateState>,
 }
 
 impl fmt::Debug for AdminParts {

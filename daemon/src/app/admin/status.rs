@@ -12,6 +12,8 @@ use super::{
     figures::{EngineView, Fill},
 };
 use crate::{
+    app::gate::GateState,
+    datapath::uplink::Way,
     reconcile::{Refusal, Remains},
     source::{Origin, SourceError, SourceProblem, SourceStatus},
     telemetry::{DatapathFigures, FlowFigures, PoolFigures},
@@ -23,6 +25,7 @@ const MAX_LISTED: usize = 500;
 pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse, Status> {
     let engine = service.ask(EngineView::of).await?;
     let source = service.source();
+    let gate = service.parts.gate.borrow().clone();
     let seen = Seen {
         fills: service.fills(Some(&engine)),
         datapath: service.datapath(),
@@ -31,6 +34,7 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
         lost: lost(service, &engine),
         put_back: (service.parts.put_back)(),
         obstacles: service.parts.obstacles.borrow().clone(),
+        gate: gate.troubles.clone(),
         engine: &engine,
         source: &source,
     };
@@ -53,6 +57,7 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
             uplink,
             mtu,
             routing,
+            gate: (!gate.attached.is_empty()).then(|| told_gate(&gate)),
         }),
         counts: Some(counts(&engine)),
         source: Some(pb::Source {
@@ -73,6 +78,12 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
         events: Some(events(scalar(Scalar::EventsWritten), scalar(Scalar::EventsLost), flows)),
         conditions,
     })
+}
+
+fn told_gate(gate: &GateState) -> pb::Gate {
+    let told = |(name, way): (&String, &Way)| pb::GateInterface { name: name.clone(), way: way.name().to_owned() };
+    let denied_ranges = u32::try_from(gate.denied).unwrap_or(u32::MAX);
+    pb::Gate { interfaces: gate.attached.iter().map(told).collect(), denied_ranges }
 }
 
 /// Value of a scalar; 0 if it cannot be read, which is a condition of its own.

@@ -98,6 +98,7 @@ pub(super) struct Node {
     pub(super) extras: Arc<Mutex<BTreeMap<EndpointKey, EndpointExtra>>>,
     pub(super) pools: Arc<Mutex<Vec<(IpNetwork, u64, u64)>>>,
     pub(super) obstacles: watch::Sender<Vec<String>>,
+    pub(super) gate: watch::Sender<GateState>,
     pub(super) parts: AdminParts,
 }
 
@@ -143,6 +144,7 @@ impl Node {
             FlowNode { name: "node-a".to_owned(), cluster: String::new(), labels: BTreeMap::new(), epoch: 0 };
         let (tell_extras, tell_pools) = (extras.clone(), usage.clone());
         let (obstacles, told_obstacles) = watch::channel(Vec::new());
+        let (gate, told_gate) = watch::channel(GateState::default());
         let parts = AdminParts {
             facts: facts(),
             engine: held.clone(),
@@ -157,8 +159,9 @@ impl Node {
             put_back: Arc::new(Default::default),
             shared: Arc::new(|| None),
             obstacles: told_obstacles,
+            gate: told_gate,
         };
-        Self { held, counts, source, extras, pools: usage, obstacles, parts }
+        Self { held, counts, source, extras, pools: usage, obstacles, gate, parts }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -84,6 +84,27 @@ impl Attachments {
         }
     }
 
+    /// Gives every pod's interface the programs of this agent in place of those it has. False: one has not got them.
+    pub async fn renew_programs(&self) -> bool {
+        let mut done = true;
+        for record in self.records().iter().filter(|record| record.phase == Phase::Ready) {
+            let turn = self.turn(&record.owner);
+            let guard = turn.lock().await;
+            if self.record(&record.owner).as_ref() == Some(record)
+                && let Ok(name) = self.presence.name(record.host_ifindex)
+                && let Err(error) = lock(&self.attacher).renew(&name, record.host_ifindex)
+            {
+                done = false;
+                error!(owner = %record.owner, %error, "A pod's interface keeps the programs of another ABI version");
+            }
+            drop(guard);
+            if self.record(&record.owner).is_none() {
+                self.leave(&record.owner, &turn);
+            }
+        }
+        done
+    }
+
     async fn put_back(&self, record: &EndpointRecord) -> Result<(), AttachmentError> {
         let missing = self.missing_programs(record.host_ifindex).await?;
         let Ok(name) = self.presence.name(record.host_ifindex) else { return Ok(()) };

@@ -8,7 +8,7 @@
 use std::fs;
 
 use anyhow::{Context as _, bail, ensure};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{Program, ProgramError};
 use daemon::datapath::load::{self, Capacities, program};
 use rustix::{
     io::Errno,
@@ -31,9 +31,9 @@ pub(crate) fn kernel(object: &[u8]) -> anyhow::Result<Value> {
 
 fn one(object: &[u8], name: &'static str, calls: &stack::Calls) -> anyhow::Result<Value> {
     let mut ebpf = load::load_object(object, None, &Capacities::least(), &[])?;
-    let program: &mut SchedClassifier = ebpf.program_mut(name).context("the object has no such program")?.try_into()?;
+    let program = ebpf.program_mut(name).context("the object has no such program")?;
     let account = Account::parse(&log(program)?)?;
-    program.load().context("loading it")?;
+    load::load_program(program).context("loading it")?;
     let info = program.info()?;
     Ok(json!({
         "processed": account.processed,
@@ -47,10 +47,10 @@ fn one(object: &[u8], name: &'static str, calls: &stack::Calls) -> anyhow::Resul
 }
 
 /// What the verifier says of a program that it accepts.
-fn log(program: &mut SchedClassifier) -> anyhow::Result<String> {
+fn log(program: &mut Program) -> anyhow::Result<String> {
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before }).context("the limit of open files")?;
-    let result = program.load();
+    let result = load::load_program(program);
     setrlimit(Resource::Nofile, before).context("the limit of open files, back")?;
     match result {
         Err(ProgramError::LoadError { io_error, verifier_log })

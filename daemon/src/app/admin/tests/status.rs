@@ -3,6 +3,7 @@
 use proto::bulkhead::admin::v1::Severity;
 
 use super::*;
+use crate::datapath::uplink::Way;
 
 async fn status(node: &Node) -> pb::StatusResponse {
     node.service().status(Request::new(pb::StatusRequest {})).await.unwrap().into_inner()
@@ -245,4 +246,27 @@ async fn what_keeps_packets_from_other_nodes_is_told() {
     assert_eq!(told.datapath.unwrap().routing, "native");
     node.obstacles.send_replace(Vec::new());
     assert_eq!(codes(&status(&node).await), [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_kept_out_at_the_uplink_is_told_and_what_is_not_is_a_condition() {
+    let node = shop();
+    node.apply("pod dev/stranger");
+    node.plan();
+    assert_eq!(status(&node).await.datapath.unwrap().gate, None);
+    let attached = [("eth1".to_owned(), Way::Generic), ("eth0".to_owned(), Way::Driver)].into();
+    node.gate.send_replace(GateState {
+        attached,
+        denied: 3,
+        troubles: vec!["deny list, line 2: \"x\" is wrong".to_owned()],
+    });
+    let told = status(&node).await;
+    assert_eq!(codes(&told), ["ERROR uplink-trouble"]);
+    assert_eq!(
+        message(&told, "uplink-trouble"),
+        "not everybody is kept out of this node as was asked for: deny list, line 2: \"x\" is wrong"
+    );
+    let gate = told.datapath.unwrap().gate.unwrap();
+    let ways: Vec<(&str, &str)> = gate.interfaces.iter().map(|at| (at.name.as_str(), at.way.as_str())).collect();
+    assert_eq!((ways, gate.denied_ranges), (vec![("eth0", "driver"), ("eth1", "generic")], 3));
 }
