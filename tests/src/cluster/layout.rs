@@ -82,6 +82,22 @@ pub fn node_name(index: usize) -> String {
     format!("n{}", index + 1)
 }
 
+/// Who a node is, and where.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seat {
+    /// Its name.
+    pub name: String,
+    /// Its number in the underlay.
+    pub host: u8,
+}
+
+impl Seat {
+    /// That of the node with this index.
+    pub fn of(index: usize) -> Self {
+        Self { name: node_name(index), host: node_host(index) }
+    }
+}
+
 /// Where nodes reach the API server.
 pub fn api_server(families: Families) -> String {
     let (v4, v6) = underlay(CONTROL);

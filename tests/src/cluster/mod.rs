@@ -26,7 +26,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use self::{control::Control, layout::Families, node::Node};
+use self::{
+    control::Control,
+    layout::{Families, Seat},
+    node::Node,
+};
 use crate::image::{self, Image};
 
 /// How long the cluster may take to get somewhere: the machine may be busy.
@@ -36,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub const AGNHOST: &str = "localhost/agnhost:test";
 /// Name of the image with the cluster's DNS.
 pub const COREDNS: &str = "localhost/coredns:test";
+
+/// Name of kube-proxy's process on a node.
+const PROXY: &str = "kube-proxy";
 
 /// Who makes Services work for what Bulkhead leaves alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
@@ -128,21 +135,64 @@ impl Cluster {
         let mut cluster = Self { nodes: Vec::new(), control, plan, programs, images };
         for index in 0..plan.nodes {
             progress(&format!("node {}", layout::node_name(index)));
-            let node = Node::start(&cluster.programs, &cluster.control, index, plan.families, cluster.images.path())?;
-            cluster.nodes.push(node);
+            cluster.start_node(Seat::of(index))?;
         }
         progress("registration of nodes");
         for index in 0..plan.nodes {
             let name = layout::node_name(index);
-            cluster.wait_for(&format!("node {name}"), |cluster| {
-                cluster.control.kubectl(&["get", "node", &name, "-o", "name"]).map(drop)
-            })?;
+            cluster.registered(&name)?;
         }
-        if let Some(mode) = plan.proxy.mode() {
-            cluster.start_proxies(mode)?;
+        for index in 0..plan.nodes {
+            cluster.start_proxy(index)?;
         }
         cluster.start_dns()?;
         Ok(cluster)
+    }
+
+    fn start_node(&mut self, seat: Seat) -> anyhow::Result<()> {
+        let node = Node::start(&self.programs, &self.control, seat, self.plan.families, self.images.path())?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn registered(&mut self, name: &str) -> anyhow::Result<()> {
+        self.wait_for(&format!("node {name}"), |cluster| {
+            cluster.control.kubectl(&["get", "node", name, "-o", "name"]).map(drop)
+        })
+    }
+
+    /// Starts one more node, which knows the images that the others know.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn add_node(&mut self, seat: Seat) -> anyhow::Result<()> {
+        let name = seat.name.clone();
+        self.start_node(seat)?;
+        self.registered(&name)?;
+        self.start_proxy(self.nodes.len() - 1)
+    }
+
+    /// Has every node's kube-proxy replaced by one of another mode, with nothing left of the one before.
+    ///
+    /// # Errors
+    /// None runs, it does not clean up, or the new one does not start.
+    pub fn change_proxy(&mut self, proxy: Proxy) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            node.end(PROXY)?;
+            node.room.run("/run/k8s/kube-proxy", &["--cleanup"])?;
+        }
+        self.plan.proxy = proxy;
+        (0..self.nodes.len()).try_for_each(|index| self.start_proxy(index))
+    }
+
+    /// Takes a node away with all that runs on it, as if its power had failed. Nobody is told.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn remove_node(&mut self, name: &str) -> anyhow::Result<()> {
+        let index = self.nodes.iter().position(|node| node.name == name).with_context(|| format!("no node {name}"))?;
+        drop(self.nodes.remove(index));
+        Ok(())
     }
 
     /// Makes the images of an archive known to every node.
@@ -186,7 +236,8 @@ impl Cluster {
         self.nodes.iter().map(Node::tails).chain(agents).chain([self.control.tails()]).collect()
     }
 
-    fn start_proxies(&mut self, mode: &str) -> anyhow::Result<()> {
+    fn start_proxy(&mut self, index: usize) -> anyhow::Result<()> {
+        let Some(mode) = self.plan.proxy.mode() else { return Ok(()) };
         let families = self.plan.families;
         let config = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -197,14 +248,11 @@ impl Cluster {
             // Not ours alone: they are limits of the machine.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         });
-        let credentials = fs::read(self.control.admin_config())?;
-        for node in &mut self.nodes {
-            fs::write(node.room.outside("/run/kube-proxy.yaml"), config.to_string())?;
-            fs::write(node.room.outside("/run/kube-proxy.conf"), &credentials)?;
-            let name = format!("--hostname-override={}", node.name);
-            node.run("kube-proxy", "/run/k8s/kube-proxy", &["--config=/run/kube-proxy.yaml", &name])?;
-        }
-        Ok(())
+        let node = &mut self.nodes[index];
+        fs::write(node.room.outside("/run/kube-proxy.yaml"), config.to_string())?;
+        fs::write(node.room.outside("/run/kube-proxy.conf"), fs::read(self.control.admin_config())?)?;
+        let name = format!("--hostname-override={}", node.name);
+        node.run(PROXY, "/run/k8s/kube-proxy", &["--config=/run/kube-proxy.yaml", &name])
     }
 
     fn start_dns(&self) -> anyhow::Result<()> {

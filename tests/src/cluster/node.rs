@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{
     control::{Control, TOKEN},
-    layout::{self, Families},
+    layout::{self, Families, Seat},
 };
 use crate::{
     cgroup::Cgroup,
@@ -90,19 +90,19 @@ impl Node {
     pub fn start(
         programs: &Path,
         control: &Control,
-        index: usize,
+        seat: Seat,
         families: Families,
         images: &Path,
     ) -> anyhow::Result<Self> {
         let room = Room::furnished(&[(programs, "k8s"), (images, "images")], FURNITURE)?;
         let cgroup = Cgroup::fresh()?;
         cgroup.make()?;
-        let name = layout::node_name(index);
+        let Seat { name, host } = seat;
         let mut node = Self { name, processes: Vec::new(), room, cgroup };
-        control.join(&node.room, &node.name, layout::node_host(index))?;
+        control.join(&node.room, &node.name, host)?;
         symlink(LOOPBACK, node.room.outside("/opt/cni/bin/loopback"))?;
         node.start_containerd()?;
-        node.start_kubelet(control, index, families)?;
+        node.start_kubelet(control, host, families)?;
         Ok(node)
     }
 
@@ -136,7 +136,7 @@ impl Node {
         self.room.run("/run/k8s/ctr", &["--namespace=k8s.io", "images", "import", archive]).map(drop)
     }
 
-    fn start_kubelet(&mut self, control: &Control, index: usize, families: Families) -> anyhow::Result<()> {
+    fn start_kubelet(&mut self, control: &Control, host: u8, families: Families) -> anyhow::Result<()> {
         let authority = fs::read(control.authority())?;
         fs::create_dir_all(self.room.outside("/etc/kubernetes/pki"))?;
         fs::write(self.room.outside("/etc/kubernetes/pki/ca.crt"), authority)?;
@@ -187,7 +187,7 @@ impl Node {
         fs::create_dir_all(self.room.outside("/etc/kubernetes/manifests"))?;
         fs::write(self.room.outside("/run/resolv.conf"), "")?;
         fs::write(self.room.outside("/var/lib/kubelet/config.yaml"), config.to_string())?;
-        let (v4, v6) = layout::underlay(layout::node_host(index));
+        let (v4, v6) = layout::underlay(host);
         let kubelet = self.room.start(
             "kubelet",
             "/run/k8s/kubelet",
@@ -217,6 +217,16 @@ impl Node {
         let process = self.room.start(name, program, arguments)?;
         self.processes.insert(0, process);
         Ok(())
+    }
+
+    /// Ends a process that [`Node::run`] has started.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn end(&mut self, name: &str) -> anyhow::Result<()> {
+        let index = self.processes.iter().position(|process| process.name() == name);
+        let index = index.with_context(|| format!("no {name} runs on {}", self.name))?;
+        self.room.kill(self.processes.remove(index))
     }
 
     /// The ends of all logs.

@@ -7,6 +7,7 @@
 //! life    nodes, pods, probes, kubectl, daemons that are killed, an API server that is away
 //! services  from pods by us, the rest by kube-proxy
 //! identities  numbers that nodes share
+//! nodes   that come, go, and come back elsewhere
 //! netpol  the truth tables
 //! ```
 
@@ -14,6 +15,7 @@ mod identities;
 mod install;
 mod life;
 mod netpol;
+mod nodes;
 mod services;
 mod stage;
 
@@ -37,6 +39,7 @@ const TESTS: &[(&str, Test)] = &[
     ("services::policy_sees_the_pods_behind_them", services::policy_sees_the_pods_behind),
     ("services::the_pods_behind_them_come_and_go", services::pods_behind_come_and_go),
     ("services::kube_proxy_does_the_rest", services::kube_proxy_does_the_rest),
+    ("services::so_does_one_of_iptables", services::so_does_one_of_iptables),
     ("life::a_kubelet_probes_a_pod_that_admits_nobody", life::probes_pass_under_default_deny),
     ("life::exec_logs_and_port_forward_work", life::kubectl_reaches_pods),
     ("life::a_pod_of_a_host_network_is_its_node", life::host_network_pods_are_nobody),
@@ -48,10 +51,13 @@ const TESTS: &[(&str, Test)] = &[
     ("life::while_the_api_server_is_away_policy_holds", life::the_api_server_goes_away_and_comes_back),
     ("life::a_pod_that_is_replaced_is_another", life::a_replaced_pod_is_another),
     ("life::a_static_pod_is_a_pod", life::static_pods_are_pods),
+    ("nodes::init_containers_are_their_pod", nodes::init_containers_are_their_pod),
     ("life::what_stands_wrong_is_an_event", life::what_stands_wrong_is_an_event),
     ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
     ("identities::what_nobody_uses_is_removed", identities::what_nobody_uses_is_removed),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
+    ("nodes::one_joins_and_leaves_again", nodes::a_node_joins_and_leaves),
+    ("nodes::one_comes_back_elsewhere", nodes::a_node_comes_back_elsewhere),
     // After the others, who make the agent do all that it does.
     ("install::what_it_may_do_is_what_it_does", install::rights_are_what_is_used),
     ("install::a_node_is_clean_afterwards", install::uninstall_leaves_nothing),

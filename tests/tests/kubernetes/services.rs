@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use tests::cluster::Proxy;
 
 use crate::{
     install::{NAMESPACE, agent_of},
@@ -176,19 +177,34 @@ pub(crate) fn pods_behind_come_and_go(stage: &mut Stage) -> anyhow::Result<()> {
     stage.forget(&["turns"])
 }
 
-/// What Bulkhead leaves alone goes on to work: Services from nodes, and ports of nodes from pods.
 pub(crate) fn kube_proxy_does_the_rest(stage: &mut Stage) -> anyhow::Result<()> {
-    stage.namespaces(&["beside"])?;
-    stage.pods(&[
-        ("beside/near", labels("web"), "n1"),
-        ("beside/far", labels("web"), "n2"),
-        ("beside/client", labels("client"), "n1"),
-    ])?;
-    stage.host_pod("beside/host", &labels("host"), "n1")?;
-    stage.apply(&[service("beside", "web", json!({"type": "NodePort"}))])?;
-    let web = found(stage, "beside", "web")?;
-    let mut asks = about(stage, "beside/host", "beside/web", YES)?;
-    asks.extend(about(stage, "beside/client", "beside/web", YES)?);
+    beside(stage, "nftables")
+}
+
+/// The others find it in place.
+pub(crate) fn so_does_one_of_iptables(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.cluster.change_proxy(Proxy::Iptables)?;
+    beside(stage, "iptables")?;
+    for node in &stage.cluster.nodes {
+        let said = node.room.run("iptables-save", &["-t", "nat"])?;
+        ensure!(said.contains("KUBE-SERVICES"), "kube-proxy has done nothing: {said}");
+        let tables = node.room.run("nft", &["list", "tables"])?;
+        ensure!(!tables.contains("kube-proxy"), "the one of nftables has left {tables}");
+    }
+    Ok(())
+}
+
+/// What Bulkhead leaves alone goes on to work: Services from nodes, and ports of nodes from pods.
+fn beside(stage: &mut Stage, namespace: &str) -> anyhow::Result<()> {
+    let [near, far, client, host, service_key] =
+        ["near", "far", "client", "host", "web"].map(|name| format!("{namespace}/{name}"));
+    stage.namespaces(&[namespace])?;
+    stage.pods(&[(&near, labels("web"), "n1"), (&far, labels("web"), "n2"), (&client, labels("client"), "n1")])?;
+    stage.host_pod(&host, &labels("host"), "n1")?;
+    stage.apply(&[service(namespace, "web", json!({"type": "NodePort"}))])?;
+    let web = found(stage, namespace, "web")?;
+    let mut asks = about(stage, &host, &service_key, YES)?;
+    asks.extend(about(stage, &client, &service_key, YES)?);
     let ports = web["spec"]["ports"].as_array().context("ports of a Service")?;
     for node in ["n1", "n2"] {
         let node: Value = serde_json::from_str(&stage.kubectl(&["get", "node", node, "-o", "json"])?)?;
@@ -199,9 +215,9 @@ pub(crate) fn kube_proxy_does_the_rest(stage: &mut Stage) -> anyhow::Result<()> 
                 let number = u16::try_from(port["nodePort"].as_u64().context("a port of the nodes")?)?;
                 let protocol = port["protocol"].as_str().unwrap_or_default().to_lowercase();
                 let target = format!("{protocol}:{}", SocketAddr::new(ip, number));
-                for from in ["beside/host", "beside/client"] {
+                for from in [&host, &client] {
                     asks.push(Ask {
-                        from: from.to_owned(),
+                        from: from.clone(),
                         to: "port of a node".to_owned(),
                         target: target.clone(),
                         answer: YES,
@@ -212,7 +228,7 @@ pub(crate) fn kube_proxy_does_the_rest(stage: &mut Stage) -> anyhow::Result<()> 
     }
     ensure!(asks.len() == 8 + 16, "{asks:?}");
     stage.expect(&asks)?;
-    stage.forget(&["beside"])
+    stage.forget(&[namespace])
 }
 
 /// A Service for each pod, which has the pod's name and ports, as Kubernetes' own suite makes them: its addresses, by the pod's key.
