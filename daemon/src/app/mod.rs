@@ -3,7 +3,9 @@
 mod able;
 pub mod admin;
 mod adopt;
+mod answers;
 pub mod attachments;
+mod chores;
 pub mod engine;
 mod events;
 pub mod flows;

@@ -26,12 +26,14 @@ use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{
     able,
-    admin::{AdminParts, AdminService, EndpointExtra, Facts},
-    attachments::{Attachments, guard::guard_programs, local_endpoint, lock},
+    admin::{AdminParts, AdminService},
+    answers,
+    attachments::{Attachments, guard::guard_programs, local_endpoint},
+    chores,
     engine::{Engine, Kernel, Services},
     events,
     flows::{drain, unix_ns},
@@ -51,20 +53,18 @@ use crate::{
     config::{self, Config, Uplinks},
     datapath::{
         attach::Attacher,
-        connections::{Connections, Dumped, Table},
-        load::{self, Capacities, program},
+        connections::Connections,
+        load::{self, program},
         maps::{Counts, Tables, take_events},
         overlay::Overlay as OverlayPrograms,
         predecessor,
-        probe::AttachMode,
         sweep::Sweeper,
         uplink::Gate as Gateway,
     },
-    ipam::{Owner, Pools},
+    ipam::Pools,
     net::{
         Node, changes, host, masquerade,
         overlay::{self, Family},
-        pair::PodDevice,
         presence::Presence,
         uplink,
     },
@@ -73,10 +73,6 @@ use crate::{
     telemetry::{self, CniMetrics},
 };
 
-/// Pause between two sweeps of conntrack.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Pause between two looks for tombstones.
-const TOMBSTONES: Duration = Duration::from_secs(2);
 /// How long clients may take to finish when the agent stops.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// MTU of Ethernet (IEEE 802.3), when nothing else is said.
@@ -209,7 +205,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         given => given,
     };
     let presence = Presence::of(&node).await.context("a socket to look at interfaces")?;
-    let way_out = way_out(node.clone());
+    let way_out = answers::way_out(node.clone());
     let (guarded, gated) = (node.clone(), node.clone());
     let overlay = config.overlay.map(|config::Overlay { protocol, port }| Overlay {
         device: overlay::Device { protocol, port, mtu, mac: overlay::mac_of(&config.node_name) },
@@ -237,20 +233,20 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         presence,
     ));
     let conntrack = Arc::new(Mutex::new(None));
-    let connections = read_connections(connections, &config.capacities);
+    let connections = answers::read_connections(connections, &config.capacities);
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {
-        facts: facts(&config, mode, device, mtu, started),
+        facts: answers::facts(&config, mode, device, mtu, started),
         engine: Arc::new(engine.clone()),
         source: source.status_receiver(),
         counts: counts.clone(),
         sweep: conntrack.clone(),
         connections: Some(connections.clone()),
         uplink: way_out,
-        pools: pool_usage(attachments.clone()),
+        pools: answers::pool_usage(attachments.clone()),
         pipeline: pipeline.clone(),
-        extras: endpoint_extras(attachments.clone()),
-        put_back: put_back(attachments.clone()),
+        extras: answers::endpoint_extras(attachments.clone()),
+        put_back: answers::put_back(attachments.clone()),
         shared: match &source {
             Source::Directory(_) => Arc::new(|| None),
             Source::Kubernetes(kubernetes) => {
@@ -299,9 +295,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         tasks.spawn(events::tell(admin.clone(), kubernetes.clone(), node, stop.clone()));
     }
     let installation = Installation::of(&config);
-    tasks.spawn(follow_addresses(own, engine.clone(), stop.clone()));
-    tasks.spawn(sweep(sweeper, conntrack, config.active_interval, engine.clone(), stop.clone()));
-    tasks.spawn(look_after(attachments.clone(), config.gc_interval, stop.clone()));
+    tasks.spawn(chores::follow_addresses(own, engine.clone(), stop.clone()));
+    tasks.spawn(chores::sweep(sweeper, conntrack, config.active_interval, engine.clone(), stop.clone()));
+    tasks.spawn(chores::look_after(attachments.clone(), config.gc_interval, stop.clone()));
     let relief = Relief {
         predecessors,
         pin_dir: config.pin_dir.clone(),
@@ -441,182 +437,4 @@ fn listen(path: &PathBuf) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::bind(path).with_context(|| format!("listening at {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
-}
-
-fn facts(config: &Config, mode: AttachMode, device: PodDevice, mtu: u32, started: Instant) -> Facts {
-    Facts {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("BULKHEAD_COMMIT").to_owned(),
-        node: config.node_name.clone(),
-        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-        attach_mode: mode.name().to_owned(),
-        abi_version: datapath_abi::ABI_VERSION,
-        device: device.name().to_owned(),
-        pin_path: load::pin_dir(&config.pin_dir),
-        mtu,
-        routing: config.overlay.map_or_else(
-            || "native".to_owned(),
-            |config::Overlay { protocol, port }| format!("overlay, {} at UDP port {port}", protocol.title()),
-        ),
-        source: config.source.clone(),
-        started,
-        capacities: maps::ALL.iter().map(|info| (info.name.to_owned(), config.capacities.of(info.name))).collect(),
-    }
-}
-
-fn read_connections(connections: Connections, capacities: &Capacities) -> Arc<super::admin::Connections> {
-    let [conntrack, pending] = [maps::CONNTRACK, maps::PENDING].map(|map| capacities.of(map) as usize);
-    let fragments = capacities.of(maps::FRAGMENTS) as usize;
-    Arc::new(move |table, limit| {
-        let found = match table {
-            Table::Conntrack => connections.read(false, limit, conntrack).map(Dumped::Connections),
-            Table::Pending => connections.read(true, limit, pending).map(Dumped::Connections),
-            Table::Fragments => connections.fragments(limit, fragments).map(Dumped::Fragments),
-        };
-        found.map_err(|error| error.to_string())
-    })
-}
-
-fn pool_usage(attachments: Arc<Attachments>) -> Arc<super::admin::PoolUsage> {
-    let count = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
-    Arc::new(move || {
-        attachments.usage().into_iter().map(|usage| (usage.pool, count(usage.used), count(usage.free))).collect()
-    })
-}
-
-fn put_back(attachments: Arc<Attachments>) -> Arc<super::admin::PutBack> {
-    Arc::new(move || attachments.put_back_figures())
-}
-
-fn endpoint_extras(attachments: Arc<Attachments>) -> Arc<super::admin::Extras> {
-    Arc::new(move |key| {
-        let (record, stage) = attachments.staged(&Owner::new(key.container_id.clone(), key.ifname.clone()))?;
-        Some(EndpointExtra {
-            netns: record.netns,
-            host_ifname: record.host_ifname,
-            created: std::time::UNIX_EPOCH + Duration::from_millis(record.created_unix_ms),
-            stage,
-        })
-    })
-}
-
-/// Looked up each time: a default route may come late, and change.
-fn way_out(node: Node) -> Arc<super::admin::UplinkName> {
-    Arc::new(move || {
-        let node = node.clone();
-        Box::pin(async move {
-            let found = uplink::find(&node).await.inspect_err(|error| warn!(%error, "The uplink is not known"));
-            found.ok().flatten().map(|uplink| uplink.name)
-        })
-    })
-}
-
-async fn follow_addresses(
-    mut own: watch::Receiver<BTreeSet<std::net::IpAddr>>,
-    engine: Engine,
-    mut stop: watch::Receiver<bool>,
-) {
-    loop {
-        let addresses = own.borrow_and_update().clone();
-        if engine.host_addresses(addresses).is_err() {
-            return;
-        }
-        tokio::select! {
-            changed = own.changed() => if changed.is_err() {
-                error!("The node's addresses are no longer watched");
-                return;
-            },
-            () = stopped(&mut stop) => return,
-        }
-    }
-}
-
-async fn sweep(
-    sweeper: Sweeper,
-    report: Arc<Mutex<Option<datapath_abi::control::SweepReport>>>,
-    active_interval: Duration,
-    engine: Engine,
-    mut stop: watch::Receiver<bool>,
-) {
-    let sweeper = Arc::new(Mutex::new(sweeper));
-    let mut clock = tokio::time::interval(SWEEP);
-    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = clock.tick() => {}
-            () = stopped(&mut stop) => return,
-        }
-        let (sweeper, report) = (sweeper.clone(), report.clone());
-        let round = engine.lost_backends();
-        // Milliseconds in the kernel when the tables are full: not on a thread that serves others.
-        let swept = tokio::task::spawn_blocking(move || match lock(&sweeper).sweep(active_interval) {
-            Ok(found) => {
-                if found.is_some() {
-                    *lock(&report) = found;
-                }
-                found.is_some()
-            }
-            Err(error) => {
-                error!(%error, "Conntrack could not be swept");
-                false
-            }
-        });
-        if swept.await.unwrap_or(false) && round > 0 && engine.swept(round).is_err() {
-            return;
-        }
-    }
-}
-
-/// Serves what nobody waits for: DELs that found no daemon, sandboxes that died without a DEL.
-async fn look_after(attachments: Arc<Attachments>, gc_interval: Duration, mut stop: watch::Receiver<bool>) {
-    let mut tombstones = tokio::time::interval(TOMBSTONES);
-    let mut dead = tokio::time::interval(gc_interval);
-    dead.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = tombstones.tick() => {
-                serve_tombstones(&attachments).await;
-                if let Err(error) = attachments.keep_cursors() {
-                    debug!(%error, "Addresses handed out last were not written down");
-                }
-            }
-            _ = dead.tick() => attachments.collect_dead().await,
-            () = stopped(&mut stop) => return,
-        }
-    }
-}
-
-async fn serve_tombstones(attachments: &Attachments) {
-    let found = match attachments.state().tombstones::<wire::Tombstone>() {
-        Ok((found, corrupt)) => {
-            for corrupt in corrupt {
-                error!(%corrupt, "Tombstone could not be read");
-            }
-            found
-        }
-        Err(error) => return error!(%error, "Tombstones could not be listed"),
-    };
-    for tombstone in found {
-        let wire::Tombstone { request, deleted_at_unix_ms } = &tombstone.message;
-        let owner = match crate::cni::convert::owner(request.as_ref().and_then(|request| request.id.clone())) {
-            Ok(owner) => owner,
-            Err(bad) => {
-                error!(error = %bad, "Tombstone without a valid name removed");
-                let _ = attachments.state().remove_tombstone(&tombstone);
-                continue;
-            }
-        };
-        // An attachment that was added later is another one.
-        let newer = attachments.record(&owner).is_some_and(|record| record.created_unix_ms > *deleted_at_unix_ms);
-        if !newer {
-            if let Err(error) = attachments.del(&owner).await {
-                warn!(%error, "DEL of a tombstone");
-                continue;
-            }
-            info!(%owner, "Served a DEL that had found no daemon");
-        }
-        if let Err(error) = attachments.state().remove_tombstone(&tombstone) {
-            warn!(%error, "Tombstone could not be removed");
-        }
-    }
 }
