@@ -90,9 +90,10 @@ impl Numbers {
         self.known.get(self.by_key.get(key)?.first()?)
     }
 
-    /// Whether a number is known to be somebody's.
-    pub(super) fn is_taken(&self, number: u32) -> bool {
-        self.known.contains_key(&number) || self.errors.contains_key(&number.to_string())
+    /// Whether a number is known to be somebody else's than `key`'s. That another node has made it for the same key may be told
+    /// at any moment, also to who has just asked whether there is one.
+    pub(super) fn is_taken(&self, number: u32, key: &IdentityKey) -> bool {
+        self.known.get(&number).is_some_and(|entry| *entry.key != *key) || self.errors.contains_key(&number.to_string())
     }
 
     /// Takes in what is told, and adds what follows to `events`.
@@ -284,7 +285,9 @@ mod tests {
         assert_eq!(told(&mut numbers, again), ["70001 nobody"]);
         assert_eq!(numbers.of(&key("a")).map(|entry| entry.number), Some(70_002));
         assert_eq!(told(&mut numbers, [Told::Gone("70003".to_owned())]), ["70003 nobody"]);
-        assert!(numbers.of(&key("b")).is_none() && !numbers.is_taken(70_003));
+        assert!(numbers.of(&key("b")).is_none() && !numbers.is_taken(70_003, &key("a")));
+        // Who looks for a number of "a" at this moment finds the one there is.
+        assert!(numbers.is_taken(70_002, &key("b")) && !numbers.is_taken(70_002, &key("a")));
         // Removed and made anew while nobody watched.
         assert_eq!(told(&mut numbers, [present(70_002, "c", "4")]), ["70002 c"]);
         assert!(numbers.of(&key("a")).is_none());
@@ -304,7 +307,7 @@ mod tests {
         assert_eq!(told(&mut numbers, [Told::Gone("12".to_owned())]), ["ok"]);
         let refused = Told::Refused { name: "70009".to_owned(), problems: Vec::new() };
         told(&mut numbers, [refused]);
-        assert!(numbers.is_taken(70_009), "nobody else gets it");
+        assert!(numbers.is_taken(70_009, &key("a")), "nobody else gets it");
     }
 
     #[test]

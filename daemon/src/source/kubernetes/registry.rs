@@ -180,7 +180,7 @@ impl Registry {
         {
             return Ok(number);
         }
-        let taken = |number: u32| lock(&self.0.numbers).is_taken(number);
+        let taken = |number: u32| lock(&self.0.numbers).is_taken(number, key);
         let (mut search, mut step) = Search::begin(key, taken);
         loop {
             let _request = self.0.requests.acquire().await.map_err(|error| ShareError::Server(error.to_string()))?;
