@@ -9,8 +9,10 @@
 //! identities  numbers that nodes share
 //! nodes   that come, go, and come back elsewhere
 //! netpol  the truth tables
+//! cluster_policy  ClusterNetworkPolicy's
 //! ```
 
+mod cluster_policy;
 mod identities;
 mod install;
 mod life;
@@ -56,6 +58,10 @@ const TESTS: &[(&str, Test)] = &[
     ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
     ("identities::what_nobody_uses_is_removed", identities::what_nobody_uses_is_removed),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
+    ("cluster_policy::every_combination_of_tiers_holds", cluster_policy::every_combination_holds),
+    ("cluster_policy::every_case_of_the_table_holds", cluster_policy::every_case_holds),
+    ("cluster_policy::the_api_server_refuses_by_our_definition", cluster_policy::refused::by_the_api_server),
+    ("cluster_policy::what_the_api_server_lets_in_is_refused_and_told", cluster_policy::refused::by_the_agent),
     ("nodes::one_joins_and_leaves_again", nodes::a_node_joins_and_leaves),
     ("nodes::one_comes_back_elsewhere", nodes::a_node_comes_back_elsewhere),
     // After the others, who make the agent do all that it does.

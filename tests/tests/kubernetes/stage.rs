@@ -128,14 +128,14 @@ impl Stage {
         let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
         self.kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod", name, "--timeout=120s"])
             .with_context(|| self.kubectl(&["describe", "pod", "-n", namespace, name]).unwrap_or_default())?;
-        let status: Value = serde_json::from_str(&self.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?)?;
-        let ips = status["status"]["podIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let ips: Vec<IpAddr> = ips
-            .iter()
-            .map(|ip| Ok(ip["ip"].as_str().context("an address")?.parse()?))
-            .collect::<anyhow::Result<_>>()?;
-        ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "{key} has the addresses {ips:?}");
-        Ok(Pod { key: key.to_owned(), ips })
+        Pod::of(&serde_json::from_str(&self.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?)?)
+    }
+
+    /// All pods of a namespace, which are ready.
+    pub(crate) fn found(&self, namespace: &str) -> anyhow::Result<BTreeMap<String, Pod>> {
+        let list: Value = serde_json::from_str(&self.kubectl(&["get", "pods", "-n", namespace, "-o", "json"])?)?;
+        let pods = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+        pods.iter().map(|object| Pod::of(object).map(|pod| (pod.key.clone(), pod))).collect()
     }
 
     /// Runs a command in a pod's container.
@@ -159,39 +159,37 @@ impl Stage {
         Ok(Session { child, output })
     }
 
-    /// Asks everything once. Returns what was answered otherwise.
-    fn ask(&self, asks: &[Ask]) -> anyhow::Result<Vec<String>> {
-        let mut by_sender: BTreeMap<&str, Vec<&Ask>> = BTreeMap::new();
-        for ask in asks {
-            by_sender.entry(&ask.from).or_default().push(ask);
+    /// Asks everything once. Returns the answers, in the order of the questions.
+    pub(crate) fn answers(&self, asks: &[Ask]) -> anyhow::Result<Vec<String>> {
+        let mut by_sender: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, ask) in asks.iter().enumerate() {
+            by_sender.entry(&ask.from).or_default().push(at);
         }
         let patience = PATIENCE.as_millis().to_string();
+        let mut all = vec![String::new(); asks.len()];
         thread::scope(|scope| {
             let threads: Vec<_> = by_sender
                 .into_iter()
-                .map(|(from, asks)| {
+                .map(|(from, places)| {
                     let patience = patience.as_str();
                     scope.spawn(move || {
-                        let targets = asks.iter().map(|ask| ask.target.as_str());
+                        let targets = places.iter().map(|at| asks[*at].target.as_str());
                         let command: Vec<&str> = ["/own/talk", "ask", patience].into_iter().chain(targets).collect();
                         let said = self.exec(from, &command)?;
-                        let answers: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next()).collect();
-                        ensure!(
-                            answers.len() == asks.len(),
-                            "{from} has {} answers of {}: {said}",
-                            answers.len(),
-                            asks.len()
-                        );
-                        let wrong = asks.iter().zip(answers).filter(|(ask, answer)| ask.answer != *answer);
-                        Ok(wrong.map(|(ask, answer)| ask.told(answer)).collect::<Vec<String>>())
+                        let answers: Vec<String> =
+                            said.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
+                        let (found, wanted) = (answers.len(), places.len());
+                        ensure!(found == wanted, "{from} has {found} answers of {wanted}: {said}");
+                        Ok(places.into_iter().zip(answers))
                     })
                 })
                 .collect();
-            let mut wrong = Vec::new();
             for thread in threads {
-                wrong.extend(thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))??);
+                for (at, answer) in thread.join().map_err(|_| anyhow::anyhow!("a thread has panicked"))?? {
+                    all[at] = answer;
+                }
             }
-            Ok(wrong)
+            Ok(all)
         })
     }
 
@@ -199,7 +197,9 @@ impl Stage {
     pub(crate) fn expect(&self, asks: &[Ask]) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
-            let wrong = self.ask(asks)?;
+            let answers = self.answers(asks)?;
+            let wrong = asks.iter().zip(&answers).filter(|(ask, answer)| ask.answer != **answer);
+            let wrong: Vec<String> = wrong.map(|(ask, answer)| ask.told(answer)).collect();
             if wrong.is_empty() {
                 return Ok(());
             }
@@ -232,6 +232,21 @@ impl Drop for Session {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Pod {
+    /// From what the API server says of it.
+    fn of(object: &Value) -> anyhow::Result<Self> {
+        let word = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+        let key = format!("{}/{}", word("namespace"), word("name"));
+        let ips = object["status"]["podIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ips: Vec<IpAddr> = ips
+            .iter()
+            .map(|ip| Ok(ip["ip"].as_str().context("an address")?.parse()?))
+            .collect::<anyhow::Result<_>>()?;
+        ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "{key} has the addresses {ips:?}");
+        Ok(Self { key, ips })
     }
 }
 
