@@ -37,6 +37,11 @@ impl Netns {
         Ok(Self(File::open(path).with_context(|| format!("network namespace {}", path.display()))?.into()))
     }
 
+    /// The same once more.
+    pub fn try_clone(&self) -> anyhow::Result<Self> {
+        Ok(Self(self.0.try_clone().context("network namespace")?))
+    }
+
     /// Moves the calling thread into the namespace until the guard is dropped.
     pub fn enter(&self) -> anyhow::Result<Inside> {
         let home = File::open("/proc/thread-self/ns/net").context("own network namespace")?;

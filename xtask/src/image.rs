@@ -31,6 +31,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// The one that is measured.
+    pub(crate) fn release() -> Self {
+        Self { debug: false, ..Self::debug() }
+    }
+
     /// The one that tests install.
     pub(crate) fn debug() -> Self {
         Self { name: None, output: None, debug: true }

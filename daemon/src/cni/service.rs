@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Instant};
 
 use proto::bulkhead::cni::v1::{self as wire, cni_server};
 use tonic::{Request, Response, Status};
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, debug, info_span, warn};
 
 /// What the plugin can ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +77,10 @@ impl<H: Handler> Service<H> {
             .await
             .map_err(|error| Status::internal(format!("{} did not come to its end: {error}", verb.name())))?;
         let code = error.as_ref().map_or(0, |error| error.code);
-        self.0.observe(verb, code, began.elapsed());
+        let took = began.elapsed();
+        self.0.observe(verb, code, took);
+        // Each one's own time, which the histogram does not keep.
+        debug!(parent: &span, code, took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX), "CNI call answered");
         if let Some(error) = &error {
             let _entered = span.enter();
             warn!(code, error = %error.msg, "CNI call failed");

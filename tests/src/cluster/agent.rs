@@ -91,7 +91,7 @@ impl Node {
     }
 
     /// The number of its process, in the node's room.
-    fn daemon(&self) -> Option<String> {
+    pub fn daemon(&self) -> Option<String> {
         let said = self.room.run("busybox", &["pidof", DAEMON]).ok()?;
         Some(said.split_whitespace().next()?.to_owned())
     }
