@@ -44,6 +44,8 @@ pub struct GateState {
     pub denied: usize,
     /// What stands wrong, in words.
     pub troubles: Vec<String>,
+    /// It has been looked after once: what a predecessor has left is taken over.
+    pub looked: bool,
 }
 
 /// See the module.
@@ -93,7 +95,7 @@ impl Gate {
             troubles.extend(said.iter().cloned());
             self.attach(&mut attached, &mut troubles).await;
             let denied = self.kernel.refused();
-            self.tell(GateState { attached: attached.values().cloned().collect(), denied, troubles });
+            self.tell(GateState { attached: attached.values().cloned().collect(), denied, troubles, looked: true });
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = stopped(&mut stop) => return,
@@ -157,7 +159,8 @@ impl Gate {
             Uplinks::Auto => {
                 let found = uplink::all(&self.node).await.map_err(|error| error.to_string())?;
                 if found.is_empty() {
-                    troubles.push("there is no default route, so no uplink is known: name it with --uplink".to_owned());
+                    // It may come back in a moment, and until then nobody is to slip in.
+                    return Err("there is no default route, so no uplink is known: name it with --uplink; what is attached stays".to_owned());
                 }
                 found.into_iter().collect()
             }

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 use super::{
     attachments::Attachments,
     engine::{Engine, State},
+    gate::GateState,
     run::stopped,
 };
 use crate::datapath::{maps::TableError, predecessor::Predecessor};
@@ -25,11 +26,13 @@ pub(super) struct Relief {
     pub(super) pin_dir: PathBuf,
     pub(super) engine: Engine,
     pub(super) attachments: Arc<Attachments>,
+    /// Takes over what is at the uplinks, by itself; before that the pins must not go.
+    pub(super) gate: watch::Receiver<GateState>,
 }
 
 impl Relief {
     /// Waits until all rules are in force in our maps, then takes over.
-    pub(super) async fn relieve(self, mut stop: watch::Receiver<bool>) {
+    pub(super) async fn relieve(mut self, mut stop: watch::Receiver<bool>) {
         if self.predecessors.is_empty() {
             return;
         }
@@ -40,6 +43,11 @@ impl Relief {
                 () = tokio::time::sleep(PAUSE) => {}
                 () = stopped(&mut stop) => return,
             }
+        }
+        tokio::select! {
+            // An error: nobody looks after uplinks.
+            _ = self.gate.wait_for(|gate| gate.looked) => {}
+            () = stopped(&mut stop) => return,
         }
         for predecessor in self.predecessors {
             let folder = predecessor.folder().to_owned();

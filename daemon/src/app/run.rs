@@ -221,6 +221,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let neighbours =
         Neighbours::new(node.clone(), config.node_name.clone(), mtu, masquerade, overlay, programs, tell_obstacles);
     let (tell_gate, gate) = watch::channel(GateState::default());
+    let relieved_gate = gate.clone();
     let register = Register::new(engine.clone(), &source);
     let attachments = Arc::new(Attachments::new(
         node,
@@ -269,6 +270,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     if config.uplinks == Uplinks::None {
         // As a predecessor may have left it.
         Gateway::detach_all_but(&config.pin_dir, &BTreeSet::new())?;
+        tell_gate.send_modify(|gate| gate.looked = true);
     } else {
         let gate = Gate {
             node: gated,
@@ -303,6 +305,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         pin_dir: config.pin_dir.clone(),
         engine: engine.clone(),
         attachments: attachments.clone(),
+        gate: relieved_gate,
     };
     let (guarding, end) = (attachments.clone(), stop.clone());
     tasks.spawn(async move {

@@ -8,7 +8,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{LpmTrie, MapData},
+    maps::{LpmTrie, Map, MapData},
     programs::{
         ProgramError, Xdp, XdpMode,
         links::{FdLink, PinnedLink},
@@ -102,17 +102,26 @@ pub struct Gate {
 const LINKS: &str = "uplinks";
 
 impl Gate {
-    /// Loads the program; maps are pinned below `pins`.
+    /// Loads the program; maps are pinned below `pins`. What an agent of another ABI version has told is taken over, until somebody
+    /// says otherwise.
     ///
     /// # Errors
     /// The kernel refuses program or map.
     pub fn load(pins: &Path, capacities: &Capacities) -> Result<Self, UplinkError> {
         let mut ebpf = load::load_some(Some(pins), capacities, &[program::FROM_UPLINK])?;
-        let denied: LpmTrie<MapData, [u8; 16], Denied> = take(&mut ebpf, maps::DENIED)?;
-        let mut told = BTreeMap::new();
-        for entry in denied.iter() {
-            let (key, value) = entry.map_err(failed(maps::DENIED, "read"))?;
-            told.insert(ranges::range(&key), value);
+        let mut denied: LpmTrie<MapData, [u8; 16], Denied> = take(&mut ebpf, maps::DENIED)?;
+        let mut told = read(&denied)?;
+        for predecessor in predecessor::find(pins).map_err(|error| pin_error(pins, &error))? {
+            let Some(theirs) = open(&predecessor.folder().join("maps").join(maps::DENIED)) else { continue };
+            let spared_first = |(_, denied): &(IpNetwork, Denied)| denied.verdict == Denied::REFUSED;
+            let mut theirs: Vec<(IpNetwork, Denied)> = read(&theirs)?.into_iter().collect();
+            theirs.sort_by_key(spared_first);
+            for (range, verdict) in theirs {
+                if !told.contains_key(&range) {
+                    denied.insert(&ranges::key(range), verdict, 0).map_err(failed(maps::DENIED, "insert"))?;
+                    told.insert(range, verdict);
+                }
+            }
         }
         let links = load::pin_dir(pins).join(LINKS);
         std::fs::create_dir_all(&links).map_err(|error| pin_error(&links, &error))?;
@@ -226,6 +235,16 @@ impl Gate {
         let program = self.ebpf.program_mut(name).ok_or(LoadError::Missing(name))?;
         Ok(program.try_into().map_err(|source| LoadError::Program { name, source })?)
     }
+}
+
+fn read(denied: &LpmTrie<MapData, [u8; 16], Denied>) -> Result<BTreeMap<IpNetwork, Denied>, UplinkError> {
+    let entries = denied.iter().map(|entry| entry.map(|(key, value)| (ranges::range(&key), value)));
+    Ok(entries.collect::<Result<_, _>>().map_err(failed(maps::DENIED, "read"))?)
+}
+
+/// A map of another ABI version. `None`: it has none, or one of another layout.
+fn open(pin: &Path) -> Option<LpmTrie<MapData, [u8; 16], Denied>> {
+    LpmTrie::try_from(Map::from_map_data(MapData::from_pin(pin).ok()?).ok()?).ok()
 }
 
 fn pin_name(ifindex: u32, way: Way) -> String {

@@ -259,6 +259,7 @@ async fn what_is_kept_out_at_the_uplink_is_told_and_what_is_not_is_a_condition()
         attached,
         denied: 3,
         troubles: vec!["deny list, line 2: \"x\" is wrong".to_owned()],
+        looked: true,
     });
     let told = status(&node).await;
     assert_eq!(codes(&told), ["ERROR uplink-trouble"]);
