@@ -2,7 +2,7 @@
 //! packets it drops.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     path::{Path, PathBuf},
 };
 
@@ -117,9 +117,9 @@ impl Gate {
             let mut theirs: Vec<(IpNetwork, Denied)> = read(&theirs)?.into_iter().collect();
             theirs.sort_by_key(spared_first);
             for (range, verdict) in theirs {
-                if !told.contains_key(&range) {
+                if let Entry::Vacant(place) = told.entry(range) {
                     denied.insert(&ranges::key(range), verdict, 0).map_err(failed(maps::DENIED, "insert"))?;
-                    told.insert(range, verdict);
+                    place.insert(verdict);
                 }
             }
         }

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use ::tests::{cluster::control::Control, netns::Netns};
 use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::{
@@ -16,7 +17,6 @@ use kube::{
     core::WatchEvent,
 };
 use serde_json::Value;
-use tests::{cluster::control::Control, netns::Netns};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use crate::interrupt;

@@ -15,13 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
-use tests::{
+use ::tests::{
     cluster::{Cluster, node::Node},
     effort::Measured,
     netns::Netns,
 };
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
 
 use crate::{
     api::{Api, Call},

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use ::tests::cluster::Cluster;
 use anyhow::{Context as _, ensure};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use tests::cluster::Cluster;
 
 use crate::{
     api::{Api, Call},

@@ -23,12 +23,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
-use clap::{Parser, ValueEnum};
-use tests::{
+use ::tests::{
     cluster::{Cluster, Plan},
     effort::Measured,
 };
+use anyhow::ensure;
+use clap::{Parser, ValueEnum};
 
 use api::Api;
 use meter::{Meter, Reading};

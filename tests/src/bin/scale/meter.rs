@@ -2,8 +2,8 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
+use ::tests::cluster::{Cluster, node::Node};
 use anyhow::Context as _;
-use tests::cluster::{Cluster, node::Node};
 
 /// Ticks of a process's times in a second (sysconf(3), _SC_CLK_TCK, which is 100 wherever Linux runs today).
 const TICK: Duration = Duration::from_millis(10);

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::tests::{cluster::Cluster, effort::Measured};
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
-use tests::{cluster::Cluster, effort::Measured};
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError};
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use ::tests::effort::Measured;
 use serde_json::{Value, json};
-use tests::effort::Measured;
 
 use crate::{flips::Flips, meter::Reading, pods::Started};
 

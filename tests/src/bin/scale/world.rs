@@ -150,7 +150,7 @@ impl World {
         let own = self.place(index).1;
         let other = json!({"matchLabels": {"kubernetes.io/metadata.name": self.namespace_of(index + 7)}});
         let ports = json!([{"protocol": "TCP", "port": 8080}]);
-        let rules = if index / self.namespaces / APPS % 2 == 0 {
+        let rules = if (index / self.namespaces / APPS).is_multiple_of(2) {
             json!({"policyTypes": ["Ingress"], "ingress": [
                 {"from": [{"podSelector": {"matchLabels": {"app": app((own + 1) % APPS)}}}], "ports": ports},
                 {"from": [{"namespaceSelector": other, "podSelector": {"matchLabels": {"app": app(own)}}}], "ports": ports},
@@ -193,7 +193,7 @@ pub(crate) fn sleeper(name: &str, namespace: &str, labels: &Value, node: &str) -
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
             "containers": [{
-                "name": "sleep", "image": tests::image::NAME, "imagePullPolicy": "Never",
+                "name": "sleep", "image": ::tests::image::NAME, "imagePullPolicy": "Never",
                 "command": ["/bin/sleep", "1000000"],
             }],
         },
