@@ -90,7 +90,8 @@ impl Snapshot {
             // A kind that could not be seen before cannot be compared.
             let Some(then) = before.0.get(kind) else { continue };
             let then = if *kind == Kind::Process { &nothing } else { then };
-            let names: Vec<&str> = now.difference(then).map(String::as_str).collect();
+            let is_theirs = |name: &&String| *kind == Kind::Cgroup && others::makes_more_of(name, then);
+            let names: Vec<&str> = now.difference(then).filter(|name| !is_theirs(name)).map(String::as_str).collect();
             new.extend(summary(&names).into_iter().map(|name| format!("{} {name}", kind.name())));
         }
         new

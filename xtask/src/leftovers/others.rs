@@ -1,5 +1,7 @@
 //! What comes and goes on a machine without us: nothing of this counts as left behind.
 
+use std::collections::BTreeSet;
+
 /// Places where others mount: sessions, credentials of services, sticks, container engines.
 const MOUNTS: [&str; 7] = [
     "/run/user/",
@@ -36,6 +38,22 @@ pub(super) fn makes_cgroup(path: &str) -> bool {
     unit && !entered && !OURS.iter().any(|word| name.contains(word))
 }
 
+/// Least digits of a name that a program has given and no person.
+const DIGITS: usize = 16;
+
+/// Whether a control group is one more of those that somebody has there already: their names are hexadecimal numbers of one
+/// length, as managers of sessions and sandboxes give them.
+pub(super) fn makes_more_of(path: &str, before: &BTreeSet<String>) -> bool {
+    let parts = |path: &'_ str| path.rsplit_once('/').map(|(folder, name)| (folder.to_owned(), name.to_owned()));
+    let is_number = |name: &str| name.len() >= DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let Some((folder, name)) = parts(path) else { return false };
+    is_number(&name)
+        && before
+            .iter()
+            .filter_map(|other| parts(other))
+            .any(|(place, other)| place == folder && other.len() == name.len() && is_number(&other))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -48,6 +66,17 @@ mod tests {
         assert!(!makes_cgroup("/sys/fs/cgroup/system.slice/bulkhead-daemon.service"));
         assert!(!makes_cgroup("/sys/fs/cgroup/system.slice"));
         assert!(!makes_cgroup("/sys/fs/cgroup/k8s.io/0123"));
+    }
+
+    #[test]
+    fn one_more_of_somebodys_groups_is_not_ours() {
+        let before: BTreeSet<String> =
+            ["/sys/fs/cgroup/memory/sessions/0123456789abcdef", "/sys/fs/cgroup/k8s.io"].map(str::to_owned).into();
+        assert!(makes_more_of("/sys/fs/cgroup/memory/sessions/fedcba9876543210", &before));
+        assert!(!makes_more_of("/sys/fs/cgroup/memory/sessions/fedcba98765432100", &before), "another length");
+        assert!(!makes_more_of("/sys/fs/cgroup/memory/sessions/bh-fedcba9876543", &before));
+        assert!(!makes_more_of("/sys/fs/cgroup/memory/others/fedcba9876543210", &before));
+        assert!(!makes_more_of("/sys/fs/cgroup/k8s.io/fedcba9876543210", &before));
     }
 
     #[test]
