@@ -26,9 +26,7 @@ mod facts;
 pub mod file;
 #[cfg(test)]
 mod golden;
-mod intake;
 mod json;
-pub mod notice;
 pub mod ocsf;
 pub mod otlp;
 mod sender;
@@ -40,6 +38,9 @@ mod to_file;
 mod to_otlp;
 mod to_syslog;
 mod wanted;
+
+pub(crate) use flows::intake;
+pub use flows::notice;
 
 pub use exporters::{Exporters, Options};
 pub use sender::BatchLimits;

@@ -20,7 +20,10 @@ pub mod enrich;
 pub mod filter;
 #[cfg(any(test, feature = "test-util"))]
 pub mod fixture;
+pub mod frame;
+pub mod intake;
 pub mod ledger;
+pub mod notice;
 pub mod observer;
 pub mod pipeline;
 pub mod record;

@@ -7,11 +7,13 @@
 //!
 //! `length` counts from `version` on. Pure; fuzzed.
 
-use crate::notice::Gap;
-use flows::ledger::{ExportLoss, Loss};
+use flows::{
+    frame::{self, Unwrapped},
+    ledger::{ExportLoss, Loss},
+};
 
-/// Bytes in front of what the CRC covers.
-const PREFIX: usize = 8;
+use crate::notice::Gap;
+
 /// Bytes between prefix and payload.
 const HEAD: usize = 4 + 4 * 8 + 8 * KINDS;
 /// Longest payload. One record takes a few kilobytes.
@@ -100,10 +102,7 @@ impl Part {
             body.extend(word.to_le_bytes());
         }
         body.extend(payload);
-        // A payload is bounded by whoever makes it, far below 4 GiB.
-        out.extend((body.len() as u32).to_le_bytes());
-        out.extend(crc32fast::hash(&body).to_le_bytes());
-        out.extend(body);
+        frame::wrap(&body, out);
     }
 }
 
@@ -120,16 +119,11 @@ pub enum Decoded {
 
 /// Reads the frame at the front of `bytes`.
 pub fn decode(bytes: &[u8]) -> Decoded {
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|it| it.try_into().ok()).map(u32::from_le_bytes);
-    let (Some(length), Some(crc)) = (word(0), word(4)) else { return Decoded::Short };
-    let length = length as usize;
-    if !(HEAD..=HEAD + MOST_PAYLOAD).contains(&length) {
-        return Decoded::Damaged;
-    }
-    let Some(body) = bytes.get(PREFIX..PREFIX + length) else { return Decoded::Short };
-    if crc32fast::hash(body) != crc {
-        return Decoded::Damaged;
-    }
+    let (body, length) = match frame::unwrap(bytes, HEAD..=HEAD + MOST_PAYLOAD) {
+        Unwrapped::Body(body, length) => (body, length),
+        Unwrapped::Short => return Decoded::Short,
+        Unwrapped::Damaged => return Decoded::Damaged,
+    };
     let (head, payload) = body.split_at(HEAD);
     let kind = match head[..4] {
         [VERSION, kind @ (RECORD | MARK), 0, 0] => kind,
@@ -147,5 +141,5 @@ pub fn decode(bytes: &[u8]) -> Decoded {
         losses: Losses(std::array::from_fn(|at| number(4 + at))),
     };
     let payload = (kind == RECORD).then(|| payload.to_vec());
-    Decoded::Frame(Frame { head, payload }, PREFIX + length)
+    Decoded::Frame(Frame { head, payload }, length)
 }

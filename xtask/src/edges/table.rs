@@ -120,6 +120,13 @@ pub(super) const CRATES: &[Crate] = &[
         never: &[Family("aya"), One("rtnetlink"), Family("kube")],
     },
     Crate {
+        name: "history",
+        ours: &["datapath-abi", "flows", "proto"],
+        for_tests: &[],
+        outside: Outside::Any,
+        never: &[Family("aya"), One("rtnetlink"), Family("kube"), Family("arrow")],
+    },
+    Crate {
         name: "cni-plugin",
         ours: &["proto"],
         for_tests: &[],
@@ -128,14 +135,14 @@ pub(super) const CRATES: &[Crate] = &[
     },
     Crate {
         name: "cli",
-        ours: &["datapath-abi", "policy", "objects", "flows", "proto"],
+        ours: &["datapath-abi", "policy", "objects", "flows", "history", "proto"],
         for_tests: &[],
         outside: Outside::Any,
         never: &[Family("aya"), One("rtnetlink")],
     },
     Crate {
         name: "daemon",
-        ours: &["datapath-abi", "policy", "objects", "services", "flows", "export", "proto"],
+        ours: &["datapath-abi", "policy", "objects", "services", "flows", "export", "history", "proto"],
         for_tests: &["datapath-ebpf"],
         outside: Outside::Any,
         never: &[],

@@ -1,7 +1,7 @@
 //! What a receiver is told when records could not be given to it: how many, why, and between which two records of
 //! the stream. Pure; each output has its own form for it.
 
-use flows::ledger::{ExportLoss, Loss};
+use crate::ledger::{ExportLoss, Loss};
 
 /// Why records are missing from a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,7 +41,7 @@ pub struct Notice {
 
 impl Notice {
     /// One line for people.
-    pub(crate) fn summary(&self) -> String {
+    pub fn summary(&self) -> String {
         let Self { gap, count, after, before, exporter, .. } = self;
         let place = match (after, before) {
             (0, 0) => String::new(),
@@ -53,10 +53,10 @@ impl Notice {
     }
 
     /// Name of the notice itself: the same when it is sent again.
-    pub(crate) fn uid(&self, node_epoch: u64) -> String {
+    pub fn uid(&self, node_epoch: u64) -> String {
         // FNV-1a: tells the notices of one moment apart.
         let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let salt = self.gap.name().bytes().chain(self.exporter.bytes()).fold(node_epoch, hash);
-        flows::Uuid::new(self.time_unix_ns, salt, self.after ^ self.count << 32).to_string()
+        crate::Uuid::new(self.time_unix_ns, salt, self.after ^ self.count << 32).to_string()
     }
 }

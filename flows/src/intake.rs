@@ -2,29 +2,28 @@
 //! more than a batch is held, and the ring waits for nobody: who is too slow is told how many it has missed, and so is
 //! its receiver.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
-
-use flows::{
-    FlowRecord, Pipeline,
-    filter::FilterSet,
-    ledger::{ExportLoss, ExporterBalance, Loss},
-    ring::{Cursor, Entry, Next},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
 };
 
 use crate::{
-    clock::unix_ns,
+    FlowRecord, Pipeline,
+    filter::FilterSet,
+    ledger::{ExportLoss, ExporterBalance, Loss},
     notice::{Gap, Notice},
+    ring::{Cursor, Entry, Next},
 };
 
 /// Ring entries in one batch: the most records that are held in memory.
-pub(crate) const BATCH: usize = 512;
+pub const BATCH: usize = 512;
 
 /// Where an exporter is in the ring. Outlives its task, so that a change of its settings skips nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     next: Arc<AtomicU64>,
     /// Sequence of the last record passed; 0: none.
     sequence: Arc<AtomicU64>,
@@ -34,12 +33,12 @@ pub(crate) struct Place {
 
 impl Place {
     /// Before everything, for who was there from the start: what the kernel has kept for this daemon is read at once.
-    pub(crate) fn beginning() -> Self {
+    pub fn beginning() -> Self {
         Self { next: Arc::default(), sequence: Arc::default(), told: Arc::default() }
     }
 
     /// At what comes next.
-    pub(crate) fn now(pipeline: &Pipeline) -> Self {
+    pub fn now(pipeline: &Pipeline) -> Self {
         let balance = pipeline.ledger().balance();
         let place = Self { next: Arc::default(), sequence: Arc::default(), told: Arc::default() };
         place.next.store(pipeline.ring().head(), Ordering::Relaxed);
@@ -52,7 +51,7 @@ impl Place {
 
 /// One thing to export.
 #[derive(Debug)]
-pub(crate) enum Item<'a> {
+pub enum Item<'a> {
     /// A record.
     Record(&'a FlowRecord),
     /// Something is missing.
@@ -61,22 +60,22 @@ pub(crate) enum Item<'a> {
 
 /// What a batch has come to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Tally {
+pub struct Tally {
     /// Records passed, those lost included.
-    pub(crate) observed: u64,
+    pub observed: u64,
     /// Left out by filters.
-    pub(crate) filtered: u64,
+    pub filtered: u64,
     /// Overwritten before we came.
-    pub(crate) overrun: u64,
+    pub overrun: u64,
     /// Handed on.
-    pub(crate) taken: u64,
+    pub taken: u64,
     /// Sequence of the last record passed.
-    pub(crate) sequence: u64,
+    pub sequence: u64,
 }
 
 impl Tally {
     /// Counts all of it but what was handed on, which waits.
-    pub(crate) fn note(&self, balance: &mut ExporterBalance) {
+    pub fn note(&self, balance: &mut ExporterBalance) {
         balance.observed += self.observed;
         balance.filtered += self.filtered;
         balance.lose(ExportLoss::RingOverrun, self.overrun);
@@ -84,7 +83,7 @@ impl Tally {
     }
 
     /// Takes that back: somebody else will come to the same.
-    pub(crate) fn undo(&self, balance: &mut ExporterBalance) {
+    pub fn undo(&self, balance: &mut ExporterBalance) {
         balance.observed -= self.observed;
         balance.filtered -= self.filtered;
         balance.dropped[ExportLoss::RingOverrun as usize] -= self.overrun;
@@ -94,7 +93,7 @@ impl Tally {
 
 /// Reads the ring for one exporter.
 #[derive(Debug)]
-pub(crate) struct Intake {
+pub struct Intake {
     cursor: Cursor,
     pipeline: Arc<Pipeline>,
     place: Place,
@@ -108,7 +107,8 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(pipeline: Arc<Pipeline>, place: Place, filters: FilterSet, exporter: String) -> Self {
+    /// At `place`, for the exporter of this name.
+    pub fn new(pipeline: Arc<Pipeline>, place: Place, filters: FilterSet, exporter: String) -> Self {
         let cursor = Cursor::new(pipeline.ring().clone(), place.next.load(Ordering::Relaxed));
         let sequence = place.sequence.load(Ordering::Relaxed);
         let told = Loss::ALL.map(|loss| place.told[loss as usize].load(Ordering::Relaxed));
@@ -116,7 +116,7 @@ impl Intake {
     }
 
     /// Waits until there is something to take.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         let ring = self.cursor.ring();
         let changed = ring.changed();
         if ring.head() == self.cursor.position() {
@@ -125,7 +125,7 @@ impl Intake {
     }
 
     /// Passes up to `most` entries, and hands on what the filters let through.
-    pub(crate) fn take(&mut self, most: usize, mut each: impl FnMut(Item<'_>)) -> Tally {
+    pub fn take(&mut self, most: usize, mut each: impl FnMut(Item<'_>)) -> Tally {
         let mut tally = Tally::default();
         let mut last = self.sequence;
         for _ in 0..most {
@@ -163,7 +163,7 @@ impl Intake {
     }
 
     /// From here on the batch is somebody else's to keep: a successor goes on behind it.
-    pub(crate) fn done(&self) {
+    pub fn done(&self) {
         // What is overwritten and not yet told is found again by a successor, whose place it is behind.
         self.place.next.store(self.cursor.position() - self.overrun, Ordering::Relaxed);
         self.place.sequence.store(self.sequence, Ordering::Relaxed);
@@ -185,8 +185,14 @@ impl Intake {
     }
 
     fn notice(&self, gap: Gap, count: u64, after: u64, before: u64) -> Notice {
-        Notice { gap, count, time_unix_ns: unix_ns(), after, before, exporter: self.exporter.clone() }
+        Notice { gap, count, time_unix_ns: now_unix_ns(), after, before, exporter: self.exporter.clone() }
     }
+}
+
+/// Now, nanoseconds since 1970.
+fn now_unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use flows::fixture::{self, clock, node, world};
+use crate::fixture::{self, clock, node, world};
 use proto::flow::{FlowFilter, Verdict};
 
 use super::*;

@@ -1,0 +1,30 @@
+//! Flow records kept on the node: what is older than memory, for the API and for any tool that reads Parquet.
+//!
+//! ```text
+//!   flows::Ring --Keeper--> flows-N.log            open: append-only frames, synced every second
+//!                               | at the hour's end, or when it is full
+//!                               v
+//!                           flows-20260102T03Z-N.parquet      the oldest go by age and by size
+//!                               |
+//!                             Scan  <-- the flow API, `bulkhead flows --dir`
+//! ```
+//!
+//! Pure are `cell` and `columns` (a record as a row, and back) and `codec`; `log`, `table`, `folder` and `scan` touch
+//! files, `keeper` is the task that reads the ring. Why so: ADR 0025.
+#![forbid(unsafe_code)]
+
+pub mod cell;
+pub mod codec;
+pub mod columns;
+mod error;
+pub mod folder;
+pub mod log;
+mod pool;
+pub mod scan;
+pub mod table;
+
+pub use error::Error;
+pub use folder::{Folder, Limits};
+pub use scan::{Scan, Wanted};
+
+pub const SCHEMA_VERSION: u64 = 1;
