@@ -13,7 +13,7 @@ use crate::{
     },
     connect::{DEFAULT_SERVER, Server},
     parse,
-    render::out::{ColorChoice, Format},
+    render::out::{ColorChoice, Output},
 };
 
 /// Behind the help of the program itself.
@@ -60,10 +60,10 @@ pub(crate) struct Global {
     #[arg(default_value = DEFAULT_SERVER, value_name = "unix:///PATH")]
     pub(crate) server: Server,
 
-    /// table for people, json for programs
+    /// table for people, json for programs; flows --dir also csv and parquet
     #[arg(short, long, global = true, value_enum, hide_possible_values = true)]
     #[arg(default_value = "table", value_name = "FORMAT")]
-    pub(crate) output: Format,
+    pub(crate) output: Output,
 
     /// auto (on a terminal, unless NO_COLOR is set), always or never
     #[arg(long, global = true, value_enum, hide_possible_values = true)]

@@ -1,6 +1,6 @@
 //! The command line: flags as they are written. `config` makes them into something checked.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
@@ -152,6 +152,15 @@ pub struct RunArgs {
     /// what it may hold
     #[arg(long, env = "BULKHEAD_EXPORTERS", value_name = "FILE")]
     pub exporters: Option<PathBuf>,
+    /// Folder of the flow history [default: history in the state folder]
+    #[arg(long, env = "BULKHEAD_HISTORY_DIR", value_name = "FOLDER")]
+    pub history_dir: Option<PathBuf>,
+    /// Flow history that is older goes: 12h, 7d; 0: none goes for its age
+    #[arg(long, env = "BULKHEAD_HISTORY_MAX_AGE", default_value = "7d", value_name = "AGE", value_parser = age)]
+    pub history_max_age: Duration,
+    /// Most that the flow history takes on disk; then the oldest goes. 0: no history is kept
+    #[arg(long, env = "BULKHEAD_HISTORY_MAX_MEBIBYTES", default_value_t = 1024, value_name = "MIB")]
+    pub history_max_mebibytes: u64,
     /// How often a connection that lives on is reported, in seconds
     #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     pub active_interval: u64,
@@ -272,6 +281,37 @@ impl From<LogFormat> for crate::telemetry::logging::Format {
         match format {
             LogFormat::Text => Self::Text,
             LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+/// An age: a number and one of s, m, h and d; or 0.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no age; write 12h, 7d or 0");
+    let (number, unit) = text.split_at(text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "" if number == "0" => 0,
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_have_a_unit() {
+        for (text, seconds) in [("0", 0), ("90s", 90), ("5m", 300), ("12h", 43_200), ("7d", 604_800)] {
+            assert_eq!(age(text), Ok(Duration::from_secs(seconds)));
+        }
+        for wrong in ["", "7", "d", "-1d", "1w", "99999999999999999999d", "300000000000000d"] {
+            assert!(age(wrong).is_err(), "{wrong}");
         }
     }
 }

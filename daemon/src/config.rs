@@ -65,6 +65,8 @@ pub struct Config {
     pub flow_records: NonZeroUsize,
     /// Says where records are exported to.
     pub exporters: Option<PathBuf>,
+    /// How records are kept on disk; `None`: they are not.
+    pub history: Option<history::Settings>,
     /// How often long connections are reported.
     pub active_interval: Duration,
     /// How often dead sandboxes are looked for.
@@ -162,6 +164,8 @@ impl From<&Runtime> for Install {
 /// Ranges of pods' addresses outside of a cluster, when none are given.
 pub const DEFAULT_RANGES: [&str; 2] = ["10.244.0.0/24", "fd00:10:244::/64"];
 
+/// How much of the flow history a power cut may take.
+const HISTORY_SYNC: Duration = Duration::from_secs(1);
 /// Pauses between two looks for dead sandboxes that make sense, in seconds: up to a day.
 const GC_INTERVALS: RangeInclusive<u64> = 1..=86_400;
 /// Graces of identities' numbers that make sense, in seconds: more than any event is late, and up to a day.
@@ -248,6 +252,9 @@ impl TryFrom<&RunArgs> for Config {
             excluded_labels,
             flow_records,
             exporters,
+            history_dir,
+            history_max_age,
+            history_max_mebibytes,
             active_interval,
             gc_interval,
             identity_grace,
@@ -280,6 +287,7 @@ impl TryFrom<&RunArgs> for Config {
             ("--run-dir", run_dir),
             ("--state-dir", state_dir),
             ("--pin-dir", pin_dir),
+            ("--history-dir", history_dir.as_ref().unwrap_or(state_dir)),
             ("--cni-bin-dir", cni_bin_dir),
             ("--cni-conf-dir", cni_conf_dir),
         ] {
@@ -326,6 +334,14 @@ impl TryFrom<&RunArgs> for Config {
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
             exporters: exporters.clone(),
+            history: (*history_max_mebibytes > 0).then(|| history::Settings {
+                folder: history_dir.clone().unwrap_or_else(|| state_dir.join("history")),
+                limits: history::Limits {
+                    max_bytes: history_max_mebibytes.saturating_mul(1 << 20),
+                    max_age: *history_max_age,
+                },
+                sync_every: HISTORY_SYNC,
+            }),
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
             identity_grace: Duration::from_secs(*identity_grace),

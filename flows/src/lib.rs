@@ -25,6 +25,7 @@ pub mod intake;
 pub mod ledger;
 pub mod notice;
 pub mod observer;
+pub mod past;
 pub mod pipeline;
 pub mod record;
 pub mod ring;

@@ -14,11 +14,12 @@ use proto::{
     grpc::health::v1::health_server::HealthServer, observer::observer_server::ObserverServer,
     peer::peer_server::PeerServer,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::Status;
 
-use crate::{ledger::Ledger, pipeline::Pipeline};
+use crate::{ledger::Ledger, past::Past, pipeline::Pipeline};
 
+mod before;
 pub mod convert;
 mod health;
 mod mask;
@@ -59,6 +60,10 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct Observer {
     config: Arc<ObserverConfig>,
     pipeline: Arc<Pipeline>,
+    /// Keeps what is older than the ring.
+    past: Option<Arc<dyn Past>>,
+    /// How many may read it at the same time.
+    walks: Arc<Semaphore>,
     started: Instant,
     /// Turns true when the streams shall end.
     closed: Arc<watch::Sender<bool>>,
@@ -76,9 +81,16 @@ impl Observer {
         Self {
             config: Arc::new(config),
             pipeline,
+            past: None,
+            walks: Arc::new(Semaphore::new(before::MOST_WALKS)),
             started: Instant::now(),
             closed: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// Answers from `past` what is older than the ring.
+    pub fn with_past(self, past: Arc<dyn Past>) -> Self {
+        Self { past: Some(past), ..self }
     }
 
     /// Ends every stream, also those that follow, so that a server that waits for its clients can

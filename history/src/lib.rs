@@ -16,15 +16,22 @@
 pub mod cell;
 pub mod codec;
 pub mod columns;
+pub mod csv;
 mod error;
 pub mod folder;
+mod keeper;
 pub mod log;
+mod past;
 mod pool;
 pub mod scan;
 pub mod table;
 
 pub use error::Error;
 pub use folder::{Folder, Limits};
+pub use keeper::{Keeper, NAME, Settings};
+pub use past::History;
 pub use scan::{Scan, Wanted};
 
+/// Version of the columns' meaning, in every file. A column that is added does not change it: readers take what is
+/// missing as unknown, and pass over what they do not know.
 pub const SCHEMA_VERSION: u64 = 1;

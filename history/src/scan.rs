@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flows::{FlowRecord, filter::FilterSet};
+use flows::FlowRecord;
+pub use flows::past::Wanted;
 
 use crate::{
     Error,
@@ -16,19 +17,6 @@ use crate::{
     pool::Pools,
     table,
 };
-
-/// Which records.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// Not older, nanoseconds since 1970.
-    pub since: u64,
-    /// Not newer.
-    pub until: u64,
-    /// What matches.
-    pub filters: FilterSet,
-    /// Only so many of the newest of them.
-    pub last: Option<u64>,
-}
 
 /// What was found in one go.
 #[derive(Debug, Default)]

@@ -2,9 +2,14 @@
 
 mod criteria;
 mod flags;
+mod folder;
 mod stats;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io::IsTerminal as _,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use clap::value_parser;
 use prost_types::FieldMask;
@@ -20,7 +25,7 @@ use crate::{
     render::{
         flow_json,
         flow_table::{self, FlowTable},
-        out::{Format, Out, ReaderGone},
+        out::{Format, Out, ReaderGone, Tabular},
     },
 };
 
@@ -57,6 +62,8 @@ Examples:
   bulkhead flows --identity world --from-pod shop/    what leaves the cluster from a namespace
   bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line
   bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for
+  bulkhead flows --since 7d --verdict denied          from the history, where the daemon keeps one
+  bulkhead flows --dir FOLDER --since 7d -o csv       from its files, without a daemon; also -o parquet
   bulkhead flows stats                                what became of every record, and what was lost")]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct FlowsArgs {
@@ -86,6 +93,10 @@ pub(crate) struct FlowsArgs {
     /// Not newer than this
     #[arg(long, value_name = "TIME", value_parser = Moment::parse, conflicts_with = "follow")]
     until: Option<Moment>,
+
+    /// Read the history's files in this folder instead of asking the daemon
+    #[arg(long, value_name = "FOLDER", conflicts_with = "follow")]
+    dir: Option<PathBuf>,
 
     #[command(flatten)]
     flags: flags::Flags,
@@ -135,12 +146,23 @@ impl FlowsArgs {
         })
     }
 
+    /// Whether it is a folder that answers.
+    pub(crate) fn reads_folder(&self) -> bool {
+        self.dir.is_some() && self.command.is_none()
+    }
+
     /// Asks and prints, until the end or for ever.
     pub(crate) async fn run(mut self, context: &mut Context) -> Result<Exit, Failure> {
         if let Some(FlowsCommand::Stats(stats)) = self.command.take() {
             return stats.run(context).await;
         }
         let request = self.request(SystemTime::now(), context.out.format())?;
+        if let Some(folder) = &self.dir {
+            if context.tabular == Some(Tabular::Parquet) && std::io::stdout().is_terminal() {
+                return Err(Failure::usage("a terminal cannot show Parquet", "send it to a file: > flows.parquet"));
+            }
+            return folder::run(folder, request, context.tabular, &mut context.out);
+        }
         let connection = context.connect().await?;
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
         Printer::default().pump(self.follow, &connection, stream, &mut context.out).await?;

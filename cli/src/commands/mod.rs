@@ -16,7 +16,7 @@ use crate::{
     args::{Args, Command, Global},
     connect::Connection,
     failure::{Exit, Failure},
-    render::out::Out,
+    render::out::{Out, Tabular},
 };
 
 /// What a command works with.
@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Context {
     pub(crate) global: Global,
     pub(crate) out: Out,
+    /// Columns are to be printed rather than what `out` renders.
+    pub(crate) tabular: Option<Tabular>,
 }
 
 impl Context {
@@ -36,7 +38,14 @@ impl Context {
 /// Runs the command of `args`.
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let Args { global, command } = args;
-    let mut context = Context { out: Out::new(global.output, global.color), global };
+    let (format, tabular) = global.output.parts();
+    if tabular.is_some() && !matches!(&command, Command::Flows(flows) if flows.reads_folder()) {
+        return Err(Failure::usage(
+            "csv and parquet are for `bulkhead flows --dir FOLDER` alone",
+            "use -o json, or name the history's folder with --dir",
+        ));
+    }
+    let mut context = Context { out: Out::new(format, global.color), tabular, global };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     let result = runtime.block_on(async {
         match command {

@@ -23,13 +23,47 @@ use super::{
 /// Width of the names in a list of fields, with the gap.
 const FIELD_WIDTH: usize = 14;
 
-/// Shape of the output.
+/// What `--output` may say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum Output {
     /// For people
     Table,
     /// For programs: one document, or one object per line where the output is a stream
     #[value(alias = "jsonpb")]
+    Json,
+    /// `flows --dir` only: a line of names, then one line each
+    Csv,
+    /// `flows --dir` only: a file as those of the history
+    Parquet,
+}
+
+/// Outputs that have the columns of the history.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tabular {
+    /// RFC 4180.
+    Csv,
+    /// One file.
+    Parquet,
+}
+
+impl Output {
+    /// The rendering that it asks for, and the columns if it asks for those.
+    pub(crate) fn parts(self) -> (Format, Option<Tabular>) {
+        match self {
+            Self::Table => (Format::Table, None),
+            Self::Json => (Format::Json, None),
+            Self::Csv => (Format::Json, Some(Tabular::Csv)),
+            Self::Parquet => (Format::Json, Some(Tabular::Parquet)),
+        }
+    }
+}
+
+/// Shape of what is rendered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs: one document, or one object per line where the output is a stream
     Json,
 }
 

@@ -193,6 +193,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         },
         pipeline.clone(),
     );
+    let observer = match &config.history {
+        Some(settings) => observer.with_past(Arc::new(history::History::new(settings.folder.clone()))),
+        None => observer,
+    };
 
     let mtu = match config.mtu {
         0 => {
@@ -263,6 +267,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     if let Some(settings) = config.exporters.clone() {
         let options = export::Options { settings, state_dir: config.state_dir.join("export") };
         tasks.spawn(export::Exporters::new(options, pipeline.clone()).run(stop.clone()));
+    }
+    if let Some(settings) = config.history.clone() {
+        tasks.spawn(history::Keeper::new(settings, pipeline.clone()).run(stop.clone()));
     }
     tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);

@@ -62,6 +62,11 @@ fn every_mistake_names_exporter_field_and_fix_and_costs_no_other_exporter_anythi
              dashes, such as `siem-1`",
         ),
         (
+            "- name: history\n  file: {path: /x}",
+            "exporter \"history\": exporters[1].name: \"history\" is the name of the flow history in statistics and \
+             metrics; take another, such as `siem-1`",
+        ),
+        (
             "- name: good\n  file: {path: /x}",
             "exporter \"good\": exporters[1] (line 4): the one on line 2 has the same name; choose another",
         ),

@@ -22,12 +22,14 @@ pub enum ExportLoss {
     WriteFailed,
     /// The receiver refused it for good.
     Rejected,
+    /// The history has kept it for as long as it is told to.
+    Expired,
 }
 
 impl ExportLoss {
     /// Every reason.
-    pub const ALL: [Self; 5] =
-        [Self::RingOverrun, Self::SpoolFull, Self::SpoolDamaged, Self::WriteFailed, Self::Rejected];
+    pub const ALL: [Self; 6] =
+        [Self::RingOverrun, Self::SpoolFull, Self::SpoolDamaged, Self::WriteFailed, Self::Rejected, Self::Expired];
 
     /// Name for metrics labels and loss records.
     pub const fn name(self) -> &'static str {
@@ -37,6 +39,7 @@ impl ExportLoss {
             Self::SpoolDamaged => "spool_damaged",
             Self::WriteFailed => "write_failed",
             Self::Rejected => "rejected",
+            Self::Expired => "expired",
         }
     }
 }

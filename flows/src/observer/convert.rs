@@ -12,6 +12,7 @@ use prost_types::{Any, Timestamp};
 use proto::{
     bulkhead::flow::v1::{self as ext, FlowExtension},
     flow::{self, Flow, layer4::Protocol},
+    observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
 
 use crate::record::{
@@ -35,7 +36,7 @@ pub const READABLE_TYPE_URL: &str = "type.googleapis.com/google.protobuf.Struct"
 
 /// In which form `flow.extensions` goes out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum ExtensionForm {
+pub enum ExtensionForm {
     /// For clients that know nothing of us.
     #[default]
     Readable,
@@ -52,6 +53,15 @@ pub fn reads_extension() -> Any {
 /// The flow that a record becomes, with every field and the extension in our own type.
 pub fn flow(record: &FlowRecord) -> Flow {
     masked_flow(record, &Mask::default(), ExtensionForm::Typed)
+}
+
+/// What a client gets of a record: the fields of `mask`, and ours in `form`.
+pub fn response(record: &FlowRecord, mask: &Mask, form: ExtensionForm) -> GetFlowsResponse {
+    GetFlowsResponse {
+        node_name: node_name(&record.node),
+        time: Some(timestamp(record.time_unix_ns)),
+        response_types: Some(ResponseTypes::Flow(masked_flow(record, mask, form))),
+    }
 }
 
 /// What is in `flow.extensions`, if it is ours.

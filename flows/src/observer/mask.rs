@@ -155,7 +155,10 @@ impl Default for Mask {
 
 impl Mask {
     /// From the request; no mask, or an empty one, means all.
-    pub(super) fn parse(mask: Option<&FieldMask>) -> Result<Self, MaskError> {
+    ///
+    /// # Errors
+    /// A path that is no field.
+    pub fn parse(mask: Option<&FieldMask>) -> Result<Self, MaskError> {
         let paths = mask.map_or(&[][..], |mask| &mask.paths);
         Self::of(paths, &ALWAYS)
     }

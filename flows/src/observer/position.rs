@@ -16,24 +16,26 @@ use super::request::Query;
 /// Entries looked at before other tasks get their turn.
 const TURN: u64 = 512;
 
-/// Position of the first entry to look at.
-pub(super) async fn start(ring: &Ring, query: &Query) -> u64 {
+/// Position of the first entry to look at; where a number of the newest is asked for, also how many of them there are.
+pub(super) async fn start(ring: &Ring, query: &Query) -> (u64, u64) {
     let range = &query.range;
     let (head, tail) = (ring.head(), ring.tail());
     match range.since_unix_ns {
-        None if range.first => tail,
-        None if range.follow && range.number == 0 => head,
-        None if range.number == 0 || range.number >= head - tail => tail,
+        None if range.first => (tail, 0),
+        None if range.follow && range.number == 0 => (head, 0),
+        None if range.number == 0 || range.number > head - tail => (tail, 0),
         None => {
             let mut left = range.number;
-            back_while(ring, |record| {
+            let position = back_while(ring, |record| {
                 left -= u64::from(query.filters.matches(record));
                 if left == 0 { Step::LastOne } else { Step::On }
             })
-            .await
+            .await;
+            (position, range.number - left)
         }
         Some(since) => {
-            back_while(ring, |record| if record.time_unix_ns < since { Step::TooFar } else { Step::On }).await
+            let wanted = |record: &FlowRecord| if record.time_unix_ns < since { Step::TooFar } else { Step::On };
+            (back_while(ring, wanted).await, 0)
         }
     }
 }

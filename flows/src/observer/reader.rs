@@ -8,13 +8,21 @@ use proto::{
     observer::{GetFlowsResponse, get_flows_response::ResponseTypes},
 };
 
+use tokio::sync::Semaphore;
+use tonic::Status;
+
 use crate::{
     ledger::Ledger,
+    past::Past,
     record::{FlowRecord, Node},
     ring::{Cursor, Entry, Lost, Next, Ring},
 };
 
-use super::{convert, now_unix_ns, position, request::Query};
+use super::{
+    before::{self, Before, Step},
+    convert, now_unix_ns, position,
+    request::Query,
+};
 
 /// Entries passed over before other tasks get their turn.
 const TURN: u64 = 256;
@@ -57,21 +65,67 @@ pub(super) struct Reader {
     query: Query,
     node: Arc<Node>,
     pass: Pass,
+    /// What is older than the ring, while there is more of it.
+    before: Option<Before>,
     done: bool,
 }
 
 impl Reader {
     /// At the place where the request starts.
-    pub(super) async fn start(ring: &Arc<Ring>, node: Arc<Node>, query: Query, pass: Pass) -> Self {
+    ///
+    /// # Errors
+    /// What is older than the ring is asked for, and cannot be read now.
+    pub(super) async fn start(
+        ring: &Arc<Ring>,
+        node: Arc<Node>,
+        query: Query,
+        pass: Pass,
+        past: Option<(Arc<dyn Past>, Arc<Semaphore>)>,
+    ) -> Result<Self, Status> {
         // First the end, so that what comes while the start is searched for is not left out.
         let end = (!query.range.follow).then(|| ring.head());
-        let position = position::start(ring, &query).await;
-        let left = (!query.range.follow && query.range.number > 0).then_some(query.range.number);
-        Self { cursor: Cursor::new(ring.clone(), position), end, left, query, node, pass, done: false }
+        let (position, matches) = position::start(ring, &query).await;
+        let mut left = (!query.range.follow && query.range.number > 0).then_some(query.range.number);
+        let mut before = None;
+        if let Some((past, walks)) = past.filter(|_| before::is_needed(ring, &query, matches)) {
+            let permit = walks.try_acquire_owned().map_err(|_| {
+                let most = before::MOST_WALKS;
+                Status::resource_exhausted(format!("{most} clients read the history already; end one of them"))
+            })?;
+            before = Some(Before::start(past, &query, permit).await?);
+            if query.range.since_unix_ns.is_none() && !query.range.first {
+                // The newest are chosen by then; what comes behind them is newer still.
+                left = None;
+            }
+        }
+        Ok(Self { cursor: Cursor::new(ring.clone(), position), end, left, query, node, pass, before, done: false })
     }
 
     /// The next message; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<GetFlowsResponse> {
+        while self.left != Some(0)
+            && let Some(before) = &mut self.before
+        {
+            match before.next().await {
+                Step::Record(record) => {
+                    self.pass.ledger.read(1, 1, 0, 0);
+                    self.left = self.left.map(|left| left - 1);
+                    return Some(self.flow(&record));
+                }
+                Step::LeftOut(count) => self.pass.ledger.read(count, 0, count, 0),
+                Step::End(after) => {
+                    self.before = None;
+                    let ring = self.cursor.ring().clone();
+                    let position = match after {
+                        Some((epoch, sequence)) if epoch == self.node.epoch => {
+                            before::position_behind(&ring, sequence).await
+                        }
+                        _ => self.cursor.position(),
+                    };
+                    self.cursor = Cursor::new(ring, position);
+                }
+            }
+        }
         let mut steps = 0u64;
         while !self.done && self.left != Some(0) && self.end.is_none_or(|end| self.cursor.position() < end) {
             steps += 1;
@@ -118,11 +172,7 @@ impl Reader {
     }
 
     fn flow(&self, record: &FlowRecord) -> GetFlowsResponse {
-        GetFlowsResponse {
-            node_name: convert::node_name(&record.node),
-            time: Some(convert::timestamp(record.time_unix_ns)),
-            response_types: Some(ResponseTypes::Flow(convert::masked_flow(record, &self.query.mask, self.query.form))),
-        }
+        convert::response(record, &self.query.mask, self.query.form)
     }
 
     fn lost(&self, source: LostEventSource, count: u64, cpu: Option<i32>, time_unix_ns: u64) -> GetFlowsResponse {

@@ -40,7 +40,8 @@ impl observer_server::Observer for Observer {
         let Some(pass) = Pass::take(self.pipeline.ledger(), most) else {
             return Err(Status::resource_exhausted(format!("{most} clients read flows already; end one of them")));
         };
-        let reader = Reader::start(self.pipeline.ring(), self.pipeline.node().clone(), query, pass).await;
+        let past = self.past.clone().map(|past| (past, self.walks.clone()));
+        let reader = Reader::start(self.pipeline.ring(), self.pipeline.node().clone(), query, pass, past).await?;
         let answers = stream::unfold(reader, |mut reader| async move {
             let answer = reader.next().await?;
             Some((Ok(answer), reader))

@@ -1,6 +1,6 @@
 //! What a reader finds: ranges, the last so many, and a folder that changes under it.
 
-use flows::fixture::START_UNIX_NS as START;
+use flows::{filter::FilterSet, fixture::START_UNIX_NS as START};
 
 use super::*;
 use crate::{
