@@ -27,8 +27,9 @@ use crate::{
         Leaf::{Bool, Text, Time, Uint},
         Shape,
     },
-    pool::Pools,
 };
+
+pub use crate::pool::Pools;
 
 /// One column.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -545,5 +546,7 @@ pub fn record(cells: &[Cell<'_>], pools: &mut Pools) -> Result<FlowRecord, NotAR
     })
 }
 
+#[cfg(test)]
+mod document;
 #[cfg(test)]
 mod tests;

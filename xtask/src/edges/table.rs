@@ -206,6 +206,7 @@ pub(super) const CRATES: &[Crate] = &[
             "policy",
             "objects",
             "flows",
+            "history",
             "export",
             "proto",
             "cni-plugin",
