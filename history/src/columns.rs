@@ -20,16 +20,13 @@ use flows::{
 };
 use proto::flow::Verdict;
 
-use crate::{
-    cell::{
-        Cell,
-        Kind::{self, Many, One},
-        Leaf::{Bool, Text, Time, Uint},
-        Shape,
-    },
+use crate::cell::{
+    Kind::{self, Many, One},
+    Leaf::{Bool, Text, Time, Uint},
+    Shape,
 };
 
-pub use crate::pool::Pools;
+pub use crate::{cell::Cell, pool::Pools};
 
 /// One column.
 #[derive(Clone, PartialEq, Eq, Debug)]

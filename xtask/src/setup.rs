@@ -4,6 +4,7 @@
 mod apt;
 pub(crate) mod go;
 mod need;
+mod python;
 
 use std::{fs, process::Command};
 
@@ -54,7 +55,8 @@ pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     }
     let components = missing_components(purpose);
     let lacks_go = matches!(purpose, Purpose::Cluster | Purpose::Test) && !go::report();
-    if packages.is_empty() && found.is_ok() && components.is_empty() && !lacks_go {
+    let lacks_readers = purpose == Purpose::Test && !python::report();
+    if packages.is_empty() && found.is_ok() && components.is_empty() && !lacks_go && !lacks_readers {
         println!("Nothing to install.");
         return Ok(());
     }
@@ -71,6 +73,9 @@ pub(crate) fn run(purpose: Purpose) -> anyhow::Result<()> {
     }
     if lacks_go {
         go::install()?;
+    }
+    if lacks_readers {
+        python::install()?;
     }
     for component in components {
         println!("Installing rustup's component {component} (style and lints)");

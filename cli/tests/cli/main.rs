@@ -4,6 +4,7 @@
 mod errors;
 mod fake;
 mod flows;
+mod folder;
 mod golden;
 mod pipes;
 mod real_flows;

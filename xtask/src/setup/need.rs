@@ -61,6 +61,12 @@ const NEEDS: &[Need] = &[
     },
     Need { package: "g++", probe: Probe::Program("c++"), why: "compiles libFuzzer", purposes: &[Test, Fuzz] },
     Need {
+        package: "python3-venv",
+        probe: Probe::File("/usr/share/doc/python3-venv"),
+        why: "holds the programs that read files of the flow history in a test",
+        purposes: &[Test],
+    },
+    Need {
         package: "protobuf-compiler",
         probe: Probe::Program("protoc"),
         why: "checks that the code generated from proto/ is up to date",
