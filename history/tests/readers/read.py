@@ -35,4 +35,4 @@ def other(row):
 for row, found in zip(rows, frame.iter_rows(named=True), strict=True):
     assert list(row) == other(found), (row, other(found))
     print(json.dumps(row))
-assert duckdb.sql(f"SELECT count(*) FROM '{files}' WHERE time::TIMESTAMPTZ < now()").fetchone()[0] == len(rows)
+assert duckdb.sql(f"SELECT count(*) FROM '{files}' WHERE time::TIMESTAMPTZ < now()").fetchall()[0][0] == len(rows)
