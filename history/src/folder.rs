@@ -8,8 +8,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufWriter, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,8 +18,10 @@ use flows::FlowRecord;
 
 use crate::{Error, cell::Cell, columns, log, table};
 
+mod compaction;
 mod names;
 
+pub use compaction::Compaction;
 pub use names::{File as Named, list};
 
 const HOUR_NS: u64 = 3_600_000_000_000;
@@ -120,14 +122,6 @@ pub struct Folder {
     pieces: BTreeMap<u64, Piece>,
     open: Option<Open>,
     next: u64,
-}
-
-/// What turns a log into a table, on any thread.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Compaction {
-    number: u64,
-    log: PathBuf,
-    table: PathBuf,
 }
 
 fn sync_folder(path: &Path) -> Result<(), Error> {
@@ -323,11 +317,10 @@ impl Folder {
     /// # Errors
     /// The table cannot be read, which was written just now.
     pub fn compacted(&mut self, done: &Compaction) -> Result<(), Error> {
-        if self.pieces.contains_key(&done.number) {
-            self.pieces.insert(done.number, Piece::table(&done.table)?.0);
-        } else {
+        match self.pieces.get_mut(&done.number) {
+            Some(piece) => *piece = Piece::table(&done.table)?.0,
             // It had to go meanwhile.
-            remove(&done.table)?;
+            None => remove(&done.table)?,
         }
         Ok(())
     }
@@ -399,54 +392,6 @@ impl Piece {
         let bytes = reader.position();
         let torn = fs::metadata(path).map_err(Error::disk(path))?.len().saturating_sub(bytes);
         Ok((Self { path: path.to_owned(), is_log: true, rows, bytes, times }, torn))
-    }
-}
-
-impl Compaction {
-    fn new_path(&self) -> PathBuf {
-        self.table.with_extension("parquet.new")
-    }
-
-    /// Does it. Safe to be cut off anywhere, and to be done again.
-    ///
-    /// # Errors
-    /// The disk says no: the log is still there.
-    pub fn run(&self) -> Result<(), Error> {
-        let written = self.write();
-        if written.is_err() {
-            // Room for others; the next start would remove it as well.
-            let _ = remove(&self.new_path());
-        }
-        written?;
-        self.rename()?;
-        remove(&self.log)
-    }
-
-    pub(crate) fn write(&self) -> Result<(), Error> {
-        let path = self.new_path();
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
-        let file = file.map_err(Error::disk(&path))?;
-        // Parquet's errors wrap those of the disk.
-        let refused = |error| match error {
-            parquet::errors::ParquetError::External(source) => match source.downcast::<io::Error>() {
-                Ok(source) => Error::disk(&path)(*source),
-                Err(other) => Error::disk(&path)(io::Error::other(other)),
-            },
-            other => Error::disk(&path)(io::Error::other(other)),
-        };
-        let mut writer = table::Writer::new(BufWriter::new(file)).map_err(refused)?;
-        let mut reader = log::Reader::open(&self.log)?;
-        while let Some(pushed) = reader.next(|cells| writer.push(cells))? {
-            pushed.map_err(refused)?;
-        }
-        let mut file = writer.finish().map_err(refused)?;
-        file.flush().map_err(Error::disk(&path))?;
-        file.get_ref().sync_all().map_err(Error::disk(&path))
-    }
-
-    pub(crate) fn rename(&self) -> Result<(), Error> {
-        fs::rename(self.new_path(), &self.table).map_err(Error::disk(&self.table))?;
-        sync_folder(self.table.parent().unwrap_or(Path::new("/")))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use datapath_abi::reason::DropReason;
 use flows::{
-    fixture,
-    record::{PolicyInfo, RuleInfo, RuleRef},
+    FlowRecord, fixture,
+    record::{Node, PolicyInfo, RuleInfo, RuleRef, Ruling, ServiceInfo},
 };
 
 use super::*;
