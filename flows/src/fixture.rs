@@ -150,7 +150,7 @@ pub fn world() -> World {
             identity,
             Arc::new(IdentityInfo {
                 namespace: namespace.to_owned(),
-                labels: labels.clone(),
+                labels: labels.clone().into(),
                 service_account: service_account.clone(),
             }),
         );
@@ -158,7 +158,7 @@ pub fn world() -> World {
             namespace: namespace.to_owned(),
             name: format!("{name}-0"),
             uid: format!("uid-{name}-0"),
-            labels,
+            labels: labels.into(),
             service_account,
             workload: (!kind.is_empty()).then(|| Workload { kind: kind.to_owned(), name: name.to_owned() }),
             identity,

@@ -78,7 +78,7 @@ pub struct PodInfo {
     /// `metadata.uid`, empty if it has none.
     pub uid: String,
     /// Every label of the pod.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account.
     pub service_account: String,
     /// The object that owns it, resolved as far as known.
@@ -93,7 +93,7 @@ pub struct IdentityInfo {
     /// Namespace.
     pub namespace: String,
     /// The labels that make the identity.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account.
     pub service_account: String,
 }

@@ -14,7 +14,7 @@ use flows::{
 };
 use policy::{
     compile::RuleRef,
-    model::{Labels, Peers, Pod, PodKey, PolicyRef, Ports, ServiceKey},
+    model::{Peers, Pod, PodKey, PolicyRef, Ports, ServiceKey},
 };
 
 use crate::reconcile::{Mirror, Planner};
@@ -39,8 +39,6 @@ struct Inner {
     owners: HashMap<IpAddr, Vec<Owner>>,
     /// By slot, newest last.
     slots: HashMap<u32, Vec<Owner>>,
-    /// Addresses by pod, to notice which one has gone.
-    held: HashMap<PodKey, BTreeSet<IpAddr>>,
     rules: HashMap<u32, Arc<RuleInfo>>,
     policies: HashMap<PolicyRef, Arc<PolicyInfo>>,
     isolating: BTreeMap<u32, Arc<[Arc<PolicyInfo>]>>,
@@ -78,11 +76,8 @@ impl Knowledge {
         let now_ns = monotonic_ns();
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for key in touched {
-            match planner.index().pod(key).filter(|pod| pod.is_peer()) {
-                Some(pod) => inner.learn_pod(planner, pod, now_ns),
-                None => {
-                    inner.held.remove(key);
-                }
+            if let Some(pod) = planner.index().pod(key).filter(|pod| pod.is_peer()) {
+                inner.learn_pod(planner, pod, now_ns);
             }
         }
         for number in touched.iter().filter_map(|key| planner.identity_number(key)).collect::<BTreeSet<u32>>() {
@@ -90,7 +85,7 @@ impl Knowledge {
             // A number that was given back may stand for somebody else.
             let info = IdentityInfo {
                 namespace: key.namespace.clone(),
-                labels: plain(&key.labels),
+                labels: key.labels.map(),
                 service_account: key.service_account.clone(),
             };
             inner.identities.insert(number, Arc::new(info));
@@ -136,7 +131,6 @@ impl Inner {
         for ip in &pod.ips {
             own(self.owners.entry(*ip).or_default(), &info, now_ns);
         }
-        self.held.insert(pod.key.clone(), pod.ips.clone());
     }
 
     fn policy_info(&mut self, policy: &PolicyRef) -> Arc<PolicyInfo> {
@@ -173,7 +167,7 @@ fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
         namespace: pod.key.namespace.clone(),
         name: pod.key.name.clone(),
         uid: pod.uid.clone(),
-        labels: plain(&pod.labels),
+        labels: pod.labels.map(),
         service_account: pod.service_account.clone(),
         workload: pod
             .workload
@@ -188,7 +182,11 @@ fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) {
     match owners.last_mut() {
         // The same pod, described better: for its earlier events as well.
         Some(last) if last.pod.namespace == pod.namespace && last.pod.name == pod.name => last.pod = pod.clone(),
-        _ => owners.push(Owner { pod: pod.clone(), since_ns: now_ns }),
+        _ => {
+            // Nearly always the only one, and there are ten thousand of them.
+            owners.reserve_exact(1);
+            owners.push(Owner { pod: pod.clone(), since_ns: now_ns });
+        }
     }
     if owners.len() > FORMER_OWNERS {
         owners.remove(0);
@@ -236,10 +234,6 @@ impl Knowledge {
     fn read<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
         look(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
-}
-
-fn plain(labels: &Labels) -> BTreeMap<String, String> {
-    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// CLOCK_MONOTONIC, as the programs' events bear it.
