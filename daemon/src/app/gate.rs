@@ -73,6 +73,7 @@ impl Gate {
         let mut list = Listed::default();
         // What the map was brought up to date with, and what was said of it.
         let (mut settled, mut said) = (None, Vec::new());
+        let mut denied = self.kernel.refused();
         loop {
             let mut troubles = Vec::new();
             if let Some(path) = &self.list
@@ -87,11 +88,11 @@ impl Gate {
                 if settled.as_ref() != Some(&wanted) {
                     said.clear();
                     settled = self.deny(&list.list, &wanted.1, &mut said).then_some(wanted);
+                    denied = self.kernel.refused();
                 }
             }
             troubles.extend(said.iter().cloned());
             self.attach(&mut attached, &mut troubles).await;
-            let denied = self.kernel.refused();
             self.tell(GateState { attached: attached.values().cloned().collect(), denied, troubles, looked: true });
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
