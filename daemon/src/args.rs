@@ -104,7 +104,7 @@ pub struct RunArgs {
     pub cluster_name: String,
     /// Address that serves /metrics, /healthz and /readyz, or `off`
     #[arg(long, env = "BULKHEAD_METRICS", default_value = "127.0.0.1:9965", value_name = "ADDRESS|off")]
-    pub metrics: MetricsAddress,
+    pub metrics: Listen,
     /// How packets get to pods of other nodes: as they are, which the network between the nodes must let through, or
     /// each in a packet of its own from node to node
     #[arg(long, env = "BULKHEAD_ROUTING", value_enum, default_value_t = Routing::Native)]
@@ -152,6 +152,17 @@ pub struct RunArgs {
     /// what it may hold
     #[arg(long, env = "BULKHEAD_EXPORTERS", value_name = "FILE")]
     pub exporters: Option<PathBuf>,
+    /// Address at which other machines read flows (the Hubble API), or `off`; needs --flow-tls. [::]:4244 is where relays
+    /// look
+    #[arg(long, env = "BULKHEAD_FLOW_LISTEN", default_value = "off", value_name = "ADDRESS|off")]
+    pub flow_listen: Listen,
+    /// Folder with the certificates for --flow-listen: tls.crt and tls.key are this node's, whoever has a certificate of
+    /// ca.crt may read flows; the files are read again when they change
+    #[arg(long, env = "BULKHEAD_FLOW_TLS", value_name = "DIR")]
+    pub flow_tls: Option<PathBuf>,
+    /// Serve --flow-listen without TLS: whoever reaches it reads flows, and whoever is between reads along
+    #[arg(long, env = "BULKHEAD_FLOW_PLAINTEXT", action = clap::ArgAction::Set, default_value_t = false, value_name = "BOOL")]
+    pub flow_plaintext: bool,
     /// How often a connection that lives on is reported, in seconds
     #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     pub active_interval: u64,
@@ -244,16 +255,16 @@ pub enum LogFormat {
 
 /// An address to listen on, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MetricsAddress(pub Option<SocketAddr>);
+pub struct Listen(pub Option<SocketAddr>);
 
-impl std::str::FromStr for MetricsAddress {
+impl std::str::FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self(None));
         }
-        let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965, nor `off`");
+        let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965 or [::]:4244, nor `off`");
         text.parse().map(|address| Self(Some(address))).map_err(|_| error())
     }
 }

@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use crate::{
     args::{Attach, LogFormat, Places, PodDevice, Routing, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
+    flow_api::{FlowApi, FlowApiError},
     ipam::{PoolError, Pools},
     net::overlay::Protocol,
 };
@@ -65,6 +66,8 @@ pub struct Config {
     pub flow_records: NonZeroUsize,
     /// Says where records are exported to.
     pub exporters: Option<PathBuf>,
+    /// Where other machines read flows.
+    pub flow_api: Option<FlowApi>,
     /// How often long connections are reported.
     pub active_interval: Duration,
     /// How often dead sandboxes are looked for.
@@ -199,6 +202,9 @@ pub enum ConfigError {
     /// Zero where something is needed.
     #[error("{0}: must be at least 1")]
     Zero(&'static str),
+    /// A flow API that cannot be.
+    #[error(transparent)]
+    FlowApi(#[from] FlowApiError),
     /// An MTU that no packet fits.
     #[error("--mtu {0}: IPv6 needs 1280 bytes at least (RFC 8200, section 5), and 65535 are the most")]
     Mtu(u32),
@@ -248,6 +254,9 @@ impl TryFrom<&RunArgs> for Config {
             excluded_labels,
             flow_records,
             exporters,
+            flow_listen,
+            flow_tls,
+            flow_plaintext,
             active_interval,
             gc_interval,
             identity_grace,
@@ -326,6 +335,7 @@ impl TryFrom<&RunArgs> for Config {
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
             exporters: exporters.clone(),
+            flow_api: FlowApi::new(flow_listen.0, flow_tls.as_deref(), *flow_plaintext)?,
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
             identity_grace: Duration::from_secs(*identity_grace),
@@ -401,6 +411,24 @@ mod tests {
         match args.command {
             Command::Run(args) => Config::try_from(&*args),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_flow_api_is_for_nobody_by_mistake() {
+        let of = |flags: &[&str]| config(flags).map(|config| config.flow_api);
+        assert_eq!(of(&[]).unwrap(), None);
+        let found = of(&["--flow-listen=[::]:4244", "--flow-tls=/c"]).unwrap().expect("it listens");
+        assert_eq!(found.tls.map(|tls| tls.client_ca), Some("/c/ca.crt".into()));
+        assert!(of(&["--flow-listen=[::]:4244", "--flow-plaintext=true"]).unwrap().is_some_and(|it| it.tls.is_none()));
+        for flags in [
+            &["--flow-listen=[::]:4244"][..],
+            &["--flow-tls=/c"],
+            &["--flow-plaintext=true"],
+            &["--flow-listen=[::]:4244", "--flow-tls=c"],
+            &["--flow-listen=[::]:4244", "--flow-tls=/c", "--flow-plaintext=true"],
+        ] {
+            assert!(of(flags).is_err_and(|error| error.to_string().starts_with("--flow-")), "{flags:?}");
         }
     }
 

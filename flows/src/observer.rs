@@ -19,6 +19,7 @@ use tonic::Status;
 
 use crate::{ledger::Ledger, pipeline::Pipeline};
 
+mod audit;
 pub mod convert;
 mod health;
 mod mask;
@@ -28,8 +29,10 @@ mod reader;
 mod request;
 mod service;
 
+pub use audit::TARGET as AUDIT_TARGET;
 pub use health::SERVICES;
 pub use mask::{Mask, MaskError};
+pub use peer::{PeerNode, Peers};
 
 /// Largest request that is read. A filter that fits the bounds of [`crate::filter`] is smaller.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -54,11 +57,16 @@ impl Default for ObserverConfig {
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Who has sent a request, as its connection tells; whoever serves puts it into the request's extensions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller(pub String);
+
 /// Answers for this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Observer {
     config: Arc<ObserverConfig>,
     pipeline: Arc<Pipeline>,
+    peers: watch::Receiver<Peers>,
     started: Instant,
     /// Turns true when the streams shall end.
     closed: Arc<watch::Sender<bool>>,
@@ -73,12 +81,21 @@ impl fmt::Debug for Observer {
 impl Observer {
     /// Serves what `pipeline` records. Uptime counts from here.
     pub fn new(config: ObserverConfig, pipeline: Arc<Pipeline>) -> Self {
+        let myself = PeerNode { address: config.address.clone(), server_name: None };
+        let (_, peers) = watch::channel(Peers::from([(pipeline.node().name.clone(), myself)]));
         Self {
+            peers,
             config: Arc::new(config),
             pipeline,
             started: Instant::now(),
             closed: Arc::new(watch::Sender::new(false)),
         }
+    }
+
+    /// Tells relays of these nodes, instead of this one alone.
+    #[must_use]
+    pub fn with_peers(self, peers: watch::Receiver<Peers>) -> Self {
+        Self { peers, ..self }
     }
 
     /// Ends every stream, also those that follow, so that a server that waits for its clients can

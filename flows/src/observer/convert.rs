@@ -129,11 +129,12 @@ pub fn timestamp(unix_ns: u64) -> Timestamp {
 
 /// `node`, or `cluster/node` if the cluster has a name.
 pub fn node_name(node: &Node) -> String {
-    if node.cluster.is_empty() || node.cluster == DEFAULT_CLUSTER {
-        node.name.clone()
-    } else {
-        format!("{}/{}", node.cluster, node.name)
-    }
+    name_in_cluster(&node.cluster, &node.name)
+}
+
+/// The same of any node.
+pub(super) fn name_in_cluster(cluster: &str, name: &str) -> String {
+    if cluster.is_empty() || cluster == DEFAULT_CLUSTER { name.to_owned() } else { format!("{cluster}/{name}") }
 }
 
 fn layer4(record: &FlowRecord) -> Option<flow::Layer4> {

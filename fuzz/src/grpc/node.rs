@@ -133,6 +133,7 @@ fn parts() -> AdminParts {
         put_back: Arc::new(Default::default),
         shared: Arc::new(|| None),
         gate,
+        flow_trouble: watch::channel(None).1,
         connections: None,
         uplink: Arc::new(|| Box::pin(async { None })),
         pools: Arc::new(Vec::new),

@@ -160,6 +160,7 @@ impl Node {
             shared: Arc::new(|| None),
             obstacles: told_obstacles,
             gate: told_gate,
+            flow_trouble: watch::channel(None).1,
         };
         Self { held, counts, source, extras, pools: usage, obstacles, gate, parts }
     }
