@@ -44,6 +44,7 @@
 
 pub mod agent;
 pub mod ask;
+pub mod authority;
 pub mod bpffs;
 pub mod cgroup;
 pub mod cluster;

@@ -6,7 +6,10 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Routing, agent::MANIFEST, chart, layout, node::Node};
 
-use crate::stage::{Ask, Stage, pod, soon};
+use crate::{
+    flows,
+    stage::{Ask, Stage, pod, soon},
+};
 
 /// Where the agent is.
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -33,6 +36,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         ("node.stateDir=var/lib", "stateDir"),
         ("uplink.denyList={example.org}", "denyList"),
         ("uplink.interfaces={a/b}", "interfaces"),
+        ("flows.api.enabled=true", "flows.api.tlsSecret"),
     ] {
         let said = match chart::render(&stage.cluster.programs, &[value]) {
             Ok(_) => String::new(),
@@ -127,7 +131,9 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let session = stage.session("update/client", server)?;
     let routing = format!("routing={}", stage.cluster.plan.routing.name());
     // For what comes next: numbers that nobody uses go soon.
-    let values = ["identity.sharedGraceSeconds=4", UNDERLAY, &routing];
+    flows::make_certificates(stage)?;
+    let secret = format!("flows.api.tlsSecret={}", flows::SECRET);
+    let values = ["identity.sharedGraceSeconds=4", UNDERLAY, "flows.api.enabled=true", &secret, &routing];
     let manifest = chart::render(&stage.cluster.programs, &values)?;
     stage.cluster.control.kubectl_with(&["apply", "-f", "-"], &manifest)?;
     for round in 0..4 {
