@@ -18,6 +18,8 @@ use datapath_abi::{
     reason::DropReason,
 };
 
+use dns::Lookup;
+
 use crate::uuid::Uuid;
 
 mod hubble;
@@ -192,7 +194,7 @@ pub struct End {
     pub known_as: Option<Arc<IdentityInfo>>,
     /// The service that was addressed.
     pub service: Option<Arc<ServiceInfo>>,
-    /// DNS names under which pods have resolved the address.
+    /// DNS names under which the pod at the other end has resolved the address, the last one first.
     pub dns_names: Option<Arc<[String]>>,
 }
 
@@ -267,6 +269,8 @@ pub struct FlowRecord {
     pub staged_egress: Option<Ruling>,
     /// The same of the destination's ingress policies.
     pub staged_ingress: Option<Ruling>,
+    /// Of a lookup: what was asked, and what came of it.
+    pub dns: Option<Arc<Lookup>>,
 }
 
 impl Ruling {
@@ -342,7 +346,7 @@ impl FlowRecord {
                 self.drop_reason,
                 Some(DropReason::DefaultDeny | DropReason::DenyRule | DropReason::PolicyChange)
             ),
-            EventKind::Closed | EventKind::Active => false,
+            EventKind::Closed | EventKind::Active | EventKind::Dns => false,
         }
     }
 
