@@ -17,7 +17,6 @@ use datapath_abi::{
     policy::Direction,
     reason::DropReason,
 };
-
 use dns::Lookup;
 
 use crate::uuid::Uuid;
@@ -393,8 +392,7 @@ impl FlowRecord {
         }
     }
 
-    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops of
-    /// packets that belong to no connection.
+    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops outside any connection.
     pub fn is_reply(&self) -> Option<bool> {
         (self.reply || self.kind != EventKind::Dropped).then_some(self.reply)
     }
