@@ -138,9 +138,13 @@ pub struct RunArgs {
     /// changes
     #[arg(long, env = "BULKHEAD_DENY_LIST", value_name = "FILE")]
     pub deny_list: Option<PathBuf>,
-    /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
+    /// Capacity of a map, in entries (EVENTS, DNS: bytes); may be repeated
     #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
     pub map_capacity: Vec<String>,
+    /// Ports of DNS servers: what pods ask there, over UDP and TCP, and what they are answered becomes flow records, and
+    /// names of addresses in others; at most four, empty for none
+    #[arg(long, env = "BULKHEAD_DNS_PORTS", default_value = "53", value_name = "PORT,...")]
+    pub dns_ports: DnsPorts,
     /// Pod labels that do not make an identity unless a policy names them [default: those that
     /// controllers put on each pod, such as pod-template-hash]
     #[arg(long, env = "BULKHEAD_EXCLUDED_LABELS", value_delimiter = ',', value_name = "KEY")]
@@ -251,6 +255,25 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line
     Json,
+}
+
+/// Ports of DNS servers, 0 where there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DnsPorts(pub [u16; datapath_abi::dns::PORTS]);
+
+impl std::str::FromStr for DnsPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut ports = [0; datapath_abi::dns::PORTS];
+        let given = text.split(',').map(str::trim).filter(|port| !port.is_empty());
+        for (place, port) in given.enumerate() {
+            let wrong = || format!("{port:?} is not a port, want 1 to 65535");
+            let most = || format!("more than {} ports", datapath_abi::dns::PORTS);
+            *ports.get_mut(place).ok_or_else(most)? = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        }
+        Ok(Self(ports))
+    }
 }
 
 /// An address to listen on, or none.

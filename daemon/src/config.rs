@@ -251,6 +251,7 @@ impl TryFrom<&RunArgs> for Config {
             uplink,
             deny_list,
             map_capacity,
+            dns_ports,
             excluded_labels,
             flow_records,
             exporters,
@@ -281,6 +282,7 @@ impl TryFrom<&RunArgs> for Config {
             let (map, entries) = setting.split_once('=').ok_or_else(syntax)?;
             capacities.set(map, entries.parse().map_err(|_| syntax())?)?;
         }
+        capacities.listen_to_dns(dns_ports.0);
         if *mtu != 0 && !(1280..=65_535).contains(mtu) {
             return Err(ConfigError::Mtu(*mtu));
         }
@@ -470,6 +472,25 @@ mod tests {
         ] {
             let found = config(&[&["--routing=overlay"], flags].concat()).unwrap().overlay;
             assert_eq!(found, Some(Overlay { protocol, port }), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn dns_is_listened_to_at_port_53_unless_others_or_none_are_named() {
+        let ports = |flags: &[&str]| config(flags).unwrap().capacities;
+        let wanted = |ports| {
+            let mut capacities = Capacities::default();
+            capacities.listen_to_dns(ports);
+            capacities
+        };
+        assert_eq!(ports(&[]), wanted([53, 0, 0, 0]));
+        assert_eq!(ports(&["--dns-ports=53,1053, 5353"]), wanted([53, 1053, 5353, 0]));
+        assert_eq!(
+            (ports(&["--dns-ports="]), ports(&["--dns-ports="]).listens_to_dns()),
+            (Capacities::default(), false)
+        );
+        for wrong in ["0", "53;54", "65536", "1,2,3,4,5", "dns"] {
+            assert!(wrong.parse::<crate::args::DnsPorts>().is_err(), "{wrong}");
         }
     }
 

@@ -9,6 +9,7 @@
 //!  grpc       a request              flows (Hubble API), daemon (admin API, CNI socket)
 //!  state      files and flags        daemon: records, tombstones, pools, capacities
 //!  export     a spool, settings      export
+//!  dns        packets with messages  dns, and records of lookups
 //! ```
 //!
 //! `cargo xtask fuzz` runs them in libFuzzer (see `main.rs` and docs/adr/0013); `tests/` runs them on
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conntrack;
+pub mod dns;
 pub mod export;
 pub mod grpc;
 pub mod netconf;
@@ -41,7 +43,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     Target { name: "packet", longest: 640, run: packet::frame, seeds: packet::seeds, words: "" },
     Target { name: "conntrack", longest: 96, run: conntrack::packets, seeds: conntrack::seeds, words: "" },
     Target {
@@ -54,6 +56,7 @@ pub const TARGETS: [Target; 7] = [
     Target { name: "objects", longest: 4096, run: objects::text, seeds: objects::seeds, words: objects::WORDS },
     Target { name: "grpc", longest: 1024, run: grpc::request, seeds: grpc::seeds, words: grpc::WORDS },
     Target { name: "export", longest: 2048, run: export::read, seeds: export::seeds, words: export::WORDS },
+    Target { name: "dns", longest: 1500, run: dns::packets, seeds: dns::seeds, words: "" },
     Target { name: "state", longest: 2048, run: state::text, seeds: state::seeds, words: state::WORDS },
 ];
 

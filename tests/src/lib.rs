@@ -51,6 +51,7 @@ pub mod cluster;
 pub mod containerd;
 pub mod count;
 pub mod cri;
+pub mod dns;
 pub mod effort;
 pub mod feature;
 pub mod flood;

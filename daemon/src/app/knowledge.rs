@@ -4,10 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
 };
 
 use datapath_abi::{endpoint::RulesPtr, policy::Direction, service::FrontendKey};
+use dns::Names;
 use flows::{
     enrich::Context,
     record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, ServiceInfo, Workload},
@@ -52,9 +53,16 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Knowledge {
     inner: RwLock<Inner>,
+    /// What pods were told by DNS. Taken for a moment, never together with `inner`.
+    names: Mutex<Names>,
 }
 
 impl Knowledge {
+    /// What pods were told by DNS.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Learns which Services stand at which addresses and ports; `None`: none does.
     pub fn services(&self, owners: &[(FrontendKey, Option<ServiceKey>)]) {
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -96,9 +104,13 @@ impl Knowledge {
                 inner.rules.insert(cookie, Arc::new(info));
             }
         }
+        let mut moved = Vec::new();
         for view in planner.views(mirror) {
             let pod = pod_info(planner, &view.pod);
-            own(inner.slots.entry(view.endpoint.slot).or_default(), &pod, now_ns);
+            let owners = inner.slots.entry(view.endpoint.slot).or_default();
+            if own(owners, &pod, now_ns) && owners.len() > 1 {
+                moved.push(view.endpoint.slot);
+            }
             for direction in view.directions {
                 let at = (view.endpoint.slot, direction.direction);
                 match &direction.staged {
@@ -121,6 +133,11 @@ impl Knowledge {
         }
         while inner.isolating.len() > GENERATIONS {
             inner.isolating.pop_first();
+        }
+        drop(inner);
+        // What one pod was told is no business of the next one.
+        for slot in moved {
+            self.names().forget(slot);
         }
     }
 }
@@ -177,8 +194,9 @@ fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
     })
 }
 
-/// Notes who has an address or a slot from now on.
-fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) {
+/// Notes who has an address or a slot from now on. Whether that is somebody new.
+fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) -> bool {
+    let mut is_new = false;
     match owners.last_mut() {
         // The same pod, described better: for its earlier events as well.
         Some(last) if last.pod.namespace == pod.namespace && last.pod.name == pod.name => last.pod = pod.clone(),
@@ -186,11 +204,13 @@ fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) {
             // Nearly always the only one, and there are ten thousand of them.
             owners.reserve_exact(1);
             owners.push(Owner { pod: pod.clone(), since_ns: now_ns });
+            is_new = true;
         }
     }
     if owners.len() > FORMER_OWNERS {
         owners.remove(0);
     }
+    is_new
 }
 
 /// Who had it then.
@@ -223,6 +243,10 @@ impl Context for Knowledge {
 
     fn service(&self, addr: IpAddr, port: u16, protocol: u8) -> Option<Arc<ServiceInfo>> {
         self.read(|inner| inner.services.get(&(addr, port, protocol)).cloned())
+    }
+
+    fn dns_names(&self, slot: u32, addr: IpAddr, time_ns: u64) -> Option<Arc<[String]>> {
+        self.names().names(slot, addr, time_ns)
     }
 
     fn staged_isolating(&self, slot: u32, direction: Direction) -> Option<Arc<[Arc<PolicyInfo>]>> {

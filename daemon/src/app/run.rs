@@ -36,7 +36,7 @@ use super::{
     chores,
     engine::{Engine, Kernel, Services},
     events,
-    flows::{drain, unix_ns},
+    flows::{Rings, drain, unix_ns},
     gate::{Gate, GateState},
     handler::CniHandler,
     identities,
@@ -56,7 +56,7 @@ use crate::{
         attach::Attacher,
         connections::Connections,
         load::{self, program},
-        maps::{Counts, Tables, take_events},
+        maps::{Counts, Tables, take_dns, take_events},
         overlay::Overlay as OverlayPrograms,
         predecessor,
         sweep::Sweeper,
@@ -108,7 +108,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
     let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
-    let events = take_events(&mut control)?;
+    let rings = Rings { events: take_events(&mut control)?, dns: take_dns(&mut control)? };
     let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
     let connections = Connections::new(&mut control)?;
     let sweeper = Sweeper::new(control, config.capacities.of(maps::PENDING))?;
@@ -275,7 +275,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         let options = export::Options { settings, state_dir: config.state_dir.join("export") };
         tasks.spawn(export::Exporters::new(options, pipeline.clone()).run(stop.clone()));
     }
-    tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
+    tasks.spawn(drain(rings, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
     if config.uplinks == Uplinks::None {

@@ -247,6 +247,13 @@ fn labels_are_those_the_verdict_was_reached_with() {
 }
 
 #[test]
+fn an_event_of_the_kernel_is_no_lookup() {
+    let event = FlowEvent { kind: EventKind::Dns as u8, ..fixture::opened() };
+    let refused = enrich(&event, 1, &fixture::node(), fixture::clock(), &world());
+    assert_eq!(refused.unwrap_err(), Malformed::Kind(5));
+}
+
+#[test]
 fn dns_names_and_services_are_joined() {
     let mut world = world();
     let outside: IpAddr = "2001:db8::1".parse().unwrap();

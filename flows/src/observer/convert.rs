@@ -21,6 +21,7 @@ use crate::record::{
 
 use super::mask::Mask;
 
+mod lookup;
 mod readable;
 mod summary;
 
@@ -82,11 +83,12 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm)
         l4: layer4(record),
         source: Some(endpoint(&record.source, &record.node, mask.wants_labels())),
         destination: Some(endpoint(&record.destination, &record.node, mask.wants_labels())),
-        r#type: flow::FlowType::L3L4 as i32,
+        r#type: if record.dns.is_some() { flow::FlowType::L7 } else { flow::FlowType::L3L4 } as i32,
         node_name: node_name(&record.node),
         node_labels: record.node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         source_names: names(&record.source),
         destination_names: names(&record.destination),
+        l7: record.dns.as_deref().map(lookup::layer7),
         reply: is_reply.unwrap_or_default(),
         event_type: Some(flow::CiliumEventType { r#type: kind, sub_type }),
         source_service: record.source.service.as_deref().map(service),
@@ -237,6 +239,7 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
             EventKind::Dropped => ext::EventKind::Dropped,
             EventKind::Closed => ext::EventKind::Closed,
             EventKind::Active => ext::EventKind::Active,
+            EventKind::Dns => ext::EventKind::Dns,
         } as i32,
         sequence: record.sequence,
         opened: record.opened_unix_ns.map(timestamp),
@@ -262,6 +265,7 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
         staged_egress: record.staged_egress.as_ref().and_then(ruling),
         staged_ingress: record.staged_ingress.as_ref().and_then(ruling),
         addressed: record.addressed.map_or_else(String::new, |addressed| addressed.to_string()),
+        lookup: record.dns.as_deref().map(lookup::extended),
     }
 }
 

@@ -256,7 +256,10 @@ fn of_scalars(figures: &DatapathFigures, to: &mut Vec<Condition>) {
                 format!("{count} new connections of pods that had their share of PENDING waiting {SINCE}"),
                 maps::PENDING,
             ),
-            Scalar::EventsWritten | Scalar::Redecided | Scalar::UplinkUnrecorded => continue,
+            Scalar::DnsLost => {
+                ("dns-lost", format!("{count} DNS messages of pods found the ring buffer full {SINCE}"), maps::DNS)
+            }
+            Scalar::EventsWritten | Scalar::Redecided | Scalar::UplinkUnrecorded | Scalar::DnsWritten => continue,
         };
         let fix = format!("raise the capacity of {map} (--map-capacity {map}=N)");
         to.push(condition(Severity::Warning, code, message, &fix));
