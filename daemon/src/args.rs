@@ -104,7 +104,7 @@ pub struct RunArgs {
     pub cluster_name: String,
     /// Address that serves /metrics, /healthz and /readyz, or `off`
     #[arg(long, env = "BULKHEAD_METRICS", default_value = "127.0.0.1:9965", value_name = "ADDRESS|off")]
-    pub metrics: MetricsAddress,
+    pub metrics: Listen,
     /// How packets get to pods of other nodes: as they are, which the network between the nodes must let through, or
     /// each in a packet of its own from node to node
     #[arg(long, env = "BULKHEAD_ROUTING", value_enum, default_value_t = Routing::Native)]
@@ -138,9 +138,13 @@ pub struct RunArgs {
     /// changes
     #[arg(long, env = "BULKHEAD_DENY_LIST", value_name = "FILE")]
     pub deny_list: Option<PathBuf>,
-    /// Capacity of a map, in entries (EVENTS: bytes); may be repeated
+    /// Capacity of a map, in entries (EVENTS, DNS: bytes); may be repeated
     #[arg(long, env = "BULKHEAD_MAP_CAPACITY", value_delimiter = ',', value_name = "MAP=N")]
     pub map_capacity: Vec<String>,
+    /// Ports of DNS servers: what pods ask there, over UDP and TCP, and what they are answered becomes flow records, and
+    /// names of addresses in others; at most four, empty for none
+    #[arg(long, env = "BULKHEAD_DNS_PORTS", default_value = "53", value_name = "PORT,...")]
+    pub dns_ports: DnsPorts,
     /// Pod labels that do not make an identity unless a policy names them [default: those that
     /// controllers put on each pod, such as pod-template-hash]
     #[arg(long, env = "BULKHEAD_EXCLUDED_LABELS", value_delimiter = ',', value_name = "KEY")]
@@ -161,6 +165,17 @@ pub struct RunArgs {
     /// Most that the flow history takes on disk; then the oldest goes. 0: no history is kept
     #[arg(long, env = "BULKHEAD_HISTORY_MAX_MEBIBYTES", default_value_t = 1024, value_name = "MIB")]
     pub history_max_mebibytes: u64,
+    /// Address at which other machines read flows (the Hubble API), or `off`; needs --flow-tls. [::]:4244 is where relays
+    /// look
+    #[arg(long, env = "BULKHEAD_FLOW_LISTEN", default_value = "off", value_name = "ADDRESS|off")]
+    pub flow_listen: Listen,
+    /// Folder with the certificates for --flow-listen: tls.crt and tls.key are this node's, whoever has a certificate of
+    /// ca.crt may read flows; the files are read again when they change
+    #[arg(long, env = "BULKHEAD_FLOW_TLS", value_name = "DIR")]
+    pub flow_tls: Option<PathBuf>,
+    /// Serve --flow-listen without TLS: whoever reaches it reads flows, and whoever is between reads along
+    #[arg(long, env = "BULKHEAD_FLOW_PLAINTEXT", action = clap::ArgAction::Set, default_value_t = false, value_name = "BOOL")]
+    pub flow_plaintext: bool,
     /// How often a connection that lives on is reported, in seconds
     #[arg(long, env = "BULKHEAD_ACTIVE_INTERVAL", default_value_t = 60, value_name = "SECONDS")]
     pub active_interval: u64,
@@ -251,18 +266,37 @@ pub enum LogFormat {
     Json,
 }
 
+/// Ports of DNS servers, 0 where there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DnsPorts(pub [u16; datapath_abi::dns::PORTS]);
+
+impl std::str::FromStr for DnsPorts {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut ports = [0; datapath_abi::dns::PORTS];
+        let given = text.split(',').map(str::trim).filter(|port| !port.is_empty());
+        for (place, port) in given.enumerate() {
+            let wrong = || format!("{port:?} is not a port, want 1 to 65535");
+            let most = || format!("more than {} ports", datapath_abi::dns::PORTS);
+            *ports.get_mut(place).ok_or_else(most)? = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+        }
+        Ok(Self(ports))
+    }
+}
+
 /// An address to listen on, or none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MetricsAddress(pub Option<SocketAddr>);
+pub struct Listen(pub Option<SocketAddr>);
 
-impl std::str::FromStr for MetricsAddress {
+impl std::str::FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "off" {
             return Ok(Self(None));
         }
-        let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965, nor `off`");
+        let error = || format!("{text:?} is neither ADDRESS:PORT, such as 127.0.0.1:9965 or [::]:4244, nor `off`");
         text.parse().map(|address| Self(Some(address))).map_err(|_| error())
     }
 }

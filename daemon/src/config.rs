@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use crate::{
     args::{Attach, LogFormat, Places, PodDevice, Routing, RunArgs, Runtime},
     datapath::load::{Capacities, LoadError},
+    flow_api::{FlowApi, FlowApiError},
     ipam::{PoolError, Pools},
     net::overlay::Protocol,
 };
@@ -67,6 +68,8 @@ pub struct Config {
     pub exporters: Option<PathBuf>,
     /// How records are kept on disk; `None`: they are not.
     pub history: Option<history::Settings>,
+    /// Where other machines read flows.
+    pub flow_api: Option<FlowApi>,
     /// How often long connections are reported.
     pub active_interval: Duration,
     /// How often dead sandboxes are looked for.
@@ -203,6 +206,9 @@ pub enum ConfigError {
     /// Zero where something is needed.
     #[error("{0}: must be at least 1")]
     Zero(&'static str),
+    /// A flow API that cannot be.
+    #[error(transparent)]
+    FlowApi(#[from] FlowApiError),
     /// An MTU that no packet fits.
     #[error("--mtu {0}: IPv6 needs 1280 bytes at least (RFC 8200, section 5), and 65535 are the most")]
     Mtu(u32),
@@ -249,12 +255,16 @@ impl TryFrom<&RunArgs> for Config {
             uplink,
             deny_list,
             map_capacity,
+            dns_ports,
             excluded_labels,
             flow_records,
             exporters,
             history_dir,
             history_max_age,
             history_max_mebibytes,
+            flow_listen,
+            flow_tls,
+            flow_plaintext,
             active_interval,
             gc_interval,
             identity_grace,
@@ -279,6 +289,7 @@ impl TryFrom<&RunArgs> for Config {
             let (map, entries) = setting.split_once('=').ok_or_else(syntax)?;
             capacities.set(map, entries.parse().map_err(|_| syntax())?)?;
         }
+        capacities.listen_to_dns(dns_ports.0);
         if *mtu != 0 && !(1280..=65_535).contains(mtu) {
             return Err(ConfigError::Mtu(*mtu));
         }
@@ -342,6 +353,7 @@ impl TryFrom<&RunArgs> for Config {
                 },
                 sync_every: HISTORY_SYNC,
             }),
+            flow_api: FlowApi::new(flow_listen.0, flow_tls.as_deref(), *flow_plaintext)?,
             active_interval: Duration::from_secs(*active_interval),
             gc_interval: Duration::from_secs(*gc_interval),
             identity_grace: Duration::from_secs(*identity_grace),
@@ -421,6 +433,24 @@ mod tests {
     }
 
     #[test]
+    fn the_flow_api_is_for_nobody_by_mistake() {
+        let of = |flags: &[&str]| config(flags).map(|config| config.flow_api);
+        assert_eq!(of(&[]).unwrap(), None);
+        let found = of(&["--flow-listen=[::]:4244", "--flow-tls=/c"]).unwrap().expect("it listens");
+        assert_eq!(found.tls.map(|tls| tls.client_ca), Some("/c/ca.crt".into()));
+        assert!(of(&["--flow-listen=[::]:4244", "--flow-plaintext=true"]).unwrap().is_some_and(|it| it.tls.is_none()));
+        for flags in [
+            &["--flow-listen=[::]:4244"][..],
+            &["--flow-tls=/c"],
+            &["--flow-plaintext=true"],
+            &["--flow-listen=[::]:4244", "--flow-tls=c"],
+            &["--flow-listen=[::]:4244", "--flow-tls=/c", "--flow-plaintext=true"],
+        ] {
+            assert!(of(flags).is_err_and(|error| error.to_string().starts_with("--flow-")), "{flags:?}");
+        }
+    }
+
+    #[test]
     fn a_source_is_a_folder_or_an_api_server() {
         let server = Some("https://192.0.2.1:6443");
         let kubernetes = |path: Option<&str>, server: Option<&str>| Objects::Kubernetes {
@@ -458,6 +488,25 @@ mod tests {
         ] {
             let found = config(&[&["--routing=overlay"], flags].concat()).unwrap().overlay;
             assert_eq!(found, Some(Overlay { protocol, port }), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn dns_is_listened_to_at_port_53_unless_others_or_none_are_named() {
+        let ports = |flags: &[&str]| config(flags).unwrap().capacities;
+        let wanted = |ports| {
+            let mut capacities = Capacities::default();
+            capacities.listen_to_dns(ports);
+            capacities
+        };
+        assert_eq!(ports(&[]), wanted([53, 0, 0, 0]));
+        assert_eq!(ports(&["--dns-ports=53,1053, 5353"]), wanted([53, 1053, 5353, 0]));
+        assert_eq!(
+            (ports(&["--dns-ports="]), ports(&["--dns-ports="]).listens_to_dns()),
+            (Capacities::default(), false)
+        );
+        for wrong in ["0", "53;54", "65536", "1,2,3,4,5", "dns"] {
+            assert!(wrong.parse::<crate::args::DnsPorts>().is_err(), "{wrong}");
         }
     }
 

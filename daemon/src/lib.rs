@@ -7,10 +7,10 @@
 //!                 |                    |
 //!   endpoint ipam reconcile      flows (other crate)                 pure
 //!                 |                    |
-//!   datapath (maps, programs)    telemetry, admin API   state        I/O
+//!   datapath (maps, programs)    telemetry, admin API, flow_api   state        I/O
 //! ```
 //!
-//! `source net datapath cni state telemetry` do not import each other; `endpoint ipam reconcile`
+//! `source net datapath cni state telemetry flow_api` do not import each other; `endpoint ipam reconcile`
 //! are pure and import none of them; `app` imports all.
 
 pub mod app;
@@ -20,6 +20,7 @@ pub mod commands;
 pub mod config;
 pub mod datapath;
 pub mod endpoint;
+pub mod flow_api;
 pub mod ipam;
 pub mod mac;
 pub mod net;

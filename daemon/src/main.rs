@@ -8,6 +8,10 @@ use daemon::{
     commands, words,
 };
 
+/// Gives back what a busy moment has taken, which the C library's does not (docs/scale.md). How: `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Wrong usage (EX_USAGE of sysexits.h).
 const USAGE: u8 = 64;
 

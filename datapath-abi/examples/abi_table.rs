@@ -10,6 +10,7 @@ use datapath_abi::{
     addr::{Addr, AddrEntry},
     conntrack::{self, CtEntry, CtKey, CtState, Ends, FragmentEntry, FragmentKey, Tally, Waiting},
     control::{Clock, Sweep, SweepReport},
+    dns::DnsPacket,
     endpoint::{Endpoint, RulesPtr, Swing},
     event::{EndReason, EventKind, FlowEvent, HOOKS, Hook},
     identity,
@@ -98,6 +99,9 @@ fn layouts() -> Vec<Layout> {
         FlowEvent {
             time_ns, addr, rules, packets, bytes, identity, slot, cookie, staged_cookie, created_ns, rtt_us, ifindex, port, proto,
             kind, reason, end, direction, hook, tcp_flags, reply, staged, pad, service,
+        }
+        DnsPacket {
+            time_ns, created_ns, addr, service, identity, slot, port, length, seq, ifindex, taken, proto, reply, hook, fragment, pad,
         }
         FrontendKey { addr, port, proto, pad }
         Frontend { set, count }

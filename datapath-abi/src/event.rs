@@ -16,6 +16,8 @@ pub enum EventKind {
     Closed = 3,
     /// A long connection lives on; counters are totals so far.
     Active = 4,
+    /// A name was looked up. The programs write no such event: it is the daemon's, who makes it of [`crate::dns`].
+    Dns = 5,
 }
 
 impl TryFrom<u8> for EventKind {
@@ -27,6 +29,7 @@ impl TryFrom<u8> for EventKind {
             2 => Self::Dropped,
             3 => Self::Closed,
             4 => Self::Active,
+            5 => Self::Dns,
             other => return Err(other),
         })
     }

@@ -19,6 +19,7 @@
 pub mod addr;
 pub mod conntrack;
 pub mod control;
+pub mod dns;
 pub mod endpoint;
 pub mod event;
 pub mod identity;
@@ -32,7 +33,7 @@ pub mod service;
 pub mod uplink;
 
 /// Version of everything in this crate. Part of the path of every pin.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// Since this version the keys and entries of CONNTRACK and PENDING mean what they mean now, but for the rules' words: an agent
 /// takes the connections of one that is no older over, and those of others up from their middle.

@@ -74,6 +74,8 @@ pub const DENIED: &str = "DENIED";
 pub const BUDGET: &str = "BUDGET";
 /// Flow events.
 pub const EVENTS: &str = "EVENTS";
+/// DNS messages of pods.
+pub const DNS: &str = "DNS";
 /// Packets by hook and reason.
 pub const COUNTERS: &str = "COUNTERS";
 /// The next generation of rules, see [`crate::endpoint::RulesPtr`]. Lives as long as conntrack,
@@ -292,6 +294,15 @@ pub const ALL: &[MapInfo] = &[
         purpose: "flow events",
     },
     MapInfo {
+        name: DNS,
+        kind: "ringbuf",
+        key: "",
+        value: "DnsPacket",
+        capacity: 512 << 10,
+        writer: Writer::Programs,
+        purpose: "DNS messages of pods, each with its bytes behind it; apart from EVENTS, so that a flood of them pushes out only its like",
+    },
+    MapInfo {
         name: COUNTERS,
         kind: "percpu_array",
         key: "u32 hook * REASONS + reason",
@@ -356,11 +367,15 @@ pub enum Scalar {
     PendingShare = 5,
     /// Packets dropped at the uplink without a record, as there were too many of them.
     UplinkUnrecorded = 6,
+    /// DNS messages that found their ring buffer full.
+    DnsLost = 7,
+    /// DNS messages that were written.
+    DnsWritten = 8,
 }
 
 impl Scalar {
     /// How many there are.
-    pub const COUNT: u32 = 7;
+    pub const COUNT: u32 = 9;
     /// Every one, with the name its metric bears.
     pub const ALL: &'static [(Scalar, &'static str)] = &[
         (Scalar::EventsLost, "events_lost"),
@@ -370,5 +385,7 @@ impl Scalar {
         (Scalar::Redecided, "redecided"),
         (Scalar::PendingShare, "pending_share"),
         (Scalar::UplinkUnrecorded, "uplink_unrecorded"),
+        (Scalar::DnsLost, "dns_lost"),
+        (Scalar::DnsWritten, "dns_written"),
     ];
 }

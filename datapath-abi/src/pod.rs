@@ -1,7 +1,7 @@
 //! Tells aya that these types are plain bytes. The crate's only unsafe.
 #![allow(unsafe_code)]
 
-use crate::{addr, conntrack, endpoint, event, maps, overlay, policy, service, uplink};
+use crate::{addr, conntrack, dns, endpoint, event, maps, overlay, policy, service, uplink};
 
 macro_rules! pod {
     ($($type:ty),* $(,)?) => {
@@ -25,6 +25,8 @@ pod!(
     conntrack::FragmentEntry,
     conntrack::FragmentKey,
     conntrack::Waiting,
+    dns::DnsEvent,
+    dns::DnsPacket,
     endpoint::Endpoint,
     event::FlowEvent,
     maps::Counter,

@@ -39,7 +39,7 @@ use datapath_ebpf::{
 
 use crate::bpf::{
     conntrack::{self, Slow},
-    count,
+    count, dns,
     forward::{self, DROP, NEXT},
     maps::{self, EndpointRef},
     overlay,
@@ -87,6 +87,8 @@ pub(crate) struct Scratch {
     pub(crate) judgement: u32,
     /// Not zero: the packet is to be reported.
     pub(crate) tell: u32,
+    /// Not zero: it is a packet of a connection that is known, by one of its own ends.
+    pub(crate) heard: u64,
     /// Whether and how the packet is translated.
     pub(crate) exchange: Exchange,
 }
@@ -245,6 +247,7 @@ fn run(skb: &Skb) -> i32 {
 fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
     let Some(at) = maps::scratch() else { return dropped(skb, DropReason::Invalid) };
     at.tell = 0;
+    at.heard = 0;
     at.exchange.way = Way::None;
     let whole = match read {
         Some((packet, greater)) => {
@@ -282,6 +285,9 @@ fn slow(skb: &Skb, read: Option<(&Packet, bool)>, established: bool) -> i32 {
         steps::report_packet(at);
     }
     let passes = !matches!(decided, Slow::Dropped(_));
+    if at.heard != 0 && passes && dns::listens() {
+        steps::heard(skb, at);
+    }
     if at.seen.packet.part as u8 == Part::First as u8 && passes {
         steps::remember(at);
     }

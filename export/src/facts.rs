@@ -8,6 +8,10 @@ use datapath_abi::{
     identity,
     policy::Direction,
 };
+use dns::{
+    Lookup, Outcome,
+    lookup::{rcode_name, type_name},
+};
 use flows::{
     FlowRecord,
     record::{End, PolicyInfo, Ruling, protocol},
@@ -39,7 +43,7 @@ pub(crate) fn verdict(record: &FlowRecord) -> Verdict {
         (EventKind::Dropped, _) if record.is_policy_verdict() => Verdict::Denied,
         (EventKind::Dropped, _) => Verdict::Error,
         (EventKind::Closed, Some(EndReason::PolicyChange)) => Verdict::Denied,
-        (EventKind::Opened | EventKind::Active | EventKind::Closed, _) => Verdict::Allowed,
+        (EventKind::Opened | EventKind::Active | EventKind::Closed | EventKind::Dns, _) => Verdict::Allowed,
     }
 }
 
@@ -50,6 +54,7 @@ pub(crate) fn kind(kind: EventKind) -> &'static str {
         EventKind::Dropped => "dropped",
         EventKind::Closed => "closed",
         EventKind::Active => "active",
+        EventKind::Dns => "dns",
     }
 }
 
@@ -160,6 +165,33 @@ fn end_name(end: &End, has_ports: bool) -> String {
     name
 }
 
+/// A word for what came of a lookup: the response code, or that there is none.
+pub(crate) fn lookup_outcome(lookup: &Lookup) -> String {
+    match &lookup.outcome {
+        Outcome::Answered(answer) => rcode_name(answer.rcode),
+        Outcome::Unanswered => "no_answer".to_owned(),
+        Outcome::Unfollowed => "not_followed".to_owned(),
+    }
+}
+
+/// `dns www.example.com A: 192.0.2.1 in 1.2 ms`
+fn lookup(lookup: &Lookup) -> String {
+    let mut text = format!("dns {} {}: ", lookup.question.name, type_name(lookup.question.rtype));
+    let answer = match &lookup.outcome {
+        Outcome::Answered(answer) => answer,
+        Outcome::Unanswered => return text + "no answer",
+        Outcome::Unfollowed => return text + "not followed",
+    };
+    let said: Vec<String> =
+        answer.records.iter().map(|record| record.data.to_string()).filter(|data| !data.is_empty()).collect();
+    if answer.rcode != 0 || said.is_empty() {
+        text.push_str(&rcode_name(answer.rcode));
+    }
+    text.push_str(&said.join(", "));
+    let _ = write!(text, " in {}.{} ms", answer.latency_ns / 1_000_000, answer.latency_ns / 100_000 % 10);
+    text
+}
+
 /// One line for people.
 pub(crate) fn summary(record: &FlowRecord) -> String {
     let ports = record.has_ports();
@@ -168,6 +200,7 @@ pub(crate) fn summary(record: &FlowRecord) -> String {
     match (record.kind, verdict(record)) {
         (EventKind::Opened, _) => text.push_str("allowed"),
         (EventKind::Active, _) => text.push_str("active"),
+        (EventKind::Dns, _) => text.push_str(&record.dns.as_deref().map_or_else(String::new, lookup)),
         (EventKind::Closed, Verdict::Denied) => text.push_str("cut"),
         (EventKind::Closed, _) => text.push_str("closed"),
         (EventKind::Dropped, Verdict::Denied) => text.push_str("denied"),

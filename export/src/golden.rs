@@ -31,7 +31,10 @@ pub(crate) fn records() -> Vec<FlowRecord> {
         fixture::from_outside(),
         fixture::ping(),
     ];
-    events.iter().map(|event| record_in(event, &world)).collect()
+    let service = ServiceInfo { namespace: "infra".to_owned(), name: "dns".to_owned() };
+    world.services.insert(("10.96.0.10".parse().unwrap(), 53), service.into());
+    let of_connections = events.iter().map(|event| record_in(event, &world));
+    of_connections.chain(fixture::lookups(&world)).collect()
 }
 
 /// Compares.

@@ -105,6 +105,15 @@ impl<'a> Object<'a> {
         self
     }
 
+    /// A list of numbers; nothing if there are none.
+    pub(crate) fn numbers(&mut self, name: &str, numbers: &[u64]) -> &mut Self {
+        if !numbers.is_empty() {
+            let list: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            self.key(name).extend_from_slice(format!("[{}]", list.join(",")).as_bytes());
+        }
+        self
+    }
+
     /// A list of texts; nothing if there are none.
     pub(crate) fn texts<T: AsRef<str>>(&mut self, name: &str, items: impl IntoIterator<Item = T>) -> &mut Self {
         let mut items = items.into_iter().peekable();

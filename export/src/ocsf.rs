@@ -1,4 +1,4 @@
-//! Records as events of OCSF 1.8.0, class Network Activity (4001), one JSON object a line; and notices of lost
+//! Records as events of OCSF 1.8.0, class Network Activity (4001), lookups DNS Activity (4003), one JSON object a line; and notices of lost
 //! records as Base Events, for which OCSF has no class. Pure: record in, bytes out. What the class has no field for
 //! is in `unmapped`. The mapping as a table: docs/flow-export.md.
 
@@ -20,7 +20,8 @@ use crate::{
 pub const VERSION: &str = "1.8.0";
 
 const CATEGORY: u64 = 4;
-const CLASS: u64 = 4001;
+/// Network Activity.
+const CLASS: Word = (4001, "Network Activity");
 const NS_PER_MS: u64 = 1_000_000;
 
 /// A number of the schema and its caption.
@@ -35,6 +36,7 @@ fn activity(record: &FlowRecord) -> Word {
         (EventKind::Closed, _) => (2, "Close"),
         (EventKind::Active, _) | (EventKind::Dropped, Verdict::Allowed | Verdict::Denied) => (6, "Traffic"),
         (EventKind::Dropped, Verdict::Error) => (4, "Fail"),
+        (EventKind::Dns, _) => dns::activity(record),
     }
 }
 
@@ -52,12 +54,16 @@ fn judgement(verdict: Verdict) -> [Word; 4] {
 pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mut Vec<u8>) {
     let mut event = Object::begin(out);
     let (activity, verdict) = (activity(record), facts::verdict(record));
-    let [severity, action, disposition, status] = judgement(verdict);
+    let [severity, action, disposition, mut status] = judgement(verdict);
+    if let Some(lookup) = &record.dns {
+        status = dns::status(lookup);
+    }
     event.number("activity_id", activity.0).text("activity_name", activity.1);
     event.number("category_uid", CATEGORY).text("category_name", "Network Activity");
-    event.number("class_uid", CLASS).text("class_name", "Network Activity");
-    event.number("type_uid", CLASS * 100 + activity.0);
-    event.text("type_name", &format!("Network Activity: {}", activity.1));
+    let class = if record.dns.is_some() { dns::CLASS } else { CLASS };
+    event.number("class_uid", class.0).text("class_name", class.1);
+    event.number("type_uid", class.0 * 100 + activity.0);
+    event.text("type_name", &format!("{}: {}", class.1, activity.1));
     event.word("severity", severity).word("action", action).word("disposition", disposition).word("status", status);
     match (record.drop_reason, record.end_reason) {
         (Some(reason), _) => {
@@ -66,7 +72,11 @@ pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mu
         (None, Some(reason)) => {
             event.text("status_code", facts::end_reason(reason)).text("status_detail", facts::end_reason(reason));
         }
-        (None, None) => {}
+        (None, None) => {
+            if let Some(lookup) = &record.dns {
+                event.text("status_code", &facts::lookup_outcome(lookup));
+            }
+        }
     }
     event.number("time", record.time_unix_ns / NS_PER_MS);
     if let Some(opened) = record.opened_unix_ns.filter(|_| wanted.details) {
@@ -91,7 +101,7 @@ pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mu
     if wanted.details {
         // An event of one packet is told as such; of a connection the totals so far, which are no sums to add up.
         let name = match record.kind {
-            EventKind::Opened | EventKind::Dropped => "traffic",
+            EventKind::Opened | EventKind::Dropped | EventKind::Dns => "traffic",
             EventKind::Closed | EventKind::Active => "cumulative_traffic",
         };
         event.object(name, |it| traffic(it, record.forward, record.reverse));
@@ -100,6 +110,9 @@ pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mu
         && let Some(direction) = record.direction()
     {
         event.word("observation_point", observation_point(record, direction));
+    }
+    if let Some(lookup) = record.dns.as_deref().filter(|_| wanted.lookup) {
+        dns::lookup(&mut event, record, lookup);
     }
     if wanted.policies {
         policy(&mut event, record);
@@ -309,6 +322,9 @@ fn unmapped(out: &mut Object<'_>, record: &FlowRecord, wanted: &Wanted) {
     if let Some(rtt) = record.rtt_us {
         out.number("rtt_us", u32::from(rtt).into());
     }
+    if let Some(lookup) = &record.dns {
+        dns::unmapped(out, lookup);
+    }
     if let Some(addressed) = record.addressed {
         out.text("service_address", &addressed.to_string());
     }
@@ -374,6 +390,8 @@ pub fn loss(notice: &Notice, node: &Node, out: &mut Vec<u8>) {
     event.end();
     out.push(b'\n');
 }
+
+mod dns;
 
 #[cfg(test)]
 mod tests;

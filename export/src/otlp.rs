@@ -2,6 +2,10 @@
 //! `bulkhead.*` where there are none. Pure: record in, message out. The mapping as a table: docs/flow-export.md.
 
 use datapath_abi::event::EventKind;
+use dns::{
+    Lookup,
+    lookup::{class_name, type_name},
+};
 use flows::{
     FlowRecord,
     record::{End, Node, RuleRef, Ruling, protocol},
@@ -112,6 +116,9 @@ pub fn log_record(record: &FlowRecord, wanted: &Wanted, observed_unix_ns: u64) -
     }
     end(&mut to, "source", &record.source, record, &wanted.source, wanted);
     end(&mut to, "destination", &record.destination, record, &wanted.destination, wanted);
+    if let Some(lookup) = record.dns.as_deref().filter(|_| wanted.lookup) {
+        self::lookup(&mut to, lookup);
+    }
     if wanted.policies {
         policy(&mut to, record);
     }
@@ -179,6 +186,22 @@ fn end(to: &mut Attributes, side: &str, end: &End, record: &FlowRecord, wanted: 
         to.text(&key("k8s.service.name"), &service.name);
         to.text(&key("k8s.service.namespace"), &service.namespace);
     }
+}
+
+/// `dns.*` are the semantic conventions' own.
+fn lookup(to: &mut Attributes, lookup: &Lookup) {
+    let Lookup { question, id, tries, outcome: _ } = lookup;
+    to.text("dns.question.name", &question.name);
+    to.text("bulkhead.dns.question.type", &type_name(question.rtype));
+    to.text("bulkhead.dns.question.class", &class_name(question.class));
+    to.number("bulkhead.dns.id", (*id).into());
+    to.number("bulkhead.dns.tries", (*tries).into());
+    to.text("bulkhead.dns.outcome", &facts::lookup_outcome(lookup));
+    let Some(answer) = lookup.answer() else { return };
+    to.texts("dns.answers", answer.records.iter().map(|record| record.data.to_string()));
+    to.texts("bulkhead.dns.answer.types", answer.records.iter().map(|record| type_name(record.rtype)));
+    to.number("bulkhead.dns.answer.ttl", answer.ttl_s().into());
+    to.number("bulkhead.dns.latency_us", answer.latency_ns / 1000);
 }
 
 /// The policy and rule that decided.

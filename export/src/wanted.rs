@@ -29,6 +29,8 @@ pub struct Wanted {
     /// The policies that decided.
     pub(crate) policies: bool,
     pub(crate) interface: bool,
+    /// Of a lookup what was asked, and what came of it.
+    pub(crate) lookup: bool,
     pub(crate) summary: bool,
     /// What the flow API has no field for: counters, rules, times of the connection.
     pub(crate) details: bool,
@@ -62,6 +64,7 @@ impl Wanted {
             direction: mask.keeps("traffic_direction"),
             policies: any(&["egress_allowed_by", "ingress_allowed_by", "egress_denied_by", "ingress_denied_by"]),
             interface: mask.keeps("interface"),
+            lookup: mask.keeps("l7"),
             summary: mask.keeps("Summary"),
             details: mask.keeps("extensions"),
         })

@@ -100,13 +100,13 @@ fn crowd() -> fixture::World {
         let identity = 1000 + pod / 4;
         world.identities.entry(identity).or_insert_with(|| {
             let service_account = "default".to_owned();
-            Arc::new(IdentityInfo { namespace: namespace.clone(), labels: labels.clone(), service_account })
+            Arc::new(IdentityInfo { namespace: namespace.clone(), labels: labels.clone().into(), service_account })
         });
         let info = PodInfo {
             namespace,
             name: format!("workload-{pod}"),
             uid: format!("00000000-0000-4000-8000-{pod:012}"),
-            labels,
+            labels: labels.into(),
             service_account: "default".to_owned(),
             workload: None,
             identity,

@@ -15,6 +15,8 @@ use datapath_abi::{
     reason::DropReason,
 };
 
+use dns::Told;
+
 use crate::record::{
     End, FlowRecord, Icmp, IdentityInfo, Node, PodInfo, PolicyInfo, RuleInfo, RuleRef, Ruling, ServiceInfo, Traffic,
     protocol,
@@ -52,8 +54,8 @@ pub trait Context {
         None
     }
 
-    /// DNS names under which the pods of this node have resolved `addr`.
-    fn dns_names(&self, _addr: IpAddr) -> Option<Arc<[String]>> {
+    /// DNS names under which the pod of this node in `slot` knew `addr` at `time_ns`.
+    fn dns_names(&self, _slot: u32, _addr: IpAddr, _time_ns: u64) -> Option<Arc<[String]>> {
         None
     }
 }
@@ -110,6 +112,53 @@ pub fn enrich<C: Context + ?Sized>(
     clock: WallClock,
     context: &C,
 ) -> Result<FlowRecord, Malformed> {
+    if event.kind == EventKind::Dns as u8 {
+        return Err(Malformed::Kind(event.kind));
+    }
+    join(event, sequence, node, clock, context)
+}
+
+/// Makes the record of a lookup: source is who has asked, destination the server. No policies are in it, the connection has
+/// records of its own.
+///
+/// # Errors
+/// As [`enrich`].
+pub fn enrich_lookup<C: Context + ?Sized>(
+    told: Told,
+    sequence: u64,
+    node: &Arc<Node>,
+    clock: WallClock,
+    context: &C,
+) -> Result<FlowRecord, Malformed> {
+    let Told { packet, time_ns, bytes, lookup, resolved: _ } = told;
+    let event = FlowEvent {
+        time_ns,
+        addr: packet.addr,
+        packets: bytes.map(|bytes| u64::from(bytes != 0)),
+        bytes: bytes.map(u64::from),
+        identity: packet.identity,
+        slot: packet.slot,
+        created_ns: packet.created_ns,
+        ifindex: packet.ifindex,
+        port: packet.port,
+        proto: packet.proto,
+        kind: EventKind::Dns as u8,
+        direction: DIRECTION_NONE,
+        hook: packet.hook,
+        service: packet.service,
+        ..FlowEvent::default()
+    };
+    let record = join(&event, sequence, node, clock, context)?;
+    Ok(FlowRecord { egress: Ruling::NotAsked, ingress: Ruling::NotAsked, dns: Some(Arc::new(lookup)), ..record })
+}
+
+fn join<C: Context + ?Sized>(
+    event: &FlowEvent,
+    sequence: u64,
+    node: &Arc<Node>,
+    clock: WallClock,
+    context: &C,
+) -> Result<FlowRecord, Malformed> {
     let FlowEvent {
         time_ns,
         addr: [source_addr, destination_addr],
@@ -139,11 +188,11 @@ pub fn enrich<C: Context + ?Sized>(
     let kind = EventKind::try_from(kind).map_err(Malformed::Kind)?;
     let drop_reason = match kind {
         EventKind::Dropped => Some(DropReason::try_from(reason).map_err(Malformed::Reason)?),
-        EventKind::Opened | EventKind::Closed | EventKind::Active => None,
+        EventKind::Opened | EventKind::Closed | EventKind::Active | EventKind::Dns => None,
     };
     let end_reason = match (kind, end) {
         (EventKind::Closed, end) => Some(EndReason::try_from(end).map_err(Malformed::End)?),
-        (EventKind::Opened | EventKind::Dropped | EventKind::Active, _) => None,
+        (EventKind::Opened | EventKind::Dropped | EventKind::Active | EventKind::Dns, _) => None,
     };
     let denied_in = match direction {
         DIRECTION_NONE => None,
@@ -164,7 +213,7 @@ pub fn enrich<C: Context + ?Sized>(
 
     // The owner of an address when the connection began is its owner all along.
     let alive_ns = if created_ns == 0 { time_ns } else { created_ns };
-    let join = |addr: Addr, side: usize| {
+    let end_of = |addr: Addr, side: usize| {
         let ip = IpAddr::from(addr);
         let known_as = context.identity(identity[side]);
         // Whose address a forger has taken is not who has sent it, least of all with equal labels. Who has sent what is dropped
@@ -190,7 +239,11 @@ pub fn enrich<C: Context + ?Sized>(
                 Some(addressed) if side == responder => context.service(addressed.ip(), addressed.port(), proto),
                 _ => context.service(ip, ports[side], proto),
             },
-            dns_names: if pod.is_none() { context.dns_names(ip) } else { None },
+            // As the pod at the other end knew it, when it began to talk to it.
+            dns_names: match slot[1 - side] {
+                other if pod.is_none() && other != NO_SLOT => context.dns_names(other, ip, alive_ns),
+                _ => None,
+            },
             pod,
             known_as,
         }
@@ -225,8 +278,8 @@ pub fn enrich<C: Context + ?Sized>(
         node: node.clone(),
         kind,
         reply: reply != 0,
-        source: join(source_addr, 0),
-        destination: join(destination_addr, 1),
+        source: end_of(source_addr, 0),
+        destination: end_of(destination_addr, 1),
         protocol: proto,
         icmp,
         drop_reason,
@@ -242,6 +295,7 @@ pub fn enrich<C: Context + ?Sized>(
         ingress: ruling(Direction::Ingress, ingress_rules),
         staged_egress,
         staged_ingress,
+        dns: None,
     })
 }
 

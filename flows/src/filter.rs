@@ -3,7 +3,7 @@
 //!
 //! Filters come from clients and are hostile until compiled: numbers and lengths are bounded,
 //! every value is parsed, nothing backtracks without bound. A field that our records can never
-//! answer (HTTP, DNS queries, trace ids, translated addresses, CEL) is refused by name rather
+//! answer (HTTP, trace ids, translated addresses, CEL) is refused by name rather
 //! than matching nothing in silence.
 //!
 //! One record stands for what the Hubble reference sends as two events when policy denies a
@@ -59,8 +59,11 @@ pub enum Problem {
     #[error("`{}` is not a port, want 0 to 65535", .0.escape_debug())]
     NotAPort(String),
     /// Not a protocol.
-    #[error("unknown protocol `{}`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp or vrrp", .0.escape_debug())]
+    #[error("unknown protocol `{}`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp, vrrp or dns", .0.escape_debug())]
     NotAProtocol(String),
+    /// Not a regular expression, or too large a one.
+    #[error("`{}` is not a regular expression, or too large a one", .0.escape_debug())]
+    NotAPattern(String),
     /// Not a number of an enumeration.
     #[error("unknown number {0}")]
     UnknownNumber(i32),
@@ -118,6 +121,7 @@ enum Test {
     Interface(Vec<u32>),
     EventType(Vec<EventType>),
     Protocol(Vec<Protocol>),
+    DnsQuery(Vec<regex::Regex>),
     Reply(Vec<bool>),
     TcpFlags(Vec<u16>),
     NodeName(Vec<NodeName>),
@@ -149,6 +153,8 @@ enum Protocol {
     Number(u8),
     /// ICMP of either family.
     Icmp,
+    /// A lookup.
+    Dns,
 }
 
 /// One filter, ready to use.
@@ -241,6 +247,12 @@ impl Test {
             Test::Protocol(values) => values.iter().any(|value| match value {
                 Protocol::Number(number) => *number == record.protocol,
                 Protocol::Icmp => matches!(record.protocol, protocol::ICMP | protocol::ICMPV6),
+                Protocol::Dns => record.dns.is_some(),
+            }),
+            // With the last dot and without, as people write names.
+            Test::DnsQuery(values) => record.dns.as_ref().is_some_and(|lookup| {
+                let name = &*lookup.question.name;
+                values.iter().any(|value| value.is_match(name) || value.is_match(&format!("{name}.")))
             }),
             Test::Reply(values) => {
                 // A dropped packet counts as no reply; nothing is known about it.

@@ -13,15 +13,18 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use datapath_abi::{
     addr::Addr,
+    dns::DnsPacket,
     endpoint::RulesPtr,
     event::{DIRECTION_NONE, EndReason, EventKind, FlowEvent},
     identity,
     policy::Direction,
     reason::DropReason,
+    service::Translation,
 };
+use dns::{Data, Lookup, Outcome, Question, Told, lookup::flag};
 
 use crate::{
-    enrich::{Context, WallClock, enrich},
+    enrich::{Context, WallClock, enrich, enrich_lookup},
     record::{
         FlowRecord, IdentityInfo, Node, PodInfo, PolicyInfo, RuleInfo, RuleScope, ServiceInfo, Workload, protocol,
     },
@@ -98,7 +101,7 @@ impl Context for World {
         self.services.get(&(addr, port)).cloned()
     }
 
-    fn dns_names(&self, addr: IpAddr) -> Option<Arc<[String]>> {
+    fn dns_names(&self, _slot: u32, addr: IpAddr, _time_ns: u64) -> Option<Arc<[String]>> {
         self.dns_names.get(&addr).cloned()
     }
 }
@@ -150,7 +153,7 @@ pub fn world() -> World {
             identity,
             Arc::new(IdentityInfo {
                 namespace: namespace.to_owned(),
-                labels: labels.clone(),
+                labels: labels.clone().into(),
                 service_account: service_account.clone(),
             }),
         );
@@ -158,7 +161,7 @@ pub fn world() -> World {
             namespace: namespace.to_owned(),
             name: format!("{name}-0"),
             uid: format!("uid-{name}-0"),
-            labels,
+            labels: labels.into(),
             service_account,
             workload: (!kind.is_empty()).then(|| Workload { kind: kind.to_owned(), name: name.to_owned() }),
             identity,
@@ -258,6 +261,62 @@ pub fn from_outside() -> FlowEvent {
 /// web pings db: allowed by the rule that allows its connections.
 pub fn ping() -> FlowEvent {
     FlowEvent { proto: protocol::ICMP, port: [8, 0], tcp_flags: [0, 0], ..opened() }
+}
+
+/// web asks far, by a Service's address, for a name, and gets an alias and its address; or, without an answer, nothing.
+pub fn lookup(outcome: Outcome) -> Told {
+    let FlowEvent { addr, identity, slot, port, .. } = packet(WEB, FAR, 53);
+    let packet = DnsPacket {
+        time_ns: START_NS,
+        created_ns: START_NS,
+        addr,
+        service: Translation { addr: Addr::from_v4([10, 96, 0, 10]), port: 53, from_port: port[0], set: 1 },
+        identity,
+        slot,
+        port,
+        length: 33,
+        ifindex: 7,
+        proto: protocol::UDP,
+        ..DnsPacket::default()
+    };
+    let question = Question { name: "www.example.com".into(), rtype: 1, class: 1 };
+    let answer_bytes = if matches!(outcome, Outcome::Answered(_)) { 80 } else { 0 };
+    Told {
+        packet,
+        time_ns: START_NS + 1_250_000,
+        bytes: [33, answer_bytes],
+        lookup: Lookup { question, id: 4711, tries: 1, outcome },
+        resolved: Vec::new(),
+    }
+}
+
+/// What [`lookup`] may be answered.
+pub fn answer() -> dns::Answer {
+    let record = |rtype, ttl_s, data| dns::Record { rtype, class: 1, ttl_s, data };
+    dns::Answer {
+        latency_ns: 1_250_000,
+        rcode: 0,
+        flags: flag::RD | flag::RA,
+        records: [
+            record(5, 300, Data::Text("edge.example.net".into())),
+            record(1, 30, Data::Address(IpAddr::from([192, 0, 2, 7]))),
+        ]
+        .into(),
+        announced: 2,
+        cut: false,
+    }
+}
+
+/// [`lookup`]s of each kind as records in a world.
+///
+/// # Panics
+/// Never: fixtures follow the contract.
+pub fn lookups(world: &World) -> Vec<FlowRecord> {
+    let missing = dns::Answer { rcode: 3, records: [].into(), announced: 0, ..answer() };
+    let outcomes =
+        [Outcome::Answered(answer()), Outcome::Answered(missing), Outcome::Unanswered, Outcome::Unfollowed].map(lookup);
+    let record = |told| enrich_lookup(told, 1, &node(), clock(), world).expect("fixtures follow the contract");
+    outcomes.into_iter().map(record).collect()
 }
 
 /// The record of an event in [`world`], numbered 1.

@@ -52,6 +52,7 @@ pub struct Ledger {
     readers_refused: AtomicU64,
     exporters: exporters::Exporters,
     export_problems: Mutex<Vec<String>>,
+    dns: Mutex<dns::Figures>,
 }
 
 /// The counters at one moment.
@@ -77,6 +78,8 @@ pub struct Balance {
     pub readers: u64,
     /// Readers refused because there were too many.
     pub readers_refused: u64,
+    /// DNS messages of pods: they are no events, the lookups made of them are.
+    pub dns: dns::Figures,
 }
 
 impl Balance {
@@ -109,6 +112,7 @@ impl Ledger {
             reader_lost: self.reader_lost.load(Relaxed),
             readers: self.readers.load(Relaxed),
             readers_refused: self.readers_refused.load(Relaxed),
+            dns: *self.dns.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 
@@ -130,6 +134,11 @@ impl Ledger {
     /// Says so.
     pub fn set_export_problems(&self, problems: Vec<String>) {
         *self.export_problems.lock().unwrap_or_else(PoisonError::into_inner) = problems;
+    }
+
+    /// Says what became of DNS messages so far.
+    pub fn set_dns(&self, figures: dns::Figures) {
+        *self.dns.lock().unwrap_or_else(PoisonError::into_inner) = figures;
     }
 
     /// The counts of every exporter, by name.

@@ -19,6 +19,7 @@ use tonic::Status;
 
 use crate::{ledger::Ledger, past::Past, pipeline::Pipeline};
 
+mod audit;
 mod before;
 pub mod convert;
 mod health;
@@ -29,8 +30,10 @@ mod reader;
 mod request;
 mod service;
 
+pub use audit::TARGET as AUDIT_TARGET;
 pub use health::SERVICES;
 pub use mask::{Mask, MaskError};
+pub use peer::{PeerNode, Peers};
 
 /// Largest request that is read. A filter that fits the bounds of [`crate::filter`] is smaller.
 pub const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -55,6 +58,10 @@ impl Default for ObserverConfig {
 /// A stream of answers.
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// Who has sent a request, as its connection tells; whoever serves puts it into the request's extensions.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Caller(pub String);
+
 /// Answers for this node. Cheap to clone.
 #[derive(Clone)]
 pub struct Observer {
@@ -64,6 +71,7 @@ pub struct Observer {
     past: Option<Arc<dyn Past>>,
     /// How many may read it at the same time.
     walks: Arc<Semaphore>,
+    peers: watch::Receiver<Peers>,
     started: Instant,
     /// Turns true when the streams shall end.
     closed: Arc<watch::Sender<bool>>,
@@ -78,7 +86,10 @@ impl fmt::Debug for Observer {
 impl Observer {
     /// Serves what `pipeline` records. Uptime counts from here.
     pub fn new(config: ObserverConfig, pipeline: Arc<Pipeline>) -> Self {
+        let myself = PeerNode { address: config.address.clone(), server_name: None };
+        let (_, peers) = watch::channel(Peers::from([(pipeline.node().name.clone(), myself)]));
         Self {
+            peers,
             config: Arc::new(config),
             pipeline,
             past: None,
@@ -91,6 +102,12 @@ impl Observer {
     /// Answers from `past` what is older than the ring.
     pub fn with_past(self, past: Arc<dyn Past>) -> Self {
         Self { past: Some(past), ..self }
+    }
+
+    /// Tells relays of these nodes, instead of this one alone.
+    #[must_use]
+    pub fn with_peers(self, peers: watch::Receiver<Peers>) -> Self {
+        Self { peers, ..self }
     }
 
     /// Ends every stream, also those that follow, so that a server that waits for its clients can

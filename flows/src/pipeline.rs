@@ -9,10 +9,11 @@ use std::{
 };
 
 use datapath_abi::event::FlowEvent;
+use dns::Told;
 use zerocopy::FromBytes;
 
 use crate::{
-    enrich::{Context, Malformed, WallClock, enrich},
+    enrich::{Context, Malformed, WallClock, enrich, enrich_lookup},
     ledger::{Ledger, Loss},
     record::{FlowRecord, Node},
     ring::{Entry, Lost, Ring, Writer},
@@ -164,7 +165,12 @@ impl<C: Context + ?Sized> Batch<'_, C> {
     /// It does not follow the contract. It is counted; the next one may be fine.
     pub fn push(&mut self, event: &FlowEvent) -> Result<(), Malformed> {
         let sequence = self.state.sequence + 1;
-        let record = match enrich(event, sequence, &self.pipeline.node, self.clock, self.context) {
+        let record = enrich(event, sequence, &self.pipeline.node, self.clock, self.context);
+        self.keep(sequence, record)
+    }
+
+    fn keep(&mut self, sequence: u64, record: Result<FlowRecord, Malformed>) -> Result<(), Malformed> {
+        let record = match record {
             Ok(record) => record,
             Err(error) => return self.refuse(error),
         };
@@ -174,6 +180,16 @@ impl<C: Context + ?Sized> Batch<'_, C> {
         self.pipeline.saw_namespaces(&record);
         self.writer.push(Entry::Flow(Arc::new(record)));
         Ok(())
+    }
+
+    /// Takes a lookup in.
+    ///
+    /// # Errors
+    /// As [`Batch::push`].
+    pub fn push_lookup(&mut self, told: Told) -> Result<(), Malformed> {
+        let sequence = self.state.sequence + 1;
+        let record = enrich_lookup(told, sequence, &self.pipeline.node, self.clock, self.context);
+        self.keep(sequence, record)
     }
 
     fn refuse(&mut self, error: Malformed) -> Result<(), Malformed> {

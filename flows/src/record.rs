@@ -17,6 +17,7 @@ use datapath_abi::{
     policy::Direction,
     reason::DropReason,
 };
+use dns::Lookup;
 
 use crate::uuid::Uuid;
 
@@ -78,7 +79,7 @@ pub struct PodInfo {
     /// `metadata.uid`, empty if it has none.
     pub uid: String,
     /// Every label of the pod.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account.
     pub service_account: String,
     /// The object that owns it, resolved as far as known.
@@ -93,7 +94,7 @@ pub struct IdentityInfo {
     /// Namespace.
     pub namespace: String,
     /// The labels that make the identity.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<BTreeMap<String, String>>,
     /// Service account.
     pub service_account: String,
 }
@@ -192,7 +193,7 @@ pub struct End {
     pub known_as: Option<Arc<IdentityInfo>>,
     /// The service that was addressed.
     pub service: Option<Arc<ServiceInfo>>,
-    /// DNS names under which pods have resolved the address.
+    /// DNS names under which the pod at the other end has resolved the address, the last one first.
     pub dns_names: Option<Arc<[String]>>,
 }
 
@@ -267,6 +268,8 @@ pub struct FlowRecord {
     pub staged_egress: Option<Ruling>,
     /// The same of the destination's ingress policies.
     pub staged_ingress: Option<Ruling>,
+    /// Of a lookup: what was asked, and what came of it.
+    pub dns: Option<Arc<Lookup>>,
 }
 
 impl Ruling {
@@ -342,7 +345,7 @@ impl FlowRecord {
                 self.drop_reason,
                 Some(DropReason::DefaultDeny | DropReason::DenyRule | DropReason::PolicyChange)
             ),
-            EventKind::Closed | EventKind::Active => false,
+            EventKind::Closed | EventKind::Active | EventKind::Dns => false,
         }
     }
 
@@ -389,8 +392,7 @@ impl FlowRecord {
         }
     }
 
-    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops of
-    /// packets that belong to no connection.
+    /// Whether the packet went from responder to initiator. `None`: unknown, as for drops outside any connection.
     pub fn is_reply(&self) -> Option<bool> {
         (self.reply || self.kind != EventKind::Dropped).then_some(self.reply)
     }

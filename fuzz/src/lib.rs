@@ -10,6 +10,7 @@
 //!  state      files and flags        daemon: records, tombstones, pools, capacities
 //!  export     a spool, settings      export
 //!  history    a log, a row           history
+//!  dns        packets with messages  dns, and records of lookups
 //! ```
 //!
 //! `cargo xtask fuzz` runs them in libFuzzer (see `main.rs` and docs/adr/0013); `tests/` runs them on
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod conntrack;
+pub mod dns;
 pub mod export;
 pub mod grpc;
 pub mod history;
@@ -43,7 +45,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "packet", longest: 640, run: packet::frame, seeds: packet::seeds, words: "" },
     Target { name: "conntrack", longest: 96, run: conntrack::packets, seeds: conntrack::seeds, words: "" },
     Target {
@@ -57,6 +59,7 @@ pub const TARGETS: [Target; 8] = [
     Target { name: "grpc", longest: 1024, run: grpc::request, seeds: grpc::seeds, words: grpc::WORDS },
     Target { name: "export", longest: 2048, run: export::read, seeds: export::seeds, words: export::WORDS },
     Target { name: "history", longest: 8192, run: history::read, seeds: history::seeds, words: "" },
+    Target { name: "dns", longest: 1500, run: dns::packets, seeds: dns::seeds, words: "" },
     Target { name: "state", longest: 2048, run: state::text, seeds: state::seeds, words: state::WORDS },
 ];
 

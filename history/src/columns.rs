@@ -44,6 +44,9 @@ const NAMES: Kind = Many(Shape::List, &[("element", Text)]);
 const POLICIES: Kind =
     Many(Shape::Structs, &[("kind", Text), ("namespace", Text), ("name", Text), ("uid", Text), ("revision", Uint(64))]);
 
+const RECORDS: Kind =
+    Many(Shape::Structs, &[("type", Uint(16)), ("class", Uint(16)), ("ttl_s", Uint(32)), ("data", Text)]);
+
 const HEAD: &[Line] = &[
     ("time", One(Time), "when the packet was seen or the connection was reported, by the node's clock"),
     ("uid", One(Text), "version 7 UUID, the same wherever the record is sent"),
@@ -52,7 +55,7 @@ const HEAD: &[Line] = &[
     ("node_name", One(Text), "the node that saw it"),
     ("cluster", One(Text), "the node's cluster"),
     ("node_labels", LABELS, "the node's labels"),
-    ("kind", One(Text), "`opened`, `dropped`, `closed`, `active`"),
+    ("kind", One(Text), "`opened`, `dropped`, `closed`, `active`, `dns`"),
     ("verdict", One(Text), "`forwarded` or `dropped`"),
     ("direction", One(Text), "`egress` or `ingress` of the pod of this node that it is about"),
     ("drop_reason", One(Text), "why it was dropped: a name of docs/abi.md"),
@@ -108,10 +111,26 @@ const RULING: &[Line] = &[
     ("policies", POLICIES, "the rule's policy, or all that isolate the pod"),
 ];
 
+/// What a pod has asked a DNS server, behind `dns_`.
+const DNS: &[Line] = &[
+    ("question", One(Text), "the name that was asked for, in small letters, without its last dot"),
+    ("type", One(Uint(16)), "type that was asked for: 1 is A, 28 AAAA"),
+    ("class", One(Uint(16)), "1 is IN"),
+    ("id", One(Uint(16)), "the message's number"),
+    ("tries", One(Uint(16)), "how often it was asked"),
+    ("outcome", One(Text), "`answered`, `unanswered`, `unfollowed`"),
+    ("latency_ns", One(Uint(64)), "from the first question to the answer"),
+    ("rcode", One(Uint(16)), "response code: 0 is NOERROR, 3 NXDOMAIN"),
+    ("flags", One(Uint(16)), "second word of the answer's header"),
+    ("announced", One(Uint(16)), "how many records the answer has"),
+    ("cut", One(Bool), "the answer could not be read to its end"),
+    ("records", RECORDS, "the answer's records, as many as are kept"),
+];
+
 /// All columns, in the order of the cells of a row.
 pub fn all() -> &'static [Column] {
     static ALL: LazyLock<Vec<Column>> = LazyLock::new(|| {
-        let tables: [(&str, &[Line]); 7] = [
+        let tables: [(&str, &[Line]); 8] = [
             ("", HEAD),
             ("src_", END),
             ("dst_", END),
@@ -119,6 +138,7 @@ pub fn all() -> &'static [Column] {
             ("ingress_", RULING),
             ("staged_egress_", RULING),
             ("staged_ingress_", RULING),
+            ("dns_", DNS),
         ];
         let column = |front: &str, &(name, kind, about): &Line| Column { name: format!("{front}{name}"), kind, about };
         tables.iter().flat_map(|(front, lines)| lines.iter().map(|line| column(front, line))).collect()
@@ -134,6 +154,7 @@ const KINDS: &[(EventKind, &str)] = &[
     (EventKind::Dropped, "dropped"),
     (EventKind::Closed, "closed"),
     (EventKind::Active, "active"),
+    (EventKind::Dns, "dns"),
 ];
 const ENDS: &[(EndReason, &str)] = &[
     (EndReason::Fin, "fin"),

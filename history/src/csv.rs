@@ -64,7 +64,9 @@ mod tests {
     fn what_would_part_a_line_is_quoted() {
         let mut record = flows::fixture::record(&flows::fixture::opened());
         let mut pod = (**record.source.pod.as_ref().unwrap()).clone();
-        pod.labels = [("a".to_owned(), "x,\"y\"".to_owned()), ("b".to_owned(), String::new())].into();
+        pod.labels =
+            std::collections::BTreeMap::from([("a".to_owned(), "x,\"y\"".to_owned()), ("b".to_owned(), String::new())])
+                .into();
         record.source.pod = Some(Arc::new(pod));
         let line = line(&columns::row(&record));
         assert!(line.starts_with("2026-01-02T03:04:05Z,"), "{line}");

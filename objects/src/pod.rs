@@ -1,10 +1,10 @@
 //! Pod: what policy and flow records need of it. Everything else a Pod says is passed over.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodSpec, PodStatus};
-use policy::model::{self, PodKey};
+use policy::model::{self, Few, PodKey};
 
 use crate::error::Problem;
 use crate::findings::Findings;
@@ -45,7 +45,7 @@ pub fn pod(object: &Pod) -> Result<model::Pod, Vec<Problem>> {
         host_network: spec.as_ref().is_some_and(|spec| spec.host_network == Some(true)),
         finished,
         workload: workload(object),
-        key: PodKey { namespace, name },
+        key: PodKey::new(namespace, name),
     });
     findings.finish(pod)
 }
@@ -59,9 +59,9 @@ fn service_account(spec: &PodSpec, findings: &mut Findings) -> Option<String> {
     findings.check(&path, name, syntax::dns_subdomain(name)).map(|()| name.to_owned())
 }
 
-fn named_ports(spec: &PodSpec, findings: &mut Findings) -> BTreeSet<model::ContainerPort> {
+fn named_ports(spec: &PodSpec, findings: &mut Findings) -> Few<model::ContainerPort> {
     let path = FieldPath::of(&["spec"]);
-    let mut ports = BTreeSet::new();
+    let mut ports = Vec::new();
     for (index, container) in spec.containers.iter().enumerate() {
         ports.extend(container_ports(&path.key("containers").index(index), container, findings));
     }
@@ -72,7 +72,7 @@ fn named_ports(spec: &PodSpec, findings: &mut Findings) -> BTreeSet<model::Conta
             ports.extend(found);
         }
     }
-    ports
+    ports.into_iter().collect()
 }
 
 fn container_ports(path: &FieldPath, container: &Container, findings: &mut Findings) -> Vec<model::ContainerPort> {
@@ -109,10 +109,10 @@ fn container_ports(path: &FieldPath, container: &Container, findings: &mut Findi
     ports
 }
 
-fn addresses(status: &PodStatus, findings: &mut Findings) -> BTreeSet<IpAddr> {
+fn addresses(status: &PodStatus, findings: &mut Findings) -> Few<IpAddr> {
     let path = FieldPath::of(&["status"]);
     let several = status.pod_ips.as_deref().unwrap_or_default();
-    let mut ips = BTreeSet::new();
+    let mut ips = Vec::new();
     let mut add = |path: &FieldPath, text: &str| {
         ips.extend(findings.check(path, text, syntax::ip(text)).map(model::canonical_ip));
     };
@@ -122,7 +122,7 @@ fn addresses(status: &PodStatus, findings: &mut Findings) -> BTreeSet<IpAddr> {
     if let (true, Some(ip)) = (several.is_empty(), status.pod_ip.as_deref().filter(|ip| !ip.is_empty())) {
         add(&path.key("podIP"), ip);
     }
-    ips
+    ips.into_iter().collect()
 }
 
 fn is_finished(status: &PodStatus, findings: &mut Findings) -> bool {

@@ -7,15 +7,15 @@
 mod digest;
 mod table;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datapath_abi::policy::Direction;
 
 use crate::index::{Index, View};
 use crate::model::{
-    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, NamespaceScope, NetworkPolicy, Peer, Peers, Pod, PodKey,
-    Port, PortRange, PortSpec, Ports, Precedence, Rule, Tier,
+    Action, ClusterNetworkPolicy, ClusterRule, ContainerPort, Few, NamespaceScope, NetworkPolicy, Peer, Peers, Pod,
+    PodKey, Port, PortRange, PortSpec, Ports, Precedence, Rule, Tier,
 };
 
 pub use table::{PodMatch, RuleRef, RuleTable, TableNamespaces, TablePeers, TablePorts, TableRule};
@@ -117,7 +117,7 @@ struct Question<'a> {
     /// See [`Ruling::places`].
     policies: Vec<usize>,
     /// For ingress: the subject's ports, for which the policies may have names.
-    ports: Option<&'a BTreeSet<ContainerPort>>,
+    ports: Option<&'a Few<ContainerPort>>,
 }
 
 impl<'a> Compiler<'a> {

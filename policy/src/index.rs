@@ -8,6 +8,7 @@ mod cluster;
 mod shelf;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use datapath_abi::policy::Direction;
 
@@ -125,12 +126,12 @@ impl Index {
 
     /// A pod.
     pub fn pod(&self, key: &PodKey) -> Option<&Pod> {
-        self.namespaces.get(&key.namespace)?.pods.get(&key.name)
+        self.namespaces.get(&key.namespace)?.pods.get(key).map(AsRef::as_ref)
     }
 
     /// Every pod, by namespace and name.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.namespaces.values().flat_map(|shelf| shelf.pods.values())
+        self.namespaces.values().flat_map(|shelf| shelf.pods.values()).map(AsRef::as_ref)
     }
 
     /// A NetworkPolicy.
@@ -236,8 +237,10 @@ impl Index {
             }
             let selects = |pod: &&Pod| policy.selects(pod, &labels);
             match shelf.labelled.candidates(&policy.subject.pods) {
-                None => pods.extend(shelf.pods.values().filter(selects)),
-                Some(names) => pods.extend(names.filter_map(|name| shelf.pods.get(name)).filter(selects)),
+                None => pods.extend(shelf.pods.values().map(AsRef::as_ref).filter(selects)),
+                Some(keys) => {
+                    pods.extend(keys.filter_map(|key| shelf.pods.get(key)).map(AsRef::as_ref).filter(selects))
+                }
             }
         }
         pods.sort_unstable_by_key(|pod| &pod.key);
@@ -291,8 +294,8 @@ impl Index {
         if old == new {
             return Touched::default();
         }
-        let pods = self.namespaces.get(name).into_iter().flat_map(|shelf| shelf.pods.values());
-        let pods: BTreeSet<PodKey> = pods.map(|pod| pod.key.clone()).collect();
+        let pods = self.namespaces.get(name).into_iter().flat_map(|shelf| shelf.pods.keys());
+        let pods: BTreeSet<PodKey> = pods.cloned().collect();
         let rules = if self.cluster.tells_apart(old, new) { pods.clone() } else { BTreeSet::new() };
         Touched { rules, identities: pods, nodes: false }
     }
@@ -304,11 +307,11 @@ impl Index {
         Touched { nodes, ..Touched::default() }
     }
 
-    fn put_pod(&mut self, pod: Pod) -> Touched {
+    fn put_pod(&mut self, pod: Arc<Pod>) -> Touched {
         let shelf = self.namespaces.entry(pod.key.namespace.clone()).or_default();
         let key = pod.key.clone();
-        let (rules, identity) = shelf.pods.get(&key.name).map_or((true, true), |old| difference(old, &pod));
-        shelf.swap_pod(&key.name, Some(pod));
+        let (rules, identity) = shelf.pods.get(&key).map_or((true, true), |old| difference(old, &pod));
+        shelf.swap_pod(&key, Some(pod));
         Touched {
             rules: rules.then(|| key.clone()).into_iter().collect(),
             identities: identity.then_some(key).into_iter().collect(),
@@ -318,7 +321,7 @@ impl Index {
 
     fn drop_pod(&mut self, key: &PodKey) -> Touched {
         let Some(shelf) = self.namespaces.get_mut(&key.namespace) else { return Touched::default() };
-        if shelf.swap_pod(&key.name, None).is_none() {
+        if shelf.swap_pod(key, None).is_none() {
             return Touched::default();
         }
         self.tidy(&key.namespace);

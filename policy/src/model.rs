@@ -5,18 +5,21 @@
 
 mod block;
 mod cluster_policy;
+mod few;
 mod labels;
 mod network_policy;
 mod node;
 mod port;
 mod service;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
 
 pub use block::{IpBlock, IpBlockError, canonical_ip, canonical_network, network_contains};
 pub use cluster_policy::{ClusterNetworkPolicy, ClusterRule, Subject, Tier};
+pub use few::Few;
 pub use labels::Labels;
 pub use network_policy::{Action, NamespaceScope, NetworkPolicy, Peer, Peers, Port, PortSpec, Ports, Precedence, Rule};
 pub use node::Node;
@@ -54,9 +57,13 @@ impl Namespace {
     }
 }
 
-/// Names a pod. Prints as `namespace/name`.
+/// Names a pod. Prints as `namespace/name`. A pointer: a dozen tables know each pod by it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PodKey {
+pub struct PodKey(Arc<PodName>);
+
+/// The two parts of a [`PodKey`].
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PodName {
     /// Namespace.
     pub namespace: String,
     /// Name.
@@ -66,7 +73,15 @@ pub struct PodKey {
 impl PodKey {
     /// From its two parts.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
+        Self(Arc::new(PodName { namespace: namespace.into(), name: name.into() }))
+    }
+}
+
+impl Deref for PodKey {
+    type Target = PodName;
+
+    fn deref(&self) -> &PodName {
+        &self.0
     }
 }
 
@@ -115,10 +130,10 @@ pub struct Pod {
     /// Service account; `default` unless the pod names another.
     pub service_account: String,
     /// All its addresses (`status.podIPs`), in [`canonical_ip`] form.
-    pub ips: BTreeSet<IpAddr>,
+    pub ips: Few<IpAddr>,
     /// Named ports of all its containers. The same name may stand for several numbers when
     /// several containers use it; a rule that names it then means all of them.
-    pub ports: BTreeSet<ContainerPort>,
+    pub ports: Few<ContainerPort>,
     /// It lives in its node's network namespace: policy neither restricts it nor selects it as a
     /// peer, its traffic is the node's.
     pub host_network: bool,
@@ -138,8 +153,8 @@ impl Pod {
             uid: String::new(),
             labels: Labels::default(),
             service_account: "default".to_owned(),
-            ips: BTreeSet::new(),
-            ports: BTreeSet::new(),
+            ips: Few::default(),
+            ports: Few::default(),
             host_network: false,
             finished: false,
             workload: None,
@@ -159,7 +174,7 @@ impl Pod {
 
 /// The numbers that `name` stands for among `ports`.
 pub(crate) fn named_port<'a>(
-    ports: &'a BTreeSet<ContainerPort>,
+    ports: &'a [ContainerPort],
     protocol: Protocol,
     name: &'a str,
 ) -> impl Iterator<Item = u16> + 'a {
@@ -225,13 +240,13 @@ impl fmt::Display for PolicyRef {
     }
 }
 
-/// Anything that a source tells.
+/// Anything that a source tells. Pods are many, and who keeps them keeps the same one.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Object {
     /// A namespace.
     Namespace(Namespace),
     /// A pod.
-    Pod(Pod),
+    Pod(Arc<Pod>),
     /// A node.
     Node(Node),
     /// A Service.
@@ -297,7 +312,7 @@ impl From<Namespace> for Object {
 
 impl From<Pod> for Object {
     fn from(pod: Pod) -> Self {
-        Self::Pod(pod)
+        Self::Pod(Arc::new(pod))
     }
 }
 

@@ -7,6 +7,7 @@
 //! `policy.networking.k8s.io/v1alpha2` (network-policy-api, clusternetworkpolicy_types.go).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use datapath_abi::policy::Direction;
 use ipnetwork::IpNetwork;
@@ -68,7 +69,7 @@ impl Oracle {
         for object in objects {
             match object {
                 Object::Namespace(namespace) => oracle.namespaces.push(namespace),
-                Object::Pod(pod) => oracle.pods.push(pod),
+                Object::Pod(pod) => oracle.pods.push(Arc::unwrap_or_clone(pod)),
                 Object::Node(node) => oracle.nodes.push(node),
                 Object::Service(_) | Object::EndpointSlice(_) => {}
                 Object::NetworkPolicy(policy) => oracle.policies.push(policy),

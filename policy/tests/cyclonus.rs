@@ -9,7 +9,7 @@
 
 mod corpus;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use corpus::{labels, list, network_policy, read, rule_sets, served, text};
@@ -135,7 +135,7 @@ fn index_of(objects: impl IntoIterator<Item = Object>) -> Index {
 fn pod(namespace: &str, name: &str, labels: &Value, ip: &str) -> Pod {
     Pod {
         labels: corpus::labels(labels),
-        ips: BTreeSet::from([ip.parse::<IpAddr>().unwrap()]),
+        ips: [ip.parse::<IpAddr>().unwrap()].into(),
         ports: served(&[80, 81]),
         ..Pod::new(PodKey::new(namespace, name))
     }

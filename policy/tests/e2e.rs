@@ -93,7 +93,7 @@ impl<'a> Cluster<'a> {
             let Some(Object::Pod(pod)) = self.objects.get(&ObjectKey::Pod(key(path))) else { panic!("no pod {path}") };
             let more = corpus::labels(labels);
             let labels = more.iter().fold(pod.labels.clone(), |all, (key, value)| all.with(key, value));
-            self.put(Pod { labels, ..pod.clone() });
+            self.put(Pod { labels, ..Pod::clone(pod) });
         }
         for policy in list(&step["create"]).chain(list(&step["update"])) {
             let policy = self.filled_in(policy);

@@ -263,7 +263,7 @@ fn object_key(line: &str) -> ObjectKey {
         Some(("cluster", name)) => ObjectKey::Policy(PolicyRef::cluster(name)),
         Some(("policy", path)) => {
             let key = key(path);
-            ObjectKey::Policy(PolicyRef::network_policy(key.namespace, key.name))
+            ObjectKey::Policy(PolicyRef::network_policy(&key.namespace, &key.name))
         }
         _ => panic!("{line:?} names no object"),
     }

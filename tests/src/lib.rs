@@ -44,12 +44,14 @@
 
 pub mod agent;
 pub mod ask;
+pub mod authority;
 pub mod bpffs;
 pub mod cgroup;
 pub mod cluster;
 pub mod containerd;
 pub mod count;
 pub mod cri;
+pub mod dns;
 pub mod effort;
 pub mod feature;
 pub mod flood;

@@ -40,6 +40,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Setup {
     /// Name of the namespace, and of all that goes with it.
     pub name: String,
+    /// What its daemon calls it.
+    pub node: String,
     /// More arguments of `bulkhead-daemon run`.
     pub arguments: Vec<String>,
     /// Ranges of the pods' addresses.
@@ -52,6 +54,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             name: owner::fresh_name(),
+            node: "n1".to_owned(),
             arguments: Vec::new(),
             pools: POOLS.map(str::to_owned).to_vec(),
             group: Group::Ours,
@@ -168,7 +171,7 @@ impl Node {
         let mut arguments = vec![
             "run".to_owned(),
             format!("--source=directory:{}", self.objects().display()),
-            "--node-name=n1".to_owned(),
+            format!("--node-name={}", self.setup.node),
         ];
         arguments.extend(self.places());
         arguments.extend(self.setup.arguments.iter().cloned());

@@ -4,9 +4,9 @@
 mod packets;
 mod policies;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use policy::model::{ContainerPort, Labels, Namespace, Object, ObjectKey, Pod, PodKey, Protocol};
+use policy::model::{ContainerPort, Few, Labels, Namespace, Object, ObjectKey, Pod, PodKey, Protocol};
 
 use self::packets::Talks;
 use crate::{
@@ -156,13 +156,15 @@ impl World {
             return vec![stop];
         };
         let claimed = |object: &Object| match object {
-            Object::Pod(other) => other.key != pod.key && other.is_peer() && !other.ips.is_disjoint(&pod.ips),
+            Object::Pod(other) => {
+                other.key != pod.key && other.is_peer() && other.ips.iter().any(|ip| pod.ips.contains(ip))
+            }
             _ => false,
         };
         let own = pod.ips.iter().all(|ip| local.ips.contains(ip)) && !self.objects.iter().any(claimed);
         let end = match random.below(3) {
             0 if own => return vec![stop],
-            1 => self.apply(Pod { finished: true, ..pod }.into()),
+            1 => self.apply(Pod { finished: true, ..Pod::clone(&pod) }.into()),
             _ => {
                 self.objects.retain(|object| object.key() != key);
                 Step::Delete(key)
@@ -204,9 +206,10 @@ impl World {
     /// A pod with one thing changed: with other ports it is who it was, and rule sets that name ports change
     /// under connections that live.
     fn relabelled(&self, random: &mut Random) -> Option<Pod> {
-        let pods: Vec<&Pod> =
+        let pods: Vec<&Arc<Pod>> =
             self.objects.iter().filter_map(|it| if let Object::Pod(pod) = it { Some(pod) } else { None }).collect();
-        let mut pod = random.pick(pods.get(..).filter(|list| !list.is_empty())?).clone();
+        let one: &Arc<Pod> = random.pick(pods.get(..).filter(|list| !list.is_empty())?);
+        let mut pod = Pod::clone(one);
         match random.below(3) {
             0 => pod.labels = labels(random),
             _ => pod.ports = ports(random),
@@ -239,7 +242,7 @@ fn namespace(random: &mut Random) -> Namespace {
     Namespace::new(random.pick(&NAMESPACES), labels(random))
 }
 
-fn ports(random: &mut Random) -> BTreeSet<ContainerPort> {
+fn ports(random: &mut Random) -> Few<ContainerPort> {
     let port = |random: &mut Random| ContainerPort {
         name: random.pick(&PORT_NAMES).to_owned(),
         // Most are TCP, as most packets are.

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use policy::{
@@ -99,13 +100,14 @@ impl Truth {
         for object in objects.values_mut() {
             if let Object::Pod(pod) = object {
                 // Whatever it says, another one has that address.
-                pod.ips.retain(|ip| self.local(*ip).is_none());
+                Arc::make_mut(pod).ips.retain(|ip| self.local(*ip).is_none());
             }
         }
         for (_, local) in &self.running {
             let key = ObjectKey::Pod(local.pod.clone());
-            let bare = || Object::Pod(Pod::new(local.pod.clone()));
+            let bare = || Object::from(Pod::new(local.pod.clone()));
             if let Object::Pod(pod) = objects.entry(key).or_insert_with(bare) {
+                let pod = Arc::make_mut(pod);
                 pod.ips = local.ips.iter().copied().collect();
                 pod.finished = false;
                 pod.host_network = false;

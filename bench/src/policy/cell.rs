@@ -27,7 +27,7 @@ use policy::{
     compile::Compiler,
     identity::Config,
     lower::{CookieTable, Limits, PodAddress, PortSet, lower_within},
-    model::{Labels, Object, ObjectKey},
+    model::{Labels, Object, ObjectKey, PodKey},
 };
 use serde::{Deserialize, Serialize};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -271,22 +271,22 @@ impl Node {
         let labelled = |pod: usize, round: usize| {
             let mut pod = world.pod(pod);
             pod.labels = pod.labels.with("version", &format!("v{}", round % 2));
-            Object::Pod(pod)
+            pod.into()
         };
         let stranger = World { pods: world.pods + 1, ..world };
         let new = |label: Option<String>| {
             let mut pod = world.pod(far);
-            pod.key.name = "pod-new".to_owned();
+            pod.key = PodKey::new(&pod.key.namespace, "pod-new");
             pod.ips = [World::address(stranger.pods).into()].into();
             if let Some(label) = label {
                 pod.labels = pod.labels.with("version", &label);
             }
-            Object::Pod(pod)
+            Object::from(pod)
         };
         let new_key = [new(None).key()];
         let namespace = |round: usize| {
             let team = ["red", "green"][round % 2];
-            let name = world.key(near).namespace;
+            let name = world.key(near).namespace.clone();
             Object::Namespace(policy::model::Namespace::new(name, Labels::from_iter([("team", team)])))
         };
         type Make<'a> = Box<dyn Fn(usize) -> (Vec<Object>, Vec<ObjectKey>) + 'a>;

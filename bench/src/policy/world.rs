@@ -125,7 +125,7 @@ impl World {
             let name = format!("ns-{number}");
             fixture::namespace(&name, [("team", ["red", "blue"][number % 2])])
         });
-        let pods = (0..self.pods).map(|number| Object::Pod(self.pod(number)));
+        let pods = (0..self.pods).map(|number| self.pod(number).into());
         let policies = (0..self.policies).map(|number| Object::NetworkPolicy(self.policy(number, 0)));
         namespaces.chain(pods).chain(policies).collect()
     }

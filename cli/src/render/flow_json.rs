@@ -178,7 +178,7 @@ fn flow(message: &flow::Flow) -> Object {
         .texts("source_names", source_names)
         .texts("destination_names", destination_names);
     let middle = start
-        .object("l7", l7.as_ref(), |flow::Layer7 {}| Object::new())
+        .object("l7", l7.as_ref(), layer7)
         .flag("reply", *reply)
         .object("event_type", event_type.as_ref(), |flow::CiliumEventType { r#type, sub_type }| {
             Object::new().signed("type", *r#type).signed("sub_type", *sub_type)
@@ -271,6 +271,24 @@ fn layer4(message: &flow::Layer4) -> Object {
         Some(Protocol::Igmp(flow::Igmp { r#type, group_address })) => object
             .object("IGMP", Some(&()), |()| Object::new().number("type", *r#type).text("group_address", group_address)),
     }
+}
+
+fn layer7(message: &flow::Layer7) -> Object {
+    let flow::Layer7 { r#type, latency_ns, record } = message;
+    let object = Object::new().word("type", *r#type, name!(flow::L7FlowType, *r#type)).long("latency_ns", *latency_ns);
+    let Some(flow::layer7::Record::Dns(dns)) = record else { return object };
+    object.object("dns", Some(dns), |dns| {
+        let flow::Dns { query, ips, ttl, cnames, observation_source, rcode, qtypes, rrtypes } = dns;
+        Object::new()
+            .text("query", query)
+            .texts("ips", ips)
+            .number("ttl", *ttl)
+            .texts("cnames", cnames)
+            .text("observation_source", observation_source)
+            .number("rcode", *rcode)
+            .texts("qtypes", qtypes)
+            .texts("rrtypes", rrtypes)
+    })
 }
 
 fn tcp_flags(message: &flow::TcpFlags) -> Object {

@@ -10,7 +10,7 @@ use proto::{
 
 use super::{
     flow_json::extension,
-    flow_reason,
+    flow_lookup, flow_reason,
     table::{Item, Table, Tone},
     text::{count, or_dash},
 };
@@ -133,6 +133,7 @@ fn verdict(flow: &Flow, extension: Option<&FlowExtension>) -> (Tone, &'static st
         (Some(EventKind::Closed), Some(EndReason::PolicyChange), _) => (Tone::Bad, "CUT"),
         (Some(EventKind::Closed), _, _) => (Tone::Faint, "CLOSED"),
         (Some(EventKind::Active), _, _) => (Tone::Faint, "ACTIVE"),
+        (Some(EventKind::Dns), _, _) => flow_lookup::word(extension),
         (_, _, Ok(Verdict::Forwarded | Verdict::Redirected)) => (Tone::Good, "ALLOWED"),
         (_, _, Ok(Verdict::Dropped | Verdict::Error)) => (Tone::Bad, "DENIED"),
         (_, _, Ok(Verdict::Audit)) => (Tone::Warn, "AUDITED"),
@@ -221,6 +222,7 @@ fn why(flow: &Flow, extension: Option<&FlowExtension>) -> String {
             format!("{how}{by}; {}", traffic(extension))
         }
         Ok(EventKind::Active) => traffic(extension),
+        Ok(EventKind::Dns) => flow_lookup::text(extension),
         Ok(EventKind::Opened | EventKind::Dropped | EventKind::Unspecified) | Err(_) => {
             flow_reason::of(extension, DropReason::try_from(flow.drop_reason_desc).ok())
         }

@@ -5,6 +5,7 @@ pub(crate) mod counters;
 pub(crate) mod endpoint;
 pub(crate) mod explain;
 pub(crate) mod flow_json;
+mod flow_lookup;
 pub(crate) mod flow_reason;
 pub(crate) mod flow_stats;
 pub(crate) mod flow_table;

@@ -73,6 +73,7 @@ impl Gate {
         let mut list = Listed::default();
         // What the map was brought up to date with, and what was said of it.
         let (mut settled, mut said) = (None, Vec::new());
+        let mut denied = self.kernel.refused();
         loop {
             let mut troubles = Vec::new();
             if let Some(path) = &self.list
@@ -80,27 +81,38 @@ impl Gate {
             {
                 troubles.push(format!("the deny list cannot be read, and what it said before holds: {why}"));
             }
-            let mut spared = own.borrow().clone();
-            spared.extend(nodes.borrow().iter().flat_map(BTreeMap::values).flat_map(|node| node.ips.iter().copied()));
-            spared.extend(self.engine.ask(api_servers).await.unwrap_or_default());
-            // Until it can be read, what the agent before this one has told holds.
-            let is_known = list.stamp.is_some() || self.list.is_none();
-            let wanted = Some((list.stamp, spared));
-            if is_known && settled != wanted {
-                said.clear();
-                let whom = wanted.as_ref().map(|(_, spared)| spared);
-                let done = self.deny(&list.list, whom.unwrap_or(&BTreeSet::new()), &mut said);
-                settled = wanted.filter(|_| done);
+            let is_read = list.stamp.is_some() || self.list.is_none();
+            // Until both are known, what the agent before this one has told holds.
+            if let Some(spared) = self.spared(&own, &nodes).await.filter(|_| is_read) {
+                let wanted = (list.stamp, spared);
+                if settled.as_ref() != Some(&wanted) {
+                    said.clear();
+                    settled = self.deny(&list.list, &wanted.1, &mut said).then_some(wanted);
+                    denied = self.kernel.refused();
+                }
             }
             troubles.extend(said.iter().cloned());
             self.attach(&mut attached, &mut troubles).await;
-            let denied = self.kernel.refused();
             self.tell(GateState { attached: attached.values().cloned().collect(), denied, troubles, looked: true });
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = stopped(&mut stop) => return,
             }
         }
+    }
+
+    /// Whom nobody may keep out. `None`: not all objects are known yet; to deny a range now could cut off a node, or the API server
+    /// that is to tell of it.
+    async fn spared(
+        &self,
+        own: &watch::Receiver<BTreeSet<IpAddr>>,
+        nodes: &watch::Receiver<Option<Nodes>>,
+    ) -> Option<BTreeSet<IpAddr>> {
+        let known = nodes.borrow().clone()?;
+        let mut spared = own.borrow().clone();
+        spared.extend(known.values().flat_map(|node| node.ips.iter().copied()));
+        spared.extend(self.engine.ask(api_servers).await.ok()?);
+        Some(spared)
     }
 
     /// Brings the map up to date. False: the kernel has refused.

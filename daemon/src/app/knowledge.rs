@@ -4,17 +4,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, MutexGuard, RwLock},
 };
 
 use datapath_abi::{endpoint::RulesPtr, policy::Direction, service::FrontendKey};
+use dns::Names;
 use flows::{
     enrich::Context,
     record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, ServiceInfo, Workload},
 };
 use policy::{
     compile::RuleRef,
-    model::{Labels, Peers, Pod, PodKey, PolicyRef, Ports, ServiceKey},
+    model::{Peers, Pod, PodKey, PolicyRef, Ports, ServiceKey},
 };
 
 use crate::reconcile::{Mirror, Planner};
@@ -39,8 +40,6 @@ struct Inner {
     owners: HashMap<IpAddr, Vec<Owner>>,
     /// By slot, newest last.
     slots: HashMap<u32, Vec<Owner>>,
-    /// Addresses by pod, to notice which one has gone.
-    held: HashMap<PodKey, BTreeSet<IpAddr>>,
     rules: HashMap<u32, Arc<RuleInfo>>,
     policies: HashMap<PolicyRef, Arc<PolicyInfo>>,
     isolating: BTreeMap<u32, Arc<[Arc<PolicyInfo>]>>,
@@ -54,9 +53,16 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Knowledge {
     inner: RwLock<Inner>,
+    /// What pods were told by DNS. Taken for a moment, never together with `inner`.
+    names: Mutex<Names>,
 }
 
 impl Knowledge {
+    /// What pods were told by DNS.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Learns which Services stand at which addresses and ports; `None`: none does.
     pub fn services(&self, owners: &[(FrontendKey, Option<ServiceKey>)]) {
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -78,11 +84,8 @@ impl Knowledge {
         let now_ns = monotonic_ns();
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for key in touched {
-            match planner.index().pod(key).filter(|pod| pod.is_peer()) {
-                Some(pod) => inner.learn_pod(planner, pod, now_ns),
-                None => {
-                    inner.held.remove(key);
-                }
+            if let Some(pod) = planner.index().pod(key).filter(|pod| pod.is_peer()) {
+                inner.learn_pod(planner, pod, now_ns);
             }
         }
         for number in touched.iter().filter_map(|key| planner.identity_number(key)).collect::<BTreeSet<u32>>() {
@@ -90,7 +93,7 @@ impl Knowledge {
             // A number that was given back may stand for somebody else.
             let info = IdentityInfo {
                 namespace: key.namespace.clone(),
-                labels: plain(&key.labels),
+                labels: key.labels.map(),
                 service_account: key.service_account.clone(),
             };
             inner.identities.insert(number, Arc::new(info));
@@ -101,9 +104,13 @@ impl Knowledge {
                 inner.rules.insert(cookie, Arc::new(info));
             }
         }
+        let mut moved = Vec::new();
         for view in planner.views(mirror) {
             let pod = pod_info(planner, &view.pod);
-            own(inner.slots.entry(view.endpoint.slot).or_default(), &pod, now_ns);
+            let owners = inner.slots.entry(view.endpoint.slot).or_default();
+            if own(owners, &pod, now_ns) && owners.len() > 1 {
+                moved.push(view.endpoint.slot);
+            }
             for direction in view.directions {
                 let at = (view.endpoint.slot, direction.direction);
                 match &direction.staged {
@@ -127,6 +134,11 @@ impl Knowledge {
         while inner.isolating.len() > GENERATIONS {
             inner.isolating.pop_first();
         }
+        drop(inner);
+        // What one pod was told is no business of the next one.
+        for slot in moved {
+            self.names().forget(slot);
+        }
     }
 }
 
@@ -136,7 +148,6 @@ impl Inner {
         for ip in &pod.ips {
             own(self.owners.entry(*ip).or_default(), &info, now_ns);
         }
-        self.held.insert(pod.key.clone(), pod.ips.clone());
     }
 
     fn policy_info(&mut self, policy: &PolicyRef) -> Arc<PolicyInfo> {
@@ -173,7 +184,7 @@ fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
         namespace: pod.key.namespace.clone(),
         name: pod.key.name.clone(),
         uid: pod.uid.clone(),
-        labels: plain(&pod.labels),
+        labels: pod.labels.map(),
         service_account: pod.service_account.clone(),
         workload: pod
             .workload
@@ -183,16 +194,23 @@ fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
     })
 }
 
-/// Notes who has an address or a slot from now on.
-fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) {
+/// Notes who has an address or a slot from now on. Whether that is somebody new.
+fn own(owners: &mut Vec<Owner>, pod: &Arc<PodInfo>, now_ns: u64) -> bool {
+    let mut is_new = false;
     match owners.last_mut() {
         // The same pod, described better: for its earlier events as well.
         Some(last) if last.pod.namespace == pod.namespace && last.pod.name == pod.name => last.pod = pod.clone(),
-        _ => owners.push(Owner { pod: pod.clone(), since_ns: now_ns }),
+        _ => {
+            // Nearly always the only one, and there are ten thousand of them.
+            owners.reserve_exact(1);
+            owners.push(Owner { pod: pod.clone(), since_ns: now_ns });
+            is_new = true;
+        }
     }
     if owners.len() > FORMER_OWNERS {
         owners.remove(0);
     }
+    is_new
 }
 
 /// Who had it then.
@@ -227,6 +245,10 @@ impl Context for Knowledge {
         self.read(|inner| inner.services.get(&(addr, port, protocol)).cloned())
     }
 
+    fn dns_names(&self, slot: u32, addr: IpAddr, time_ns: u64) -> Option<Arc<[String]>> {
+        self.names().names(slot, addr, time_ns)
+    }
+
     fn staged_isolating(&self, slot: u32, direction: Direction) -> Option<Arc<[Arc<PolicyInfo>]>> {
         self.read(|inner| inner.staged.get(&(slot, direction)).cloned())
     }
@@ -236,10 +258,6 @@ impl Knowledge {
     fn read<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
         look(&self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
-}
-
-fn plain(labels: &Labels) -> BTreeMap<String, String> {
-    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// CLOCK_MONOTONIC, as the programs' events bear it.

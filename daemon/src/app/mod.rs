@@ -17,6 +17,7 @@ pub mod knowledge;
 mod neighbours;
 mod relief;
 pub mod run;
+mod serve;
 pub mod sharing;
 pub mod source;
 mod takeover;

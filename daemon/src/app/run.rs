@@ -36,7 +36,7 @@ use super::{
     chores,
     engine::{Engine, Kernel, Services},
     events,
-    flows::{drain, unix_ns},
+    flows::{Rings, drain, unix_ns},
     gate::{Gate, GateState},
     handler::CniHandler,
     identities,
@@ -44,6 +44,7 @@ use super::{
     knowledge::Knowledge,
     neighbours::{Neighbours, Overlay},
     relief::Relief,
+    serve::{Remote, flow_services},
     sharing,
     source::{self, Register, Source},
     takeover::{Renewal, Taken, check_pools, note_gateways, take_over, tidy_gateways},
@@ -55,7 +56,7 @@ use crate::{
         attach::Attacher,
         connections::Connections,
         load::{self, program},
-        maps::{Counts, Tables, take_events},
+        maps::{Counts, Tables, take_dns, take_events},
         overlay::Overlay as OverlayPrograms,
         predecessor,
         sweep::Sweeper,
@@ -107,7 +108,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let mut tables = Tables::new(load::load_some(pins, &config.capacities, &[program::SWING])?)?;
     let packet = load::load_some(pins, &config.capacities, &[program::FROM_POD, program::TO_POD])?;
     let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
-    let events = take_events(&mut control)?;
+    let rings = Rings { events: take_events(&mut control)?, dns: take_dns(&mut control)? };
     let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
     let connections = Connections::new(&mut control)?;
     let sweeper = Sweeper::new(control, config.capacities.of(maps::PENDING))?;
@@ -185,7 +186,13 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         epoch: unix_ns(),
     };
     let pipeline = Arc::new(Pipeline::new(Arc::new(flow_node), config.flow_records));
-    let observer = flows::Observer::new(
+    let remote = match config.flow_api.clone() {
+        Some(api) => Some(Remote::bind(api).await?),
+        None => None,
+    };
+    let (tell_peers, peers) = watch::channel(flows::observer::Peers::new());
+    let (tell_flow_trouble, flow_trouble) = watch::channel(None);
+    let mut observer = flows::Observer::new(
         ObserverConfig {
             version: format!("bulkhead v{}", env!("CARGO_PKG_VERSION")),
             address: format!("unix://{}", config.api_socket().display()),
@@ -193,10 +200,12 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         },
         pipeline.clone(),
     );
-    let observer = match &config.history {
-        Some(settings) => observer.with_past(Arc::new(history::History::new(settings.folder.clone()))),
-        None => observer,
-    };
+    if let Some(settings) = &config.history {
+        observer = observer.with_past(Arc::new(history::History::new(settings.folder.clone())));
+    }
+    if remote.is_some() {
+        observer = observer.with_peers(peers);
+    }
 
     let mtu = match config.mtu {
         0 => {
@@ -261,6 +270,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         },
         obstacles,
         gate,
+        flow_trouble,
     });
 
     let mut tasks = JoinSet::new();
@@ -271,7 +281,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     if let Some(settings) = config.history.clone() {
         tasks.spawn(history::Keeper::new(settings, pipeline.clone()).run(stop.clone()));
     }
-    tasks.spawn(drain(events, counts, pipeline.clone(), knowledge, stop.clone()));
+    tasks.spawn(drain(rings, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
     if config.uplinks == Uplinks::None {
@@ -290,6 +300,11 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
             state: tell_gate,
         };
         tasks.spawn(gate.keep(own.clone(), known_nodes.clone(), stop.clone()));
+    }
+    if let Some(remote) = remote {
+        let name = (config.node_name.clone(), config.cluster_name.clone());
+        tasks.spawn(remote.tell_peers(name, own.borrow().clone(), known_nodes.clone(), tell_peers));
+        remote.serve(flow_services(&observer), tell_flow_trouble, stop.clone(), &mut tasks);
     }
     if with_neighbours {
         tasks.spawn(neighbours.follow(known_nodes, stop.clone()));
@@ -335,11 +350,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let handler = CniHandler::new(attachments.clone(), engine.clone(), register, cni_metrics);
     let cni_service = wire::cni_server::CniServer::new(Service::new(Arc::new(handler)));
     let cni_router = Server::builder().add_service(cni_service);
-    let api_router = Server::builder()
-        .add_service(observer.observer_service())
-        .add_service(observer.peer_service())
-        .add_service(observer.health_service())
-        .add_service(admin.into_service());
+    let api_router = flow_services(&observer).add_service(admin.into_service());
     let (cni_stop, api_stop) = (stop.clone(), stop.clone());
     tasks.spawn(async move {
         let incoming = UnixListenerStream::new(cni);
@@ -383,7 +394,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     Ok(())
 }
 
-async fn until(mut stop: watch::Receiver<bool>) {
+pub(super) async fn until(mut stop: watch::Receiver<bool>) {
     stopped(&mut stop).await;
 }
 

@@ -204,7 +204,7 @@ impl Register {
             // The object that stands for a static pod has a UID of its own, and says which pod it means.
             Some(found) if found.pod.uid == uid || found.mirrors.as_deref() == Some(&uid) => {
                 debug!(pod = %key, "Pod asked for: the watch has not told of it yet");
-                Ok(self.engine.objects(vec![Object::Pod(found.pod)], Vec::new())?)
+                Ok(self.engine.objects(vec![found.pod.into()], Vec::new())?)
             }
             other => {
                 let found =

@@ -9,7 +9,7 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     programs::{Program, ProgramError},
 };
-use datapath_abi::{ABI_VERSION, maps};
+use datapath_abi::{ABI_VERSION, dns, maps};
 
 /// The object file, aligned as its parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bulkhead-datapath.o"));
@@ -92,22 +92,27 @@ pub enum LoadError {
     },
 }
 
-/// Capacities by map name; what is not named has the default of [`maps::ALL`].
+/// Capacities by map name; what is not named has the default of [`maps::ALL`]. And what else programs are loaded with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capacities(BTreeMap<String, u32>);
+pub struct Capacities {
+    by_map: BTreeMap<String, u32>,
+    /// See [`dns::ports`].
+    dns_ports: u64,
+}
 
 impl Capacities {
     /// As little as the kernel takes: for programs that are only tried out.
     pub fn least() -> Self {
         let resizable = maps::ALL.iter().filter(|info| !is_fixed(info.name) && !is_by_slot(info.name));
         let least = |info: &maps::MapInfo| if info.kind == "ringbuf" { 4096 } else { 8 };
-        Self(resizable.map(|info| (info.name.to_owned(), least(info))).collect())
+        let by_map = resizable.map(|info| (info.name.to_owned(), least(info))).collect();
+        Self { by_map, dns_ports: 0 }
     }
 
     /// Capacity of one map.
     pub fn of(&self, map: &str) -> u32 {
         let map = if is_by_slot(map) { maps::ENDPOINTS } else { map };
-        self.0.get(map).copied().unwrap_or_else(|| maps::default_capacity(map))
+        self.by_map.get(map).copied().unwrap_or_else(|| maps::default_capacity(map))
     }
 
     /// Sets one; refuses what the kernel would refuse, with a reason.
@@ -129,8 +134,18 @@ impl Capacities {
         if info.kind == "ringbuf" && (!entries.is_power_of_two() || entries < 4096) {
             return Err(refuse("a ring buffer's size is a power of two and at least 4096 bytes"));
         }
-        self.0.insert(map.to_owned(), entries);
+        self.by_map.insert(map.to_owned(), entries);
         Ok(())
+    }
+
+    /// Has programs tell of DNS messages to these ports of servers; 0 is none. By default they tell of none.
+    pub fn listen_to_dns(&mut self, ports: [u16; dns::PORTS]) {
+        self.dns_ports = dns::ports(ports);
+    }
+
+    /// Whether there is such a port.
+    pub fn listens_to_dns(&self) -> bool {
+        self.dns_ports != 0
     }
 }
 
@@ -190,6 +205,7 @@ pub fn load_object(
             loader.map_max_entries(info.name, capacities.of(info.name));
         }
     }
+    loader.override_global("DNS_PORTS", &capacities.dns_ports, true);
     let mut ebpf = loader.load(object)?;
     for (map, path) in pinned {
         if let Some(info) = maps::ALL.iter().find(|info| info.name == map) {

@@ -317,6 +317,11 @@ fn region(ruleset: u32, addr: Addr, length: u8) -> Key<RegionKey> {
     Key::new(REGION_RULESET_BITS + u32::from(length), RegionKey::new(ruleset, addr))
 }
 
+/// Takes the ring buffer of DNS messages out of a loaded object.
+pub fn take_dns(ebpf: &mut Ebpf) -> Result<aya::maps::RingBuf<MapData>, TableError> {
+    take(ebpf, maps::DNS)
+}
+
 /// Takes the ring buffer of flow events out of a loaded object.
 pub fn take_events(ebpf: &mut Ebpf) -> Result<aya::maps::RingBuf<MapData>, TableError> {
     take(ebpf, maps::EVENTS)

@@ -4,20 +4,24 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use policy::model::{Pod, PodKey};
 
+use super::{homes::Homes, wardrobe::Wardrobe};
+
 /// Pods as the source describes them, also by address.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    pods: BTreeMap<PodKey, Pod>,
-    by_ip: BTreeMap<IpAddr, BTreeSet<PodKey>>,
+    pods: BTreeMap<PodKey, Arc<Pod>>,
+    by_ip: Homes<IpAddr>,
+    labels: Wardrobe,
 }
 
 impl Claims {
     /// What the source says of a pod.
-    pub(super) fn get(&self, key: &PodKey) -> Option<&Pod> {
+    pub(super) fn get(&self, key: &PodKey) -> Option<&Arc<Pod>> {
         self.pods.get(key)
     }
 
@@ -27,10 +31,12 @@ impl Claims {
     }
 
     /// Takes a description in place of an earlier one.
-    pub(super) fn put(&mut self, pod: Pod) {
+    pub(super) fn put(&mut self, mut pod: Arc<Pod>) {
         self.remove(&pod.key);
+        let labels = self.labels.share(&pod.labels);
+        Arc::make_mut(&mut pod).labels = labels;
         for ip in &pod.ips {
-            self.by_ip.entry(*ip).or_default().insert(pod.key.clone());
+            self.by_ip.insert(*ip, pod.key.clone());
         }
         self.pods.insert(pod.key.clone(), pod);
     }
@@ -39,18 +45,13 @@ impl Claims {
     pub(super) fn remove(&mut self, key: &PodKey) {
         let Some(pod) = self.pods.remove(key) else { return };
         for ip in &pod.ips {
-            if let Some(keys) = self.by_ip.get_mut(ip) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.by_ip.remove(ip);
-                }
-            }
+            self.by_ip.remove(*ip, key.clone());
         }
     }
 
     /// Who claims any of these addresses.
     pub(super) fn claimants(&self, ips: impl Iterator<Item = IpAddr>) -> BTreeSet<PodKey> {
-        ips.filter_map(|ip| self.by_ip.get(&ip)).flatten().cloned().collect()
+        ips.flat_map(|ip| self.by_ip.at(ip)).cloned().collect()
     }
 }
 
@@ -67,10 +68,10 @@ mod tests {
         let web =
             |ips: &[&str]| Pod { ips: ips.iter().map(|text| ip(text)).collect(), ..Pod::new(fixture::key("shop/web")) };
         let mut claims = Claims::default();
-        claims.put(web(&["10.0.0.2", "fd00::2"]));
-        claims.put(Pod { ips: [ip("fd00::2")].into(), ..Pod::new(fixture::key("shop/db")) });
+        claims.put(web(&["10.0.0.2", "fd00::2"]).into());
+        claims.put(Pod { ips: [ip("fd00::2")].into(), ..Pod::new(fixture::key("shop/db")) }.into());
         assert_eq!(claimants(&claims, "fd00::2").len(), 2);
-        claims.put(web(&["10.0.0.3"]));
+        claims.put(web(&["10.0.0.3"]).into());
         assert!(claimants(&claims, "10.0.0.2").is_empty());
         assert_eq!(claimants(&claims, "fd00::2"), [fixture::key("shop/db")].into());
         claims.remove(&fixture::key("shop/web"));

@@ -18,9 +18,11 @@ mod change;
 mod claims;
 mod endpoint;
 mod given;
+mod homes;
 mod mirror;
 mod numbers;
 mod planner;
+mod wardrobe;
 
 pub use change::{Change, Plan, Refusal, Remains};
 pub use endpoint::{EndpointKey, LocalEndpoint};

@@ -224,7 +224,7 @@ impl Planner {
             pod.labels = key.labels.clone();
             pod.service_account = key.service_account.clone();
             self.orphans.insert(pod.key.clone());
-            self.sourced.put(pod);
+            self.sourced.put(pod.into());
         }
         self.add_endpoint(endpoint);
     }
@@ -285,14 +285,19 @@ impl Planner {
         match self.sourced.get(key).cloned() {
             None if local.is_empty() => self.index.delete(&ObjectKey::Pod(key.clone())),
             sourced => {
-                let mut pod = sourced.unwrap_or_else(|| Pod::new(key.clone()));
+                let mut pod = sourced.unwrap_or_else(|| Pod::new(key.clone()).into());
                 if !local.is_empty() {
-                    pod.ips = local;
+                    let pod = Arc::make_mut(&mut pod);
+                    pod.ips = local.into_iter().collect();
                     // It runs here, whatever an object says that has not been brought up to date.
                     pod.finished = false;
                     pod.host_network = false;
                 } else {
-                    pod.ips.retain(|ip| !self.endpoints.values().any(|other| other.ips().any(|held| held == *ip)));
+                    let is_ours =
+                        |ip: &IpAddr| self.endpoints.values().any(|other| other.ips().any(|held| held == *ip));
+                    if pod.ips.iter().any(is_ours) {
+                        Arc::make_mut(&mut pod).ips.retain(|ip| !is_ours(ip));
+                    }
                 }
                 self.index.apply(Object::Pod(pod))
             }

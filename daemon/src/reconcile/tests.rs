@@ -217,13 +217,13 @@ impl Node {
         let mut objects = self.objects.clone();
         for (path, ip) in PODS {
             let key = fixture::key(path);
-            let Object::Pod(mut pod) = objects
+            let Object::Pod(pod) = objects
                 .remove(&ObjectKey::Pod(key.clone()))
                 .unwrap_or_else(|| policy::model::Pod::new(key.clone()).into())
             else {
                 panic!("a pod's key names a pod")
             };
-            pod.ips = BTreeSet::from([ip.parse().unwrap()]);
+            let pod = policy::model::Pod { ips: [ip.parse().unwrap()].into(), ..policy::model::Pod::clone(&pod) };
             objects.insert(ObjectKey::Pod(key), pod.into());
         }
         objects.into_values().collect()

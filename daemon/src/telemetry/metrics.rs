@@ -105,6 +105,9 @@ metrics! {
     FLOW_DROPPED = counter("flow_events_dropped", "Events that became no record, by reason");
     FLOW_HELD = gauge("flow_records_held", "Flow records in memory");
     FLOW_CAPACITY = gauge("flow_record_capacity", "Flow records that memory is set aside for");
+    DNS_PACKETS = counter("dns_packets", "Packets with DNS messages of pods that were read");
+    DNS_IGNORED = counter("dns_messages_ignored", "DNS messages of pods that nothing was made of, by reason");
+    DNS_LOOKUPS = counter("dns_lookups", "Questions of pods, by what came of them");
     READERS = gauge("flow_readers", "Clients that read flows at this moment");
     READERS_REFUSED = counter("flow_readers_refused", "Clients turned away because there were too many");
     READER_PASSED = counter("flow_reader_records_passed", "Records that readers have gone past, each reader counted");
@@ -135,6 +138,8 @@ const fn scalar_metric(scalar: Scalar, name: &'static str) -> Metric {
         }
         Scalar::Redecided => "Connections decided anew because rules had changed",
         Scalar::UplinkUnrecorded => "Packets dropped at the uplink without a record, as there were too many of them",
+        Scalar::DnsLost => "DNS messages of pods that found their ring buffer full",
+        Scalar::DnsWritten => "DNS messages of pods written to their ring buffer",
     };
     Metric::counter(name, help)
 }
@@ -352,6 +357,12 @@ fn write_flows(to: &mut Writer<'_>, flows: &FlowFigures) -> Result<(), fmt::Erro
     to.write(&FLOW_DROPPED, dropped)?;
     to.one(&FLOW_HELD, *records)?;
     to.one(&FLOW_CAPACITY, *record_capacity)?;
+    let dns::Figures { packets, malformed, unsolicited, answered, unanswered, unfollowed } = ledger.dns;
+    to.one(&DNS_PACKETS, packets)?;
+    let by = |name, pairs: [(&'static str, u64); 2]| pairs.map(|(value, count)| (vec![(name, value)], count.into()));
+    to.write(&DNS_IGNORED, by("reason", [("malformed", malformed), ("unsolicited", unsolicited)]))?;
+    let outcomes = [("answered", answered), ("unanswered", unanswered), ("unfollowed", unfollowed)];
+    to.write(&DNS_LOOKUPS, outcomes.map(|(outcome, count)| (vec![("outcome", outcome)], count.into())))?;
     to.one(&READERS, ledger.readers)?;
     to.one(&READERS_REFUSED, ledger.readers_refused)?;
     to.one(&READER_PASSED, ledger.passed)?;

@@ -19,6 +19,7 @@ use datapath_ebpf::{
 use crate::{
     Outcome, Scratch, Seen,
     bpf::{
+        dns,
         kernel::{self, jiffies, now_ns},
         maps::{self, EntryRef, Put, Table},
         overlay,
@@ -69,6 +70,8 @@ pub(crate) fn fast(skb: &Skb, packet: &Packet, greater: bool, entry: EntryRef, w
         return None;
     }
     entry.account_established(responder, skb.network_bytes(), jiffies());
+    let service = !matches!(way, Way::None) && dns::is_asked(entry.service_port());
+    dns::listen(skb, packet, maps::key_of(packet), greater, service);
     if skb.hook as u8 == Hook::FromPod as u8 && target.ifindex() != 0 && flags & FLAG_VIA_STACK == 0 {
         return Some(Outcome::Deliver(target));
     }
@@ -234,7 +237,9 @@ fn found(at: &mut Scratch, entry: EntryRef, table: Table) -> Slow {
         return cut(at, entry, responder);
     }
     progress(seen, entry, table, responder, state);
-    along(seen, entry, responder)
+    let slow = along(seen, entry, responder);
+    at.heard = 1;
+    slow
 }
 
 /// What belongs to a connection and has no say in its life: an ICMP error about it, which is no packet
@@ -476,6 +481,7 @@ pub(crate) fn first(at: &mut Scratch, judgement: Judgement, guess: bool) -> Slow
         match open(at, !guess) {
             Put::Done => {
                 maps::waits(slot, 1);
+                at.heard = 1;
                 None
             }
             Put::Taken => return Slow::Taken,

@@ -1,7 +1,7 @@
 //! Calls of the kernel's helper functions (bpf-helpers(7)), as safe functions.
 #![allow(unsafe_code)]
 
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_PSEUDO_HDR, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_tunnel_key},
@@ -123,6 +123,28 @@ pub(crate) fn load_word(context: *mut __sk_buff, at: u32) -> Option<u32> {
     // SAFETY: the context is valid, and the place is four bytes long.
     let read = unsafe { bpf_skb_load_bytes(context.cast(), at, (&raw mut word).cast(), 4) };
     if read == 0 { Some(word) } else { None }
+}
+
+/// Copies `count` bytes of a frame. `None`: it has not so many there, or `into` has no room, or it is about none. Else `count`, as
+/// a number whose bounds the verifier knows.
+#[inline(always)]
+pub(crate) fn load_bytes<const N: usize>(
+    context: *mut __sk_buff,
+    at: u32,
+    into: &mut [u8; N],
+    count: u64,
+) -> Option<u64> {
+    let mut last = count.wrapping_sub(1);
+    // SAFETY: moves a register to itself: the compiler, which may know the bounds already, is to leave in what the verifier
+    // wants to see of them. Kernel 6.1 does not learn from a comparison with zero that a number is none.
+    unsafe { asm!("{0} = {0}", inout(reg) last, options(nomem, nostack, preserves_flags)) };
+    if last >= N as u64 {
+        return None;
+    }
+    let count = last + 1;
+    // SAFETY: the context is valid, and there is room for so many.
+    let read = unsafe { bpf_skb_load_bytes(context.cast(), at, into.as_mut_ptr().cast(), count as u32) };
+    if read == 0 { Some(count) } else { None }
 }
 
 /// Writes four bytes of a frame, in memory order.

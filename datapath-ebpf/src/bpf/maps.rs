@@ -105,9 +105,13 @@ macro_rules! store {
     };
 }
 
+mod dns;
 mod entry;
 
-pub(crate) use self::entry::EntryRef;
+pub(crate) use self::{
+    dns::{dns_ports, emit_dns},
+    entry::EntryRef,
+};
 
 /// Counts a packet. `reason` 0 is "passed".
 #[inline(always)]
@@ -382,11 +386,17 @@ pub(crate) fn established(key: &CtKey) -> Option<EntryRef> {
     CONNTRACK.get_ptr_mut(key).map(EntryRef)
 }
 
+/// A packet whose beginning was made its key, as that.
+#[inline(always)]
+pub(crate) fn key_of(packet: &Packet) -> &CtKey {
+    // SAFETY: a packet begins with the fields of a key, at the same places (asserted in `parse`).
+    unsafe { &*(&raw const *packet).cast::<CtKey>() }
+}
+
 /// By a packet whose beginning was made its key: see [`datapath_ebpf::ct::put_in_order`].
 #[inline(always)]
 pub(crate) fn established_of(packet: &Packet) -> Option<EntryRef> {
-    // SAFETY: a packet begins with the fields of a key, at the same places (asserted in `parse`).
-    established(unsafe { &*(&raw const *packet).cast::<CtKey>() })
+    established(key_of(packet))
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 pub(crate) mod conntrack;
 pub(crate) mod control;
 pub(crate) mod count;
+pub(crate) mod dns;
 pub(crate) mod event;
 pub(crate) mod forward;
 pub(crate) mod kernel;

@@ -25,7 +25,7 @@ use crate::{
     Scratch, Seen,
     bpf::{
         conntrack::{self, NOBODY, Slow},
-        event,
+        dns, event,
         kernel::now_ns,
         maps::{self, EntryRef},
         packet::{Deep, Skb},
@@ -289,6 +289,18 @@ fn staged(at: &Scratch, direction: Direction, reply: bool) -> Staged {
 pub(crate) fn look(ptr: RulesPtr, identity: u32, addr: &Addr, proto: u8, port: u16) -> Decision {
     let packed = step_look(ptr.0, identity, addr, (proto as u32) << 16 | port as u32);
     Decision { cookie: packed as u32, precedence: (packed >> 32) as u16, verdict: (packed >> 48) as u8, pad: 0 }
+}
+
+/// Tells of a packet of a connection that may be a DNS message: see [`dns::tell`].
+#[inline(always)]
+pub(crate) fn dns(skb: &Skb, key: &CtKey, how: u32) {
+    step_dns(skb.context(), key, how);
+}
+
+/// The same of a packet that the fast path has left over.
+#[inline(always)]
+pub(crate) fn heard(skb: &Skb, at: &Scratch) {
+    step_heard(skb.context(), at);
 }
 
 /// Reports a packet, as `at` says.
@@ -573,6 +585,28 @@ extern "C" fn step_report_connection(key: *const CtKey, entry: *const CtEntry, e
     // SAFETY: as above.
     if let (Some(key), Some(entry)) = unsafe { (key.as_ref(), entry.as_ref()) } {
         event::connection(key, entry, end, now_ns);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_heard(context: *mut __sk_buff, at: *const Scratch) -> u32 {
+    // SAFETY: as above.
+    if let Some(at) = unsafe { at.as_ref() } {
+        let context = TcContext::new(context);
+        let translated = !at.exchange.is(Way::None);
+        dns::listen(&Skb::new(&context, at.seen.hook), &at.seen.packet, &at.seen.key, at.seen.greater, translated);
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_dns(context: *mut __sk_buff, key: *const CtKey, how: u32) -> u32 {
+    // SAFETY: as above.
+    if let Some(key) = unsafe { key.as_ref() } {
+        dns::tell(context, key, how);
     }
     0
 }

@@ -229,13 +229,13 @@ fn an_address_that_changed_hands_does_not_name_the_new_owner() {
 fn labels_are_those_the_verdict_was_reached_with() {
     let mut world = world();
     let mut pod = PodInfo::clone(&world.pods[&fixture::address(fixture::WEB)]);
-    pod.labels.insert("minor".to_owned(), "1".to_owned());
+    Arc::make_mut(&mut pod.labels).insert("minor".to_owned(), "1".to_owned());
     world.pods.insert(pod_address(), Arc::new(pod.clone()));
     let event = fixture::opened();
     assert_eq!(record_in(&event, &world).source.k8s_label("minor"), Some("1"), "all labels while the identity holds");
 
     pod.identity = 300;
-    pod.labels.insert("app".to_owned(), "relabelled".to_owned());
+    Arc::make_mut(&mut pod.labels).insert("app".to_owned(), "relabelled".to_owned());
     world.pods.insert(pod_address(), Arc::new(pod));
     let record = record_in(&event, &world);
     assert_eq!(record.source.pod_name(), "web-0");
@@ -244,6 +244,13 @@ fn labels_are_those_the_verdict_was_reached_with() {
     fn pod_address() -> IpAddr {
         fixture::address(fixture::WEB)
     }
+}
+
+#[test]
+fn an_event_of_the_kernel_is_no_lookup() {
+    let event = FlowEvent { kind: EventKind::Dns as u8, ..fixture::opened() };
+    let refused = enrich(&event, 1, &fixture::node(), fixture::clock(), &world());
+    assert_eq!(refused.unwrap_err(), Malformed::Kind(5));
 }
 
 #[test]

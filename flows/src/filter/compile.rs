@@ -6,6 +6,8 @@ use proto::flow::{
     EventTypeFilter, FlowFilter, NetworkInterface, TcpFlags, TrafficDirection, Workload, flow_filter::Experimental,
 };
 
+use regex::{Regex, RegexBuilder};
+
 use crate::record::{protocol, tcp_flag_bits};
 
 use super::{
@@ -14,7 +16,7 @@ use super::{
     selector::Selector,
 };
 
-const NO_L7: &str = "flows carry no application data";
+const NO_L7: &str = "flows carry no application data but DNS";
 const NO_TRACE: &str = "flows carry no trace ids";
 
 pub(super) fn list(filters: &[FlowFilter], name: &str) -> Result<Vec<Filter>, FilterError> {
@@ -24,6 +26,10 @@ pub(super) fn list(filters: &[FlowFilter], name: &str) -> Result<Vec<Filter>, Fi
     let mut budget = super::MAX_VALUES;
     filters.iter().enumerate().map(|(index, f)| filter(f, &format!("{name}[{index}]"), &mut budget)).collect()
 }
+
+/// Of how many other values a regular expression takes the place: it may take [`MOST_PATTERN_BYTES`] of memory.
+const PATTERN_WEIGHT: usize = 63;
+const MOST_PATTERN_BYTES: usize = 64 << 10;
 
 /// Collects the tests of one filter.
 struct Builder<'a> {
@@ -127,7 +133,6 @@ pub(super) fn filter(filter: &FlowFilter, path: &str, budget: &mut usize) -> Res
     b.refuse("http_path", !http_path.is_empty(), NO_L7)?;
     b.refuse("http_url", !http_url.is_empty(), NO_L7)?;
     b.refuse("http_header", !http_header.is_empty(), NO_L7)?;
-    b.refuse("dns_query", !dns_query.is_empty(), NO_L7)?;
     b.refuse("trace_id", !trace_id.is_empty(), NO_TRACE)?;
     b.refuse("ip_trace_id", !ip_trace_id.is_empty(), NO_TRACE)?;
     b.refuse("source_ip_xlated", !source_ip_xlated.is_empty(), "flows carry no translated addresses")?;
@@ -186,6 +191,9 @@ pub(super) fn filter(filter: &FlowFilter, path: &str, budget: &mut usize) -> Res
     b.field("interface", interface, interface_of, Test::Interface)?;
     b.field("event_type", event_type, |v| Ok(event_type_of(v)), Test::EventType)?;
     b.text("protocol", protocol, protocol_of, Test::Protocol)?;
+    let weight = dns_query.len().saturating_mul(PATTERN_WEIGHT);
+    *b.budget = b.budget.checked_sub(weight).ok_or_else(|| b.error("dns_query", Problem::TooManyValues))?;
+    b.text("dns_query", dns_query, pattern_of, Test::DnsQuery)?;
     b.field("reply", reply, |v| Ok(*v), Test::Reply)?;
     b.field("tcp_flags", tcp_flags, |v| Ok(tcp_flags_of(v)), Test::TcpFlags)?;
     b.text("node_name", node_name, |t| Ok(NodeName::parse(filled(t)?)), Test::NodeName)?;
@@ -193,6 +201,16 @@ pub(super) fn filter(filter: &FlowFilter, path: &str, budget: &mut usize) -> Res
     b.field("ip_version", ip_version, |v| Ok(*v), Test::IpVersion)?;
     b.field("encrypted", encrypted, |v| Ok(*v), Test::Encrypted)?;
     Ok(Filter { tests: b.tests })
+}
+
+/// A regular expression, as the reference takes them, whatever the case of its letters. Matched in linear time.
+fn pattern_of(text: &str) -> Result<Regex, Problem> {
+    RegexBuilder::new(filled(text)?)
+        .case_insensitive(true)
+        .size_limit(MOST_PATTERN_BYTES)
+        .dfa_size_limit(MOST_PATTERN_BYTES)
+        .build()
+        .map_err(|_| Problem::NotAPattern(text.to_owned()))
 }
 
 fn towards(number: i32) -> Result<Towards, Problem> {
@@ -249,7 +267,8 @@ fn protocol_of(text: &str) -> Result<Protocol, Problem> {
         "icmpv6" => Protocol::Number(protocol::ICMPV6),
         "vrrp" => Protocol::Number(protocol::VRRP),
         "igmp" => Protocol::Number(protocol::IGMP),
-        "dns" | "http" | "kafka" => return Err(Problem::NotRecorded(NO_L7)),
+        "dns" => Protocol::Dns,
+        "http" | "kafka" => return Err(Problem::NotRecorded(NO_L7)),
         _ => return Err(Problem::NotAProtocol(text.to_owned())),
     })
 }

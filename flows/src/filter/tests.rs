@@ -241,7 +241,15 @@ fn a_value_that_means_nothing_is_refused_by_name() {
         (FlowFilter { source_port: texts(&["http"]), ..f() }, "source_port[0]: `http` is not a port, want 0 to 65535"),
         (
             FlowFilter { protocol: texts(&["quic"]), ..f() },
-            "protocol[0]: unknown protocol `quic`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp or vrrp",
+            "protocol[0]: unknown protocol `quic`, want tcp, udp, sctp, icmp, icmpv4, icmpv6, igmp, vrrp or dns",
+        ),
+        (
+            FlowFilter { dns_query: texts(&["a("]), ..f() },
+            "dns_query[0]: `a(` is not a regular expression, or too large a one",
+        ),
+        (
+            FlowFilter { dns_query: texts(&["(a{1000}){1000}"]), ..f() },
+            "dns_query[0]: `(a{1000}){1000}` is not a regular expression, or too large a one",
         ),
         (FlowFilter { uuid: texts(&["42"]), ..f() }, "uuid[0]: `42` is not a UUID"),
         (FlowFilter { uuid: texts(&["\u{1b}[2J\u{202e}"]), ..f() }, r"uuid[0]: `\u{1b}[2J\u{202e}` is not a UUID"),
@@ -262,6 +270,24 @@ fn a_value_that_means_nothing_is_refused_by_name() {
 }
 
 #[test]
+fn lookups_are_found_by_what_was_asked() {
+    let found = |filter: FlowFilter| {
+        let set = FilterSet::compile(&[filter], &[]).unwrap();
+        fixture::lookups(&world()).iter().filter(|record| set.matches(record)).count()
+    };
+    let asks = |pattern: &str| FlowFilter { dns_query: texts(&[pattern]), ..FlowFilter::default() };
+    for (pattern, count) in
+        [("^www", 4), (r"EXAMPLE\.com$", 4), (r"example\.com\.$", 4), ("example$", 0), (r"^www\..*\.net", 0)]
+    {
+        assert_eq!(found(asks(pattern)), count, "{pattern}");
+        assert_eq!(matching(asks(pattern)), NONE, "{pattern}");
+    }
+    let of = |protocol: &str| FlowFilter { protocol: texts(&[protocol]), ..FlowFilter::default() };
+    assert_eq!(["dns", "udp", "tcp"].map(|name| found(of(name))), [4, 4, 0]);
+    assert_eq!(matching(of("DNS")), NONE);
+}
+
+#[test]
 fn fields_that_no_record_can_answer_are_refused_by_name() {
     let f = FlowFilter::default;
     let header = HttpHeader { key: "a".to_owned(), value: "b".to_owned() };
@@ -272,7 +298,6 @@ fn fields_that_no_record_can_answer_are_refused_by_name() {
         (FlowFilter { http_path: texts(&["/"]), ..f() }, "http_path"),
         (FlowFilter { http_url: texts(&["/"]), ..f() }, "http_url"),
         (FlowFilter { http_header: vec![header], ..f() }, "http_header"),
-        (FlowFilter { dns_query: texts(&["a"]), ..f() }, "dns_query"),
         (FlowFilter { trace_id: texts(&["a"]), ..f() }, "trace_id"),
         (FlowFilter { ip_trace_id: vec![1], ..f() }, "ip_trace_id"),
         (FlowFilter { source_ip_xlated: texts(&["10.0.0.1"]), ..f() }, "source_ip_xlated"),
@@ -303,6 +328,10 @@ fn sizes_are_bounded() {
         FilterError { field: "whitelist[1].source_port".to_owned(), problem: Problem::TooManyValues }
     );
 
+    let patterns = |count: usize| FlowFilter { dns_query: vec!["a".to_owned(); count], ..FlowFilter::default() };
+    assert!(FilterSet::compile(&[patterns(64)], &[]).is_ok());
+    assert_eq!(FilterSet::compile(&[patterns(65)], &[]).unwrap_err().problem, Problem::TooManyValues);
+
     let long = "a".repeat(MAX_TEXT_BYTES + 1);
     for filter in [
         FlowFilter { source_pod: vec![long.clone()], ..FlowFilter::default() },
@@ -327,6 +356,7 @@ proptest! {
             FlowFilter { source_ip: values.clone(), ..FlowFilter::default() },
             FlowFilter { source_fqdn: values.clone(), ..FlowFilter::default() },
             FlowFilter { node_name: values.clone(), ..FlowFilter::default() },
+            FlowFilter { dns_query: values.clone(), ..FlowFilter::default() },
             FlowFilter { node_labels: values, ..FlowFilter::default() },
         ] {
             if let Ok(filter) = Filter::compile(&filter, "filter") {

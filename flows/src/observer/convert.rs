@@ -22,6 +22,7 @@ use crate::record::{
 
 use super::mask::Mask;
 
+mod lookup;
 mod readable;
 mod summary;
 
@@ -92,11 +93,12 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm)
         l4: layer4(record),
         source: Some(endpoint(&record.source, &record.node, mask.wants_labels())),
         destination: Some(endpoint(&record.destination, &record.node, mask.wants_labels())),
-        r#type: flow::FlowType::L3L4 as i32,
+        r#type: if record.dns.is_some() { flow::FlowType::L7 } else { flow::FlowType::L3L4 } as i32,
         node_name: node_name(&record.node),
         node_labels: record.node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         source_names: names(&record.source),
         destination_names: names(&record.destination),
+        l7: record.dns.as_deref().map(lookup::layer7),
         reply: is_reply.unwrap_or_default(),
         event_type: Some(flow::CiliumEventType { r#type: kind, sub_type }),
         source_service: record.source.service.as_deref().map(service),
@@ -139,11 +141,12 @@ pub fn timestamp(unix_ns: u64) -> Timestamp {
 
 /// `node`, or `cluster/node` if the cluster has a name.
 pub fn node_name(node: &Node) -> String {
-    if node.cluster.is_empty() || node.cluster == DEFAULT_CLUSTER {
-        node.name.clone()
-    } else {
-        format!("{}/{}", node.cluster, node.name)
-    }
+    name_in_cluster(&node.cluster, &node.name)
+}
+
+/// The same of any node.
+pub(super) fn name_in_cluster(cluster: &str, name: &str) -> String {
+    if cluster.is_empty() || cluster == DEFAULT_CLUSTER { name.to_owned() } else { format!("{cluster}/{name}") }
 }
 
 fn layer4(record: &FlowRecord) -> Option<flow::Layer4> {
@@ -246,6 +249,7 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
             EventKind::Dropped => ext::EventKind::Dropped,
             EventKind::Closed => ext::EventKind::Closed,
             EventKind::Active => ext::EventKind::Active,
+            EventKind::Dns => ext::EventKind::Dns,
         } as i32,
         sequence: record.sequence,
         opened: record.opened_unix_ns.map(timestamp),
@@ -271,6 +275,7 @@ fn flow_extension(record: &FlowRecord) -> FlowExtension {
         staged_egress: record.staged_egress.as_ref().and_then(ruling),
         staged_ingress: record.staged_ingress.as_ref().and_then(ruling),
         addressed: record.addressed.map_or_else(String::new, |addressed| addressed.to_string()),
+        lookup: record.dns.as_deref().map(lookup::extended),
     }
 }
 

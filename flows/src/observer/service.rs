@@ -17,7 +17,7 @@ use crate::{
 };
 
 use super::{
-    Answers, Observer, convert, now_unix_ns,
+    Answers, Caller, Observer, audit, convert, now_unix_ns,
     reader::{Pass, Reader},
     request::{Query, Range, RequestError},
 };
@@ -35,13 +35,18 @@ impl observer_server::Observer for Observer {
     type GetDebugEventsStream = Answers<GetDebugEventsResponse>;
 
     async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
-        let query = Query::try_from(request.into_inner())?;
+        let caller = request.extensions().get::<Caller>().cloned();
+        let asked = request.into_inner();
+        let query = Query::try_from(asked.clone())?;
         let most = self.config.max_readers;
         let Some(pass) = Pass::take(self.pipeline.ledger(), most) else {
-            return Err(Status::resource_exhausted(format!("{most} clients read flows already; end one of them")));
+            let why = format!("{most} clients read flows already; end one of them");
+            audit::refused(caller.as_ref(), &why);
+            return Err(Status::resource_exhausted(why));
         };
         let past = self.past.clone().map(|past| (past, self.walks.clone()));
         let reader = Reader::start(self.pipeline.ring(), self.pipeline.node().clone(), query, pass, past).await?;
+        audit::begins(caller.as_ref(), &asked);
         let answers = stream::unfold(reader, |mut reader| async move {
             let answer = reader.next().await?;
             Some((Ok(answer), reader))

@@ -10,7 +10,7 @@ use proto::{
         GetAgentEventsRequest, GetDebugEventsRequest, GetFlowsRequest, GetFlowsResponse, GetNamespacesRequest,
         GetNodesRequest, ServerStatusRequest, get_flows_response::ResponseTypes, observer_client::ObserverClient,
     },
-    peer::{ChangeNotificationType, NotifyRequest, peer_client::PeerClient},
+    peer::{ChangeNotificationType, NotifyRequest, peer_client::PeerClient, peer_server},
     relay::NodeState,
 };
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{
-    Code, Streaming,
+    Code, Request, Streaming,
     transport::{Channel, Endpoint, Server, Uri},
 };
 
@@ -463,4 +463,27 @@ async fn closing_ends_every_stream_so_that_the_server_can_shut_down() {
     bench.stop.take().unwrap().send(()).unwrap();
     let server = bench.server.take().unwrap();
     timeout(PATIENCE, server).await.expect("the server ends").unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_relay_is_told_of_nodes_that_come_move_and_go() {
+    let node = |address: &str| PeerNode { address: address.to_owned(), server_name: Some("b.default.x".to_owned()) };
+    let (sender, receiver) = watch::channel(Peers::from([("a".to_owned(), node("10.0.0.1:4244"))]));
+    let bench = Bench::new(4, 8).await;
+    let observer = bench.observer.clone().with_peers(receiver);
+    let mut told = peer_server::Peer::notify(&observer, Request::new(NotifyRequest {})).await.unwrap().into_inner();
+    let mut next = async || {
+        let news = timeout(PATIENCE, told.next()).await.expect("news").unwrap().unwrap();
+        assert_eq!(news.tls.as_ref().map(|tls| tls.server_name.as_str()), Some("b.default.x"));
+        (news.r#type(), news.name, news.address)
+    };
+    let at = |name: &str, address: &str| (name.to_owned(), address.to_owned());
+    let with = |kind, (name, address)| (kind, name, address);
+    assert_eq!(next().await, with(ChangeNotificationType::PeerAdded, at("a", "10.0.0.1:4244")));
+    // The address of one that is gone is another's now.
+    sender.send_replace(Peers::from([("b".to_owned(), node("10.0.0.1:4244"))]));
+    assert_eq!(next().await, with(ChangeNotificationType::PeerDeleted, at("a", "10.0.0.1:4244")));
+    assert_eq!(next().await, with(ChangeNotificationType::PeerAdded, at("b", "10.0.0.1:4244")));
+    sender.send_replace(Peers::from([("b".to_owned(), node("10.0.0.2:4244"))]));
+    assert_eq!(next().await, with(ChangeNotificationType::PeerUpdated, at("b", "10.0.0.2:4244")));
 }

@@ -18,6 +18,9 @@ const TRACE: i32 = 4;
 /// `event_type.type` of a policy verdict.
 const POLICY_VERDICT: i32 = 5;
 
+/// `event_type.type` of what an application has said.
+const ACCESS_LOG: i32 = 129;
+
 /// `event_type.sub_type` of a trace to a pod; unlike [`TraceObservationPoint`] it is 0.
 const TO_ENDPOINT: i32 = 0;
 
@@ -26,7 +29,7 @@ impl FlowRecord {
     pub fn verdict(&self) -> Verdict {
         match self.kind {
             EventKind::Dropped => Verdict::Dropped,
-            EventKind::Opened | EventKind::Closed | EventKind::Active => Verdict::Forwarded,
+            EventKind::Opened | EventKind::Closed | EventKind::Active | EventKind::Dns => Verdict::Forwarded,
         }
     }
 
@@ -36,6 +39,7 @@ impl FlowRecord {
             EventKind::Opened => (POLICY_VERDICT, 0),
             EventKind::Dropped if self.is_policy_verdict() => (POLICY_VERDICT, 0),
             EventKind::Dropped => (DROP, self.drop_code() as i32),
+            EventKind::Dns => (ACCESS_LOG, 0),
             EventKind::Closed | EventKind::Active => (
                 TRACE,
                 match self.observation_point() {

@@ -95,7 +95,7 @@ fn parts() -> AdminParts {
     for (slot, pod) in [(1, "web-0"), (2, "db-0"), (3, "stranger")] {
         planner.add_endpoint(LocalEndpoint {
             key: EndpointKey { container_id: format!("c0ffee{slot}aa9c41d7"), ifname: "eth0".to_owned() },
-            pod: PodKey { namespace: "shop".to_owned(), name: pod.to_owned() },
+            pod: PodKey::new("shop", pod),
             slot,
             ifindex: 20 + slot,
             mac: [0x0a, 0x58, 10, 88, 0, 1 + slot as u8],
@@ -133,6 +133,7 @@ fn parts() -> AdminParts {
         put_back: Arc::new(Default::default),
         shared: Arc::new(|| None),
         gate,
+        flow_trouble: watch::channel(None).1,
         connections: None,
         uplink: Arc::new(|| Box::pin(async { None })),
         pools: Arc::new(Vec::new),

@@ -1,8 +1,14 @@
 //! A row as the record it was made from, in the order of the tables.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use datapath_abi::reason::DropReason;
+use dns::{Answer, Data, Lookup, Outcome, Question, Record};
 use flows::{
     FlowRecord,
     record::{
@@ -10,7 +16,7 @@ use flows::{
     },
 };
 
-use super::{Cell, DIRECTIONS, ENDS, HOOKS, KINDS, POLICIES, Pools, SCOPES, all};
+use super::{Cell, DIRECTIONS, ENDS, HOOKS, KINDS, POLICIES, Pools, RECORDS, SCOPES, all};
 
 /// `None` is what is there when nothing is; a word that we do not know is an error.
 fn value<T: Copy>(names: &[(T, &'static str)], row: &mut Row<'_, '_>) -> Result<Option<T>, NotARecord> {
@@ -129,7 +135,7 @@ impl<'r> Row<'r, '_> {
                 namespace,
                 name: name.to_owned(),
                 uid,
-                labels,
+                labels: labels.into(),
                 service_account,
                 workload,
                 identity: pod_identity,
@@ -139,7 +145,7 @@ impl<'r> Row<'r, '_> {
         let known_namespace = self.text()?;
         let (service_account, labels) = (self.string()?, self.labels()?);
         let known_as = known_namespace.map(|namespace| {
-            let info = IdentityInfo { namespace: namespace.to_owned(), labels, service_account };
+            let info = IdentityInfo { namespace: namespace.to_owned(), labels: labels.into(), service_account };
             pools.identities.share(&identity.to_string(), info)
         });
         let service = match (self.text()?, self.text()?) {
@@ -187,6 +193,43 @@ impl<'r> Row<'r, '_> {
     }
 }
 
+/// Types of records whose data are addresses: A and AAAA.
+const ADDRESSES: [u16; 2] = [1, 28];
+
+impl Row<'_, '_> {
+    fn lookup(&mut self) -> Result<Option<Arc<Lookup>>, NotARecord> {
+        let name = self.text()?;
+        let (rtype, class, id, tries) = (self.count()?, self.count()?, self.count()?, self.count()?);
+        let word = self.text()?;
+        let unknown = self.wrong();
+        let (latency_ns, rcode, flags, announced) = (self.count()?, self.count()?, self.count()?, self.count()?);
+        let cut = self.count::<u64>()? != 0;
+        let mut records = Vec::new();
+        for fields in self.many()?.unwrap_or_default().chunks(RECORDS.arity()) {
+            let [Cell::Number(rtype), Cell::Number(class), Cell::Number(ttl_s), Cell::Text(data)] = fields else {
+                return Err(self.wrong());
+            };
+            let small = |number: &u64| u16::try_from(*number).map_err(|_| self.wrong());
+            let (rtype, class) = (small(rtype)?, small(class)?);
+            let ttl_s = u32::try_from(*ttl_s).map_err(|_| self.wrong())?;
+            let ip: Option<IpAddr> = data.parse().ok().filter(|_| ADDRESSES.contains(&rtype));
+            let data = ip.map_or_else(|| Data::Text((&**data).into()), Data::Address);
+            records.push(Record { rtype, class, ttl_s, data });
+        }
+        let outcome = match word {
+            None => return Ok(None),
+            Some("answered") => {
+                Outcome::Answered(Answer { latency_ns, rcode, flags, records: records.into(), announced, cut })
+            }
+            Some("unanswered") => Outcome::Unanswered,
+            Some("unfollowed") => Outcome::Unfollowed,
+            Some(_) => return Err(unknown),
+        };
+        let question = Question { name: name.unwrap_or_default().into(), rtype, class };
+        Ok(Some(Arc::new(Lookup { question, id, tries, outcome })))
+    }
+}
+
 /// A row as the record it was made from.
 ///
 /// # Errors
@@ -229,6 +272,7 @@ pub fn record(cells: &[Cell<'_>], pools: &mut Pools) -> Result<FlowRecord, NotAR
     for place in &mut rulings {
         *place = row.ruling(pools)?;
     }
+    let dns = row.lookup()?;
     let [egress, ingress, staged_egress, staged_ingress] = rulings;
     Ok(FlowRecord {
         sequence,
@@ -254,5 +298,6 @@ pub fn record(cells: &[Cell<'_>], pools: &mut Pools) -> Result<FlowRecord, NotAR
         ingress: ingress.unwrap_or(Ruling::NotAsked),
         staged_egress,
         staged_ingress,
+        dns,
     })
 }

@@ -53,6 +53,7 @@ pub(crate) fn records() -> Vec<FlowRecord> {
         record.ingress = Ruling::Isolated([].into());
         records.push(record);
     }
+    records.extend(fixture::lookups(&fixture::world()));
     for (at, record) in records.iter_mut().enumerate() {
         record.sequence = at as u64 + 1;
         record.time_unix_ns += at as u64 * 1_000_000_000;

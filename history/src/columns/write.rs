@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use dns::{Answer, Data, Lookup, Outcome, Record};
 use flows::{
     FlowRecord,
     record::{End, Node, PolicyInfo, RuleRef, Ruling},
 };
 use proto::flow::Verdict;
 
-use super::{Cell, DIRECTIONS, ENDS, HOOKS, KINDS, RULING, SCOPES, all, name};
+use super::{Cell, DIRECTIONS, DNS, ENDS, HOOKS, KINDS, RULING, SCOPES, all, name};
 
 /// A record as a row: a cell for each of [`all`].
 pub fn row(record: &FlowRecord) -> Vec<Cell<'_>> {
@@ -36,6 +37,7 @@ pub fn row(record: &FlowRecord) -> Vec<Cell<'_>> {
         ingress,
         staged_egress,
         staged_ingress,
+        dns,
     } = record;
     let Node { name: node_name, cluster, labels: node_labels, epoch } = &**node;
     let optional = |number: Option<u64>| number.map_or(Cell::Null, Cell::Number);
@@ -79,7 +81,45 @@ pub fn row(record: &FlowRecord) -> Vec<Cell<'_>> {
     for said in [Some(egress), Some(ingress), staged_egress.as_ref(), staged_ingress.as_ref()] {
         ruling(said, &mut cells);
     }
+    lookup(dns.as_deref(), &mut cells);
     cells
+}
+
+fn lookup<'a>(it: Option<&'a Lookup>, cells: &mut Vec<Cell<'a>>) {
+    let Some(Lookup { question, id, tries, outcome }) = it else {
+        return cells.extend([const { Cell::Null }; DNS.len()]);
+    };
+    let (word, answer) = match outcome {
+        Outcome::Answered(answer) => ("answered", Some(answer)),
+        Outcome::Unanswered => ("unanswered", None),
+        Outcome::Unfollowed => ("unfollowed", None),
+    };
+    cells.extend([
+        Cell::text(&question.name),
+        Cell::number(question.rtype),
+        Cell::number(question.class),
+        Cell::number(*id),
+        Cell::number(*tries),
+        Cell::text(word),
+    ]);
+    let Some(Answer { latency_ns, rcode, flags, records, announced, cut }) = answer else {
+        return cells.extend([const { Cell::Null }; 6]);
+    };
+    let fields = |Record { rtype, class, ttl_s, data }: &'a Record| {
+        let data = match data {
+            Data::Address(ip) => Cell::Text(ip.to_string().into()),
+            Data::Text(text) => Cell::text(text),
+        };
+        [Cell::number(*rtype), Cell::number(*class), Cell::number(*ttl_s), data]
+    };
+    cells.extend([
+        Cell::number(*latency_ns),
+        Cell::number(*rcode),
+        Cell::number(*flags),
+        Cell::number(*announced),
+        Cell::number(u64::from(*cut)),
+        Cell::Many(records.iter().flat_map(fields).collect()),
+    ]);
 }
 
 fn labels(labels: &BTreeMap<String, String>) -> Cell<'_> {

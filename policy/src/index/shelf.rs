@@ -1,17 +1,18 @@
 //! What belongs to one namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::model::{Labels, Namespace, NetworkPolicy, Pod};
+use crate::model::{Labels, Namespace, NetworkPolicy, Pod, PodKey};
 use crate::postings::{Postings, narrowest};
 
 /// What belongs to one namespace. Kept as long as it holds anything.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Shelf {
     pub(super) namespace: Option<Namespace>,
-    pub(super) pods: BTreeMap<String, Pod>,
-    /// Names of pods by label.
-    pub(super) labelled: Postings<String>,
+    pub(super) pods: BTreeMap<PodKey, Arc<Pod>>,
+    /// Pods by label.
+    pub(super) labelled: Postings<PodKey>,
     pub(super) network_policies: BTreeMap<String, NetworkPolicy>,
     /// Names of policies by the labels of which a pod must have one to be selected.
     selecting: Postings<String>,
@@ -21,15 +22,14 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// Puts a pod in, or takes it out; returns what was there.
-    pub(super) fn swap_pod(&mut self, name: &str, new: Option<Pod>) -> Option<Pod> {
-        let name = name.to_owned();
-        let old = self.pods.remove(&name);
+    pub(super) fn swap_pod(&mut self, key: &PodKey, new: Option<Arc<Pod>>) -> Option<Arc<Pod>> {
+        let old = self.pods.remove(key);
         if old.as_ref().map(|pod| &pod.labels) != new.as_ref().map(|pod| &pod.labels) {
-            old.iter().for_each(|pod| self.labelled.take_all(&pod.labels, &name));
-            new.iter().for_each(|pod| self.labelled.put_all(&pod.labels, &name));
+            old.iter().for_each(|pod| self.labelled.take_all(&pod.labels, key));
+            new.iter().for_each(|pod| self.labelled.put_all(&pod.labels, key));
         }
         if let Some(new) = new {
-            self.pods.insert(name, new);
+            self.pods.insert(new.key.clone(), new);
         }
         old
     }
@@ -57,9 +57,9 @@ impl Shelf {
     /// The pods that a policy selects.
     pub(super) fn selected<'a>(&'a self, policy: &'a NetworkPolicy) -> Box<dyn Iterator<Item = &'a Pod> + 'a> {
         match self.labelled.candidates(&policy.pod_selector) {
-            None => Box::new(self.pods.values().filter(|pod| policy.selects(pod))),
-            Some(names) => {
-                let pods = names.filter_map(|name| self.pods.get(name));
+            None => Box::new(self.pods.values().map(AsRef::as_ref).filter(|pod| policy.selects(pod))),
+            Some(keys) => {
+                let pods = keys.filter_map(|key| self.pods.get(key)).map(AsRef::as_ref);
                 Box::new(pods.filter(|pod| policy.selects(pod)))
             }
         }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::compile::{PodMatch, TableNamespaces};
 use crate::identity::IdentityKey;
-use crate::model::{ContainerPort, Labels, Node, Pod, PodKey, Protocol, named_port};
+use crate::model::{ContainerPort, Few, Labels, Node, Pod, PodKey, Protocol, named_port};
 use crate::postings::Postings;
 use crate::selector::Selector;
 
@@ -64,9 +64,9 @@ pub struct Identity {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct PodAddress {
     /// Its addresses.
-    pub ips: BTreeSet<IpAddr>,
+    pub ips: Few<IpAddr>,
     /// Its named ports.
-    pub ports: BTreeSet<ContainerPort>,
+    pub ports: Few<ContainerPort>,
 }
 
 /// A number that no pod identity can have.

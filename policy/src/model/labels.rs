@@ -24,6 +24,16 @@ impl Labels {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
+    /// All of them, shared.
+    pub fn map(&self) -> Arc<BTreeMap<String, String>> {
+        self.0.clone()
+    }
+
+    /// Whether somebody else holds these very labels.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// Number of labels.
     pub fn len(&self) -> usize {
         self.0.len()

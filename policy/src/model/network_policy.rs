@@ -8,7 +8,7 @@ use std::fmt;
 
 use datapath_abi::policy::Direction;
 
-use super::{IpBlock, PodKey, PolicyRef, PortRange, Protocol};
+use super::{IpBlock, PolicyRef, PortRange, Protocol};
 use crate::selector::Selector;
 
 /// What a rule does with the traffic it matches.
@@ -88,8 +88,7 @@ impl NetworkPolicy {
 
     /// Whether it applies to a pod: same namespace, selected by its labels, and not hostNetwork.
     pub fn selects(&self, pod: &super::Pod) -> bool {
-        let PodKey { namespace, name: _ } = &pod.key;
-        *namespace == self.namespace && !pod.host_network && self.pod_selector.matches(&pod.labels)
+        pod.key.namespace == self.namespace && !pod.host_network && self.pod_selector.matches(&pod.labels)
     }
 
     /// Every selector over pods in it: its subject and its peers.

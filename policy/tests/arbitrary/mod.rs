@@ -196,7 +196,7 @@ fn pod_numbered(host: u8) -> impl Strategy<Value = Pod> {
             labels,
             service_account: account.to_owned(),
             ips: ips.into_iter().collect(),
-            ports,
+            ports: ports.into_iter().collect(),
             host_network,
             finished,
             ..Pod::new(PodKey::new(namespace, format!("pod{host}")))
@@ -241,7 +241,7 @@ pub(crate) fn objects() -> impl Strategy<Value = Vec<Object>> {
     let parts = (vec(namespace(), 0..4), pods, ghosts, vec(network_policy(), 0..6), cluster);
     parts.prop_map(|(namespaces, pods, ghosts, policies, (cluster, nodes))| {
         let ghosts = ghosts.into_iter().map(|pod| Pod {
-            key: PodKey::new(pod.key.namespace, format!("ghost-{}", pod.key.name)),
+            key: PodKey::new(&pod.key.namespace, format!("ghost-{}", pod.key.name)),
             finished: true,
             ..pod
         });

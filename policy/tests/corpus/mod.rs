@@ -3,7 +3,7 @@
 //! Strict about the little it reads: a field it does not know fails the test. Manifests that
 //! people write are read by the crate `objects`, which depends on this one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use datapath_abi::policy::Direction;
@@ -12,8 +12,8 @@ use policy::compile::compile;
 use policy::index::Index;
 use policy::lower::{CookieTable, RuleSet, lower};
 use policy::model::{
-    ContainerPort, IpBlock, Labels, NamespaceScope, NetworkPolicy, Peer, PodKey, Port, PortRange, PortSpec, Protocol,
-    Rule,
+    ContainerPort, Few, IpBlock, Labels, NamespaceScope, NetworkPolicy, Peer, PodKey, Port, PortRange, PortSpec,
+    Protocol, Rule,
 };
 use policy::selector::{Operator, Requirement, Selector, Values};
 use policy::world::World;
@@ -55,7 +55,7 @@ pub(crate) fn labels(value: &Value) -> Labels {
 }
 
 /// Every port from `ports` for every protocol, under the name `serve-80-tcp` that both suites use.
-pub(crate) fn served(ports: &[u16]) -> BTreeSet<ContainerPort> {
+pub(crate) fn served(ports: &[u16]) -> Few<ContainerPort> {
     let all = ports.iter().flat_map(|port| Protocol::ALL.map(|protocol| (*port, protocol)));
     let named = all.map(|(port, protocol)| ContainerPort {
         name: format!("serve-{port}-{}", protocol.as_str().to_lowercase()),

@@ -53,6 +53,63 @@ pub struct FlowExtension {
     /// was translated to. Else empty.
     #[prost(string, tag = "17")]
     pub addressed: ::prost::alloc::string::String,
+    /// Only in DNS.
+    #[prost(message, optional, tag = "18")]
+    pub lookup: ::core::option::Option<Lookup>,
+}
+/// What a pod has asked a DNS server, and what came of it.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Lookup {
+    /// Without the last dot, in small letters; what is not printable is `\DDD`.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// `A`, or `TYPE65280`.
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+    /// `IN`.
+    #[prost(string, tag = "3")]
+    pub class: ::prost::alloc::string::String,
+    /// The message's number.
+    #[prost(uint32, tag = "4")]
+    pub id: u32,
+    /// How often it was asked.
+    #[prost(uint32, tag = "5")]
+    pub tries: u32,
+    #[prost(enumeration = "LookupOutcome", tag = "6")]
+    pub outcome: i32,
+    /// ANSWERED: `NOERROR`, `NXDOMAIN`, or the number.
+    #[prost(string, tag = "7")]
+    pub rcode: ::prost::alloc::string::String,
+    /// ANSWERED: from the first question to the answer.
+    #[prost(uint64, tag = "8")]
+    pub latency_ns: u64,
+    /// ANSWERED: second word of the header.
+    #[prost(uint32, tag = "9")]
+    pub flags: u32,
+    /// ANSWERED: records of the answer section, as many as are kept.
+    #[prost(message, repeated, tag = "10")]
+    pub records: ::prost::alloc::vec::Vec<LookupRecord>,
+    /// ANSWERED: how many of them the header announces.
+    #[prost(uint32, tag = "11")]
+    pub announced: u32,
+    /// ANSWERED: it could not be read to its end.
+    #[prost(bool, tag = "12")]
+    pub cut: bool,
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LookupRecord {
+    #[prost(string, tag = "1")]
+    pub r#type: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub class: ::prost::alloc::string::String,
+    /// Seconds.
+    #[prost(uint32, tag = "3")]
+    pub ttl: u32,
+    /// An address, a name, or any other data as a zone file has it; empty if it could not be read or had no room.
+    #[prost(string, tag = "4")]
+    pub data: ::prost::alloc::string::String,
 }
 #[allow(clippy::all)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -124,6 +181,8 @@ pub enum EventKind {
     Closed = 3,
     /// A long connection lives on.
     Active = 4,
+    /// A pod has looked up a name: source is the pod, destination the server. The connection has records of its own.
+    Dns = 5,
 }
 impl EventKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -137,6 +196,7 @@ impl EventKind {
             Self::Dropped => "DROPPED",
             Self::Closed => "CLOSED",
             Self::Active => "ACTIVE",
+            Self::Dns => "DNS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -147,6 +207,7 @@ impl EventKind {
             "DROPPED" => Some(Self::Dropped),
             "CLOSED" => Some(Self::Closed),
             "ACTIVE" => Some(Self::Active),
+            "DNS" => Some(Self::Dns),
             _ => None,
         }
     }
@@ -196,6 +257,41 @@ impl EndReason {
             "POLICY_CHANGE" => Some(Self::PolicyChange),
             "ENDPOINT_GONE" => Some(Self::EndpointGone),
             "REPLACED" => Some(Self::Replaced),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LookupOutcome {
+    Unspecified = 0,
+    Answered = 1,
+    /// Ten seconds passed.
+    Unanswered = 2,
+    /// There were too many open questions, or another one took its number.
+    Unfollowed = 3,
+}
+impl LookupOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LOOKUP_OUTCOME_UNSPECIFIED",
+            Self::Answered => "ANSWERED",
+            Self::Unanswered => "UNANSWERED",
+            Self::Unfollowed => "UNFOLLOWED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LOOKUP_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "ANSWERED" => Some(Self::Answered),
+            "UNANSWERED" => Some(Self::Unanswered),
+            "UNFOLLOWED" => Some(Self::Unfollowed),
             _ => None,
         }
     }

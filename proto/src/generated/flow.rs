@@ -335,10 +335,57 @@ pub mod tunnel {
         }
     }
 }
-/// Application data. Bulkhead records none of it yet; the message keeps its place.
+/// Application data.
 #[allow(clippy::all)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Layer7 {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Layer7 {
+    #[prost(enumeration = "L7FlowType", tag = "1")]
+    pub r#type: i32,
+    /// Of an answer, how long it took.
+    #[prost(uint64, tag = "2")]
+    pub latency_ns: u64,
+    /// Bulkhead records DNS only; 101 and 102 are HTTP and Kafka.
+    #[prost(oneof = "layer7::Record", tags = "100")]
+    pub record: ::core::option::Option<layer7::Record>,
+}
+/// Nested message and enum types in `Layer7`.
+pub mod layer7 {
+    /// Bulkhead records DNS only; 101 and 102 are HTTP and Kafka.
+    #[allow(clippy::all)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Record {
+        #[prost(message, tag = "100")]
+        Dns(super::Dns),
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Dns {
+    /// The name that was asked for, with its last dot.
+    #[prost(string, tag = "1")]
+    pub query: ::prost::alloc::string::String,
+    /// Addresses in the answer.
+    #[prost(string, repeated, tag = "2")]
+    pub ips: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long the answer may be kept, seconds.
+    #[prost(uint32, tag = "3")]
+    pub ttl: u32,
+    /// Aliases in the answer.
+    #[prost(string, repeated, tag = "4")]
+    pub cnames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who has seen it.
+    #[prost(string, tag = "5")]
+    pub observation_source: ::prost::alloc::string::String,
+    /// Response code.
+    #[prost(uint32, tag = "6")]
+    pub rcode: u32,
+    /// Types that were asked for.
+    #[prost(string, repeated, tag = "7")]
+    pub qtypes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Types of the answer's records.
+    #[prost(string, repeated, tag = "8")]
+    pub rrtypes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Service {
@@ -1028,6 +1075,39 @@ impl DropReason {
             "DROP_RATE_LIMITED" => Some(Self::DropRateLimited),
             "DROP_HOST_NOT_READY" => Some(Self::DropHostNotReady),
             "DROP_EP_NOT_READY" => Some(Self::DropEpNotReady),
+            _ => None,
+        }
+    }
+}
+#[allow(clippy::all)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum L7FlowType {
+    UnknownL7Type = 0,
+    Request = 1,
+    Response = 2,
+    Sample = 3,
+}
+impl L7FlowType {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::UnknownL7Type => "UNKNOWN_L7_TYPE",
+            Self::Request => "REQUEST",
+            Self::Response => "RESPONSE",
+            Self::Sample => "SAMPLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNKNOWN_L7_TYPE" => Some(Self::UnknownL7Type),
+            "REQUEST" => Some(Self::Request),
+            "RESPONSE" => Some(Self::Response),
+            "SAMPLE" => Some(Self::Sample),
             _ => None,
         }
     }

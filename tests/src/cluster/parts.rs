@@ -18,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 pub const KUBERNETES: &str = "v1.36.3";
 /// containerd's, as in tests/cluster/containerd/go.mod.
 const CONTAINERD: &str = "v2.3.7";
+/// That of the clients of the flow API, as in tests/cluster/hubble/go.mod.
+pub const HUBBLE: &str = "v1.19.4";
 /// The oldest Go that builds them.
 const GO_FLOOR: (u32, u32) = (1, 26);
 
@@ -74,11 +76,18 @@ fn parts() -> Vec<Part> {
         ),
         part("CoreDNS", "coredns", &["."], "", "-s -w"),
         part("Helm", "helm", &["helm.sh/helm/v4/cmd/helm"], "", "-s -w"),
+        part(
+            "clients of the flow API",
+            "hubble",
+            &["github.com/cilium/cilium/hubble", "github.com/cilium/cilium/hubble-relay"],
+            "",
+            &format!("-s -w -X github.com/cilium/cilium/hubble/pkg.Version={HUBBLE}"),
+        ),
     ]
 }
 
 /// A folder with all of them: those of [`NAMES`], `agnhost`, `containerd`, `containerd-shim-runc-v2`,
-/// `ctr`, `coredns`, `helm`. Builds what is not there, and says so on standard error.
+/// `ctr`, `coredns`, `helm`, `hubble`, `hubble-relay`. Builds what is not there, and says so on standard error.
 ///
 /// # Errors
 /// There is no Go, or it could not build one.

@@ -1,12 +1,15 @@
 //! What people apply, and what becomes of it.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use tests::cluster::{Routing, agent::MANIFEST, chart, layout};
+use tests::cluster::{Routing, agent::MANIFEST, chart, layout, node::Node};
 
-use crate::stage::{Ask, Stage, pod, soon};
+use crate::{
+    flows,
+    stage::{Ask, Stage, pod, soon},
+};
 
 /// Where the agent is.
 pub(crate) const NAMESPACE: &str = "kube-system";
@@ -33,6 +36,7 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         ("node.stateDir=var/lib", "stateDir"),
         ("uplink.denyList={example.org}", "denyList"),
         ("uplink.interfaces={a/b}", "interfaces"),
+        ("flows.api.enabled=true", "flows.api.tlsSecret"),
     ] {
         let said = match chart::render(&stage.cluster.programs, &[value]) {
             Ok(_) => String::new(),
@@ -111,6 +115,8 @@ fn agents_where(stage: &Stage, more: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(names.split_whitespace().map(str::to_owned).collect())
 }
 
+/// How often an agent looks at its deny list.
+const GATE_LOOKS: Duration = Duration::from_secs(2);
 /// A deny list on which all nodes and the API server are.
 const UNDERLAY: &str = "uplink.denyList={172.31.0.0/16,fd31::/64}";
 
@@ -125,7 +131,9 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let session = stage.session("update/client", server)?;
     let routing = format!("routing={}", stage.cluster.plan.routing.name());
     // For what comes next: numbers that nobody uses go soon.
-    let values = ["identity.sharedGraceSeconds=4", UNDERLAY, &routing];
+    flows::make_certificates(stage)?;
+    let secret = format!("flows.api.tlsSecret={}", flows::SECRET);
+    let values = ["identity.sharedGraceSeconds=4", UNDERLAY, "flows.api.enabled=true", &secret, &routing];
     let manifest = chart::render(&stage.cluster.programs, &values)?;
     stage.cluster.control.kubectl_with(&["apply", "-f", "-"], &manifest)?;
     for round in 0..4 {
@@ -141,10 +149,23 @@ pub(crate) fn an_update_costs_nothing(stage: &mut Stage) -> anyhow::Result<()> {
     let after = agents(stage)?;
     ensure!(before.iter().all(|name| !after.contains(name)), "{before:?} became {after:?}");
     stage.expect(&Ask::both("update/late-3", server, "tcp", 80, "yes"))?;
-    for agent in after {
-        let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
-        ensure!(said.contains("All is well.") && said.contains("2 denied ranges"), "{said}");
-    }
+    let keep_out = |stage: &Stage| {
+        soon("agents keep others out", || {
+            for agent in agents(stage)? {
+                let said = stage.kubectl(&["exec", "-n", NAMESPACE, &agent, "--", "bulkhead", "status"])?;
+                ensure!(said.contains("All is well.") && said.contains("2 denied ranges"), "{said}");
+            }
+            Ok(())
+        })
+    };
+    keep_out(stage)?;
+    // Nor do agents that start while the API server is away, and have looked at their list, lock it out: it is no Node.
+    stage.cluster.control.stop_api_server()?;
+    let result = stage.cluster.nodes.iter().try_for_each(Node::crash_daemon).and_then(|()| stage.agents_answer());
+    thread::sleep(2 * GATE_LOOKS);
+    stage.cluster.control.start_api_server()?;
+    result?;
+    keep_out(stage)?;
     stage.forget(&["update"])
 }
 

@@ -13,6 +13,7 @@
 //! ```
 
 mod cluster_policy;
+mod flows;
 mod identities;
 mod install;
 mod life;
@@ -56,6 +57,7 @@ const TESTS: &[(&str, Test)] = &[
     ("nodes::init_containers_are_their_pod", nodes::init_containers_are_their_pod),
     ("life::what_stands_wrong_is_an_event", life::what_stands_wrong_is_an_event),
     ("install::an_update_costs_no_connection", install::an_update_costs_nothing),
+    ("flows::a_relay_reads_all_nodes", flows::a_relay_reads_all_nodes),
     ("identities::what_nobody_uses_is_removed", identities::what_nobody_uses_is_removed),
     ("netpol::every_truth_table_of_the_upstream_suite_holds", netpol::every_truth_table_holds),
     ("cluster_policy::every_combination_of_tiers_holds", cluster_policy::every_combination_holds),

@@ -23,6 +23,8 @@ pub(crate) enum Field {
     Port,
     Protocol,
     Verdict,
+    Fqdn,
+    DnsQuery,
 }
 
 /// Which end of a flow it is about.
@@ -117,9 +119,15 @@ impl Value {
             }),
             Field::Port => port(text).map(|port| Self::Text(port.to_string())),
             Field::Protocol => match text.to_ascii_lowercase().as_str() {
-                name @ ("tcp" | "udp" | "sctp" | "icmp" | "icmpv4" | "icmpv6") => Ok(Self::Text(name.to_owned())),
-                _ => Err(wrong("tcp, udp, sctp, icmp, icmpv4 or icmpv6")),
+                name @ ("tcp" | "udp" | "sctp" | "icmp" | "icmpv4" | "icmpv6" | "dns") => {
+                    Ok(Self::Text(name.to_owned()))
+                }
+                _ => Err(wrong("tcp, udp, sctp, icmp, icmpv4, icmpv6 or dns")),
             },
+            Field::Fqdn if !text.is_empty() => Ok(Self::Text(text.to_owned())),
+            Field::Fqdn => Err(wrong("a DNS name, in which * stands for anything")),
+            Field::DnsQuery if !text.is_empty() => Ok(Self::Text(text.to_owned())),
+            Field::DnsQuery => Err(wrong("a regular expression")),
             Field::Verdict => match text.to_ascii_lowercase().as_str() {
                 "allowed" | "forwarded" => Ok(Self::Verdict(Verdict::Forwarded)),
                 "denied" | "dropped" => Ok(Self::Verdict(Verdict::Dropped)),
@@ -272,6 +280,10 @@ fn narrow(filter: &FlowFilter, end: End, field: Field, values: &[&Value]) -> Opt
                 if source { &mut filter.source_port } else { &mut filter.destination_port }.push(text.clone());
             }
             (Field::Protocol, Value::Text(text)) => filter.protocol.push(text.clone()),
+            (Field::DnsQuery, Value::Text(text)) => filter.dns_query.push(text.clone()),
+            (Field::Fqdn, Value::Text(text)) => {
+                if source { &mut filter.source_fqdn } else { &mut filter.destination_fqdn }.push(text.clone());
+            }
             (Field::Identity, Value::Identity(number)) => {
                 if source { &mut filter.source_identity } else { &mut filter.destination_identity }.push(*number);
             }

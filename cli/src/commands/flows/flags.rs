@@ -53,10 +53,14 @@ const FLAGS: &[Flag] = &[
     flag("identity", Field::Identity, End::Either, "IDENTITY", "Identity: its number, or host, world, remote-node..."),
     flag("from-identity", Field::Identity, End::Source, "IDENTITY", "As --identity, of the source"),
     flag("to-identity", Field::Identity, End::Destination, "IDENTITY", "As --identity, of the destination"),
+    flag("fqdn", Field::Fqdn, End::Either, "NAME", "DNS name of an address, with * for anything"),
+    flag("from-fqdn", Field::Fqdn, End::Source, "NAME", "As --fqdn, of the source"),
+    flag("to-fqdn", Field::Fqdn, End::Destination, "NAME", "As --fqdn, of the destination"),
+    flag("dns-query", Field::DnsQuery, End::Whole, "REGEX", "Lookups of names that a regular expression matches"),
     flag("port", Field::Port, End::Either, "PORT", "Port"),
     flag("from-port", Field::Port, End::Source, "PORT", "As --port, of the source"),
     flag("to-port", Field::Port, End::Destination, "PORT", "As --port, of the destination"),
-    flag("protocol", Field::Protocol, End::Whole, "PROTOCOL", "tcp, udp, sctp, icmp (both), icmpv4, icmpv6"),
+    flag("protocol", Field::Protocol, End::Whole, "PROTOCOL", "tcp, udp, sctp, icmp (both), icmpv4, icmpv6, dns"),
     flag("verdict", Field::Verdict, End::Whole, "VERDICT", "allowed or denied"),
 ];
 

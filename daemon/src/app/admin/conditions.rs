@@ -39,6 +39,8 @@ pub(super) struct Seen<'a> {
     pub(super) obstacles: Vec<String>,
     /// What stands wrong at the node's uplinks.
     pub(super) gate: Vec<String>,
+    /// What is wrong with the certificates of the flow API.
+    pub(super) flow_api: Option<String>,
 }
 
 /// All conditions, worst first, then by code, then by message.
@@ -49,6 +51,7 @@ pub(super) fn all(seen: &Seen<'_>) -> Vec<Condition> {
     of_endpoints(seen, &mut conditions);
     of_nodes(seen, &mut conditions);
     of_gate(seen, &mut conditions);
+    of_flow_api(seen, &mut conditions);
     of_space(seen, &mut conditions);
     of_counters(seen, &mut conditions);
     conditions.sort_by(|a, b| (b.severity, &a.code, &a.message).cmp(&(a.severity, &b.code, &b.message)));
@@ -160,6 +163,19 @@ fn of_nodes(seen: &Seen<'_>, to: &mut Vec<Condition>) {
     to.push(condition(Severity::Error, "nodes-unreached", message, fix));
 }
 
+fn of_flow_api(seen: &Seen<'_>, to: &mut Vec<Condition>) {
+    if let Some(why) = &seen.flow_api {
+        let message =
+            format!("certificates of the flow API cannot be used, and those of before serve if there were any: {why}");
+        to.push(condition(
+            Severity::Warning,
+            "flow-api-trouble",
+            message,
+            "put good ones into the folder of --flow-tls",
+        ));
+    }
+}
+
 fn of_gate(seen: &Seen<'_>, to: &mut Vec<Condition>) {
     if seen.gate.is_empty() {
         return;
@@ -240,7 +256,10 @@ fn of_scalars(figures: &DatapathFigures, to: &mut Vec<Condition>) {
                 format!("{count} new connections of pods that had their share of PENDING waiting {SINCE}"),
                 maps::PENDING,
             ),
-            Scalar::EventsWritten | Scalar::Redecided | Scalar::UplinkUnrecorded => continue,
+            Scalar::DnsLost => {
+                ("dns-lost", format!("{count} DNS messages of pods found the ring buffer full {SINCE}"), maps::DNS)
+            }
+            Scalar::EventsWritten | Scalar::Redecided | Scalar::UplinkUnrecorded | Scalar::DnsWritten => continue,
         };
         let fix = format!("raise the capacity of {map} (--map-capacity {map}=N)");
         to.push(condition(Severity::Warning, code, message, &fix));

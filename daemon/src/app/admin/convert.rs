@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use datapath_abi::{identity, policy::Direction};
 use policy::{
     compile::RuleRef,
-    model::{Action, Labels, ObjectKey, PodKey, PolicyKind, PolicyRef, ServiceKey, canonical_ip},
+    model::{Action, Labels, ObjectKey, PodKey, PodName, PolicyKind, PolicyRef, ServiceKey, canonical_ip},
 };
 use proto::bulkhead::admin::v1 as pb;
 use tonic::Status;
@@ -46,7 +46,7 @@ pub(super) fn policy(policy: &PolicyRef) -> pb::ObjectRef {
 }
 
 pub(super) fn pod_object(pod: &PodKey) -> pb::ObjectRef {
-    let PodKey { namespace, name } = pod;
+    let PodName { namespace, name } = &**pod;
     pb::ObjectRef { kind: "Pod".to_owned(), namespace: namespace.clone(), name: name.clone() }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn object(key: &ObjectKey) -> pb::ObjectRef {
 }
 
 pub(super) fn pod_name(pod: &PodKey) -> pb::PodName {
-    let PodKey { namespace, name } = pod;
+    let PodName { namespace, name } = &**pod;
     pb::PodName { namespace: namespace.clone(), name: name.clone() }
 }
 

@@ -88,8 +88,8 @@ fn beyond(limit: usize) -> String {
 
 /// Maps that are not told. EVENTS has no entries; WAITING is the programs' own account of PENDING, which can be dumped itself;
 /// the overlay's and the uplink's are no part of the mirror (`bpftool map dump pinned` shows them).
-pub(super) const NOT_DUMPED: [&str; 7] =
-    [maps::EVENTS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED, maps::DENIED, maps::BUDGET];
+pub(super) const NOT_DUMPED: [&str; 8] =
+    [maps::EVENTS, maps::DNS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED, maps::DENIED, maps::BUDGET];
 
 /// Maps of Services.
 const OF_SERVICES: [&str; 3] = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];
@@ -98,9 +98,9 @@ const OF_SERVICES: [&str; 3] = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];
 fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>, Status> {
     let dumpable = || maps::ALL.iter().map(|info| info.name).filter(|name| !NOT_DUMPED.contains(name));
     for name in wanted {
-        if name == maps::EVENTS {
+        if name == maps::EVENTS || name == maps::DNS {
             let fix = "use `bulkhead flows`, or leave it out";
-            return Err(Status::invalid_argument(format!("maps: EVENTS is a ring buffer without entries: {fix}")));
+            return Err(Status::invalid_argument(format!("maps: {name} is a ring buffer without entries: {fix}")));
         }
         if !dumpable().any(|known| known == name) {
             let known = dumpable().collect::<Vec<_>>().join(", ");

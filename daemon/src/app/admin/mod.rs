@@ -209,6 +209,8 @@ pub struct AdminParts {
     pub obstacles: watch::Receiver<Vec<String>>,
     /// What is kept out of the node, and where.
     pub gate: watch::Receiver<GateState>,
+    /// What is wrong with the certificates of the flow API.
+    pub flow_trouble: watch::Receiver<Option<String>>,
 }
 
 impl fmt::Debug for AdminParts {

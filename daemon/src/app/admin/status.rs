@@ -35,6 +35,7 @@ pub(super) async fn answer(service: &AdminService) -> Result<pb::StatusResponse,
         put_back: (service.parts.put_back)(),
         obstacles: service.parts.obstacles.borrow().clone(),
         gate: gate.troubles.clone(),
+        flow_api: service.parts.flow_trouble.borrow().clone(),
         engine: &engine,
         source: &source,
     };

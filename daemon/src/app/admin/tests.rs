@@ -15,14 +15,14 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     num::NonZeroUsize,
-    sync::MutexGuard,
+    sync::{Arc, MutexGuard},
 };
 
 use datapath_abi::maps;
 use flows::record::Node as FlowNode;
 use policy::{
     fixture::{key, text},
-    model::{Object, ObjectKey, PodKey, Workload},
+    model::{Object, ObjectKey, Workload},
 };
 
 use super::*;
@@ -160,6 +160,7 @@ impl Node {
             shared: Arc::new(|| None),
             obstacles: told_obstacles,
             gate: told_gate,
+            flow_trouble: watch::channel(None).1,
         };
         Self { held, counts, source, extras, pools: usage, obstacles, gate, parts }
     }
@@ -190,7 +191,7 @@ impl Node {
             let object = match object {
                 Object::Pod(mut pod) => {
                     let tier = pod.key.name.split('-').next().unwrap_or_default().to_owned();
-                    pod.workload = Some(Workload { kind: "Deployment".to_owned(), name: tier });
+                    Arc::make_mut(&mut pod).workload = Some(Workload { kind: "Deployment".to_owned(), name: tier });
                     Object::Pod(pod)
                 }
                 other => other,
@@ -276,8 +277,7 @@ pub(super) fn refused<T: fmt::Debug>(answer: Result<Response<T>, Status>) -> Str
 }
 
 pub(super) fn pod(path: &str) -> pb::PodName {
-    let PodKey { namespace, name } = key(path);
-    pb::PodName { namespace, name }
+    super::convert::pod_name(&key(path))
 }
 
 /// An object for people: `NetworkPolicy shop/db`.

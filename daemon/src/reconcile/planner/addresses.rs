@@ -15,13 +15,13 @@ use datapath_abi::{
 use policy::{lower::region_key, model::PodKey};
 
 use super::{Planner, draft::Draft};
-use crate::reconcile::{change::Change, endpoint::LocalEndpoint, mirror::Mirror};
+use crate::reconcile::{change::Change, endpoint::LocalEndpoint, homes::Homes, mirror::Mirror};
 
 /// Who claims which address, and what has to be looked at.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     /// Pods that are peers, by the addresses they have.
-    homes: BTreeMap<Addr, BTreeSet<PodKey>>,
+    homes: Homes<Addr>,
     /// The node's own.
     host: BTreeSet<Addr>,
     /// Addresses that something was said about.
@@ -34,18 +34,13 @@ pub(super) struct Addresses {
 
 impl Addresses {
     /// A pod has other addresses, or another number.
-    pub(super) fn settle(&mut self, pod: &PodKey, old: &BTreeSet<IpAddr>, new: &BTreeSet<IpAddr>) {
+    pub(super) fn settle(&mut self, pod: &PodKey, old: &[IpAddr], new: &[IpAddr]) {
         for addr in old.iter().map(|ip| Addr::from(*ip)) {
-            if let Some(pods) = self.homes.get_mut(&addr) {
-                pods.remove(pod);
-                if pods.is_empty() {
-                    self.homes.remove(&addr);
-                }
-            }
+            self.homes.remove(addr, pod.clone());
             self.stale.insert(addr);
         }
         for addr in new.iter().map(|ip| Addr::from(*ip)) {
-            self.homes.entry(addr).or_default().insert(pod.clone());
+            self.homes.insert(addr, pod.clone());
             self.stale.insert(addr);
         }
     }
@@ -83,7 +78,8 @@ impl Planner {
             self.endpoints.values().flat_map(|it| it.ips().map(move |ip| (Addr::from(ip), it))).collect();
         if !self.addresses.compared {
             self.addresses.compared = true;
-            open.extend(self.addresses.homes.keys().chain(&self.addresses.host).chain(here.keys()));
+            open.extend(self.addresses.homes.addresses());
+            open.extend(self.addresses.host.iter().chain(here.keys()));
             open.extend(mirror.addresses.keys());
         }
         // Who runs here comes first, and the node itself. Of pods elsewhere those that find no room are
@@ -129,7 +125,7 @@ impl Planner {
         if self.addresses.host.contains(&addr) {
             return Some(AddrEntry { identity: identity::HOST, slot: NO_SLOT });
         }
-        let pod = self.addresses.homes.get(&addr)?.last()?;
+        let pod = self.addresses.homes.at(addr).last()?;
         Some(AddrEntry { identity: *self.numbered.get(pod)?, slot: NO_SLOT })
     }
 

@@ -282,7 +282,7 @@ fn namespace(object: &Namespace) -> Result<Object, Unread> {
 }
 
 fn pod(object: &Pod) -> Result<Object, Unread> {
-    Ok(objects::pod::pod(object).map(Object::Pod)?)
+    Ok(objects::pod::pod(object).map(Object::from)?)
 }
 
 fn node(object: &Node) -> Result<Object, Unread> {

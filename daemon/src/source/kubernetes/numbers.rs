@@ -26,7 +26,7 @@ pub(super) enum Told {
     Gone(String),
     /// The list is complete.
     ListEnds,
-    /// The kind is not installed here, or not for us to see: with the reason.
+    /// The kind is not installed here: with the reason.
     Without(String),
 }
 

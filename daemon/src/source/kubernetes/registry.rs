@@ -345,17 +345,34 @@ fn entry(object: &DynamicObject) -> Result<Entry, Vec<Problem>> {
     })
 }
 
-/// Why there can be no such numbers here, if that is so.
+/// Why there can be no such numbers here, if that is so. That we may not read them is no reason: a server that has just started
+/// says so until it knows its own rules, and a node that numbered identities by itself meanwhile would mean others than all nodes
+/// around it.
 fn without(error: &watcher::Error) -> Option<String> {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
-    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
-    else {
-        return None;
-    };
-    let why = match status.code {
-        404 => "its definition is not installed",
-        403 => "the agent may not read it",
-        _ => return None,
-    };
-    Some(format!("{why}: each node numbers identities by itself; apply the manifest of this version"))
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 404 =>
+        {
+            let why = "its definition is not installed";
+            Some(format!("{why}: each node numbers identities by itself; apply the manifest of this version"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_a_definition_that_is_missing_lets_a_node_number_by_itself() {
+        let answered = |code| {
+            let status = Status::failure("no", "No").with_code(code);
+            without(&watcher::Error::InitialListFailed(kube::Error::Api(Box::new(status)))).is_some()
+        };
+        assert_eq!([404, 403, 401, 500, 503].map(answered), [true, false, false, false, false]);
+    }
 }

@@ -51,6 +51,12 @@ impl EntryRef {
         [load!(self.0, ends.identity[0]), load!(self.0, ends.identity[1])]
     }
 
+    /// [`EntryRef::service`]'s port alone.
+    #[inline(always)]
+    pub(crate) fn service_port(self) -> u16 {
+        load!(self.0, service.port)
+    }
+
     /// What was translated. Written once, before the entry is in a table.
     #[inline(always)]
     pub(crate) fn service(self) -> Translation {

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use proto::bulkhead::flow::v1::{End, EndReason, EventKind, FlowExtension, Outcome, Policy, Rule, Ruling, Traffic};
+use proto::bulkhead::flow::v1::{
+    End, EndReason, EventKind, FlowExtension, Lookup, LookupOutcome, LookupRecord, Outcome, Policy, Rule, Ruling,
+    Traffic,
+};
 
 /// Collects the fields of one message.
 #[derive(Default)]
@@ -29,6 +32,12 @@ impl Fields {
         if number != 0 {
             self.put(name, Kind::NumberValue(number as f64));
         }
+        self
+    }
+
+    /// One that is set.
+    fn flag(mut self, name: &str) -> Self {
+        self.put(name, Kind::BoolValue(true));
         self
     }
 
@@ -75,6 +84,7 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         staged_egress,
         staged_ingress,
         addressed,
+        lookup,
     } = extension;
     let kind = EventKind::try_from(kind).unwrap_or_default();
     let end_reason = EndReason::try_from(end_reason).unwrap_or_default();
@@ -96,12 +106,33 @@ pub(super) fn object(extension: FlowExtension) -> Struct {
         .object("destination", destination.map(end))
         .number("protocol", protocol.into())
         .text("addressed", addressed)
+        .object("lookup", lookup.map(self::lookup))
         .into_struct()
 }
 
 fn traffic(traffic: Traffic) -> Fields {
     let Traffic { packets, bytes, tcp_flags } = traffic;
     Fields::default().number("packets", packets).number("bytes", bytes).number("tcp_flags", tcp_flags.into())
+}
+
+fn lookup(lookup: Lookup) -> Fields {
+    let Lookup { name, r#type, class, id, tries, outcome, rcode, latency_ns, flags, records, announced, cut } = lookup;
+    let record = |LookupRecord { r#type, class, ttl, data }| {
+        Fields::default().text("type", r#type).text("class", class).number("ttl", u64::from(ttl)).text("data", data)
+    };
+    let fields = Fields::default()
+        .text("name", name)
+        .text("type", r#type)
+        .text("class", class)
+        .number("id", id.into())
+        .number("tries", tries.into())
+        .text("outcome", LookupOutcome::try_from(outcome).unwrap_or_default().as_str_name())
+        .text("rcode", rcode)
+        .number("latency_ns", latency_ns)
+        .number("flags", flags.into())
+        .list("records", records.into_iter().map(record).collect())
+        .number("announced", announced.into());
+    if cut { fields.flag("cut") } else { fields }
 }
 
 fn ruling(ruling: Ruling) -> Fields {
@@ -176,6 +207,18 @@ mod tests {
                 r#"source:{pod_uid:"uid-eve-0",service_account:"eve-sa"}}"#,
             )
         );
+    }
+
+    #[test]
+    fn a_lookup_reads_with_its_answer() {
+        let record = &fixture::lookups(&fixture::world())[0];
+        let text = json_object(&object(extension(&flow(record)).unwrap()));
+        let lookup = concat!(
+            r#"lookup:{announced:2,class:"IN",flags:384,id:4711,latency_ns:1250000,name:"www.example.com",outcome:"ANSWERED","#,
+            r#"rcode:"NOERROR",records:[{class:"IN",data:"edge.example.net",ttl:300,type:"CNAME"},"#,
+            r#"{class:"IN",data:"192.0.2.7",ttl:30,type:"A"}],tries:1,type:"A"}"#,
+        );
+        assert!(text.contains(lookup), "{text}");
     }
 
     #[test]

@@ -3,8 +3,11 @@
 
 use crate::record::{FlowRecord, Icmp, protocol, tcp_flags};
 
-/// One line about layer 4.
+/// One line about layer 4, of a lookup about layer 7.
 pub(super) fn text(record: &FlowRecord) -> String {
+    if let Some(lookup) = &record.dns {
+        return super::lookup::summary(lookup);
+    }
     match (record.protocol, record.icmp) {
         (protocol::TCP, _) => tcp(record.forward.tcp_flags),
         (protocol::UDP, _) => "UDP".to_owned(),

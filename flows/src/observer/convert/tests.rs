@@ -269,6 +269,52 @@ fn services_names_and_clusters_are_shown() {
 }
 
 #[test]
+fn a_lookup_is_an_answer_of_layer_7_from_the_one_who_asked() {
+    let mut world = world();
+    let service = ServiceInfo { namespace: "infra".to_owned(), name: "dns".to_owned() };
+    world.services.insert(("10.96.0.10".parse().unwrap(), 53), service.clone().into());
+    let flows: Vec<Flow> = fixture::lookups(&world).iter().map(flow).collect();
+    let [answered, missing, unanswered, unfollowed] = &flows[..] else { panic!() };
+    let dns = flow::Dns {
+        query: "www.example.com.".to_owned(),
+        ips: vec!["192.0.2.7".to_owned()],
+        ttl: 30,
+        cnames: vec!["edge.example.net.".to_owned()],
+        observation_source: "Query".to_owned(),
+        rcode: 0,
+        qtypes: vec!["A".to_owned()],
+        rrtypes: vec!["CNAME".to_owned(), "A".to_owned()],
+    };
+    let layer7 = flow::Layer7 {
+        r#type: flow::L7FlowType::Response as i32,
+        latency_ns: 1_250_000,
+        record: Some(flow::layer7::Record::Dns(dns)),
+    };
+    assert_eq!(answered.l7, Some(layer7));
+    assert_eq!((answered.r#type(), answered.verdict()), (flow::FlowType::L7, Verdict::Forwarded));
+    assert_eq!(answered.event_type, Some(CiliumEventType { r#type: 129, sub_type: 0 }));
+    assert_eq!((answered.is_reply, answered.traffic_direction()), (Some(false), TrafficDirection::Egress));
+    assert_eq!(answered.source.as_ref().unwrap().pod_name, "web-0");
+    assert_eq!(answered.destination_service, Some(super::service(&service)));
+    assert_eq!(answered.egress_allowed_by, []);
+    for (flow, text) in [
+        (answered, r#"DNS Answer "192.0.2.7" TTL: 30 CNAMEs: "edge.example.net." (Query www.example.com. A)"#),
+        (missing, "DNS Answer RCode: NXDOMAIN (Query www.example.com. A)"),
+        (unanswered, "DNS Query www.example.com. A, no answer"),
+        (unfollowed, "DNS Query www.example.com. A, not followed"),
+    ] {
+        assert_eq!(flow.summary_text(), text);
+    }
+    assert_eq!(unanswered.l7.as_ref().unwrap().r#type(), flow::L7FlowType::Request);
+    let extension = extension(answered).unwrap();
+    assert_eq!((extension.kind(), extension.addressed.as_str()), (ext::EventKind::Dns, "10.96.0.10:53"));
+    let lookup = extension.lookup.unwrap();
+    assert_eq!((lookup.outcome(), lookup.rcode.as_str(), lookup.id), (ext::LookupOutcome::Answered, "NOERROR", 4711));
+    assert_eq!(lookup.records[0].data, "edge.example.net");
+    assert_eq!((extension.egress, extension.ingress), (None, None), "the connection's record has them");
+}
+
+#[test]
 fn foreign_extensions_are_not_ours() {
     let foreign = Any { type_url: "type.googleapis.com/other".to_owned(), value: vec![] };
     assert_eq!(extension(&Flow { extensions: Some(foreign), ..Flow::default() }), None);

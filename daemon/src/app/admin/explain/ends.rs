@@ -41,7 +41,7 @@ impl Wanted {
                 let (namespace, kind) = (part("namespace", &namespace)?, part("kind", &kind)?);
                 let name = part("name", &name)?;
                 if kind == "Pod" {
-                    return Ok(Self::Pod { field, pod: PodKey { namespace, name } });
+                    return Ok(Self::Pod { field, pod: PodKey::new(namespace, name) });
                 }
                 Ok(Self::Workload { field, namespace, kind, name })
             }
