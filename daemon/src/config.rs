@@ -294,14 +294,15 @@ impl TryFrom<&RunArgs> for Config {
             return Err(ConfigError::Mtu(*mtu));
         }
         let Runtime { cni_bin_dir, cni_conf_dir } = runtime;
-        for (flag, path) in [
+        let folders = [
             ("--run-dir", run_dir),
             ("--state-dir", state_dir),
             ("--pin-dir", pin_dir),
             ("--history-dir", history_dir.as_ref().unwrap_or(state_dir)),
             ("--cni-bin-dir", cni_bin_dir),
             ("--cni-conf-dir", cni_conf_dir),
-        ] {
+        ];
+        for (flag, path) in folders.into_iter().chain(flow_tls.iter().map(|folder| ("--flow-tls", folder))) {
             if !path.is_absolute() {
                 return Err(ConfigError::Relative { flag, path: path.clone() });
             }

@@ -27,6 +27,20 @@ use crate::{
 
 /// Ranges of the pods' addresses.
 pub const POOLS: [&str; 2] = ["10.77.0.0/24", "fd77::/64"];
+/// Two nodes as objects, by the addresses of their uplinks. A daemon is the first, unless its [`Setup`] says otherwise.
+pub const NODES: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+spec: {podCIDRs: [10.77.0.0/24, 'fd77::/64']}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+spec: {podCIDRs: [10.78.0.0/24, 'fd78::/64']}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+";
 /// Name of the CNI network.
 pub const NETWORK: &str = "bulkhead-test";
 /// Namespace of the policies that mark what has been read.

@@ -7,24 +7,10 @@ use anyhow::{Context as _, ensure};
 use tests::{
     agent,
     feature::Feature,
-    node::{Node, PATIENCE, Setup, eventually},
+    node::{NODES, Node, PATIENCE, Setup, eventually},
     trial::trial,
 };
 
-/// Two nodes; the first is where the daemon runs.
-const NODES: &str = "
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
-spec: {podCIDRs: [10.77.0.0/24, 'fd77::/64']}
-status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
-spec: {podCIDRs: [10.78.0.0/24, 'fd78::/64']}
-status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
-";
 const RANGES: [&str; 2] = ["10.78.0.0/24", "fd78::/64"];
 
 fn node(arguments: &[&str]) -> anyhow::Result<Node> {

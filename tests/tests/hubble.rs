@@ -13,26 +13,12 @@ use tests::{
     authority::Authority,
     cluster::parts,
     manifest::{namespace, pod, policy},
-    node::{Node, PATIENCE, Setup, eventually},
+    node::{NODES, Node, PATIENCE, Setup, eventually},
     owner,
     traffic::{Echo, OPEN, Protocol::Tcp, Reached, SILENT, reach},
     trial::trial,
 };
 
-/// The nodes, by the addresses of their uplinks.
-const NODES: &str = "
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
-spec: {podCIDRs: [10.77.0.0/24, 'fd77::/64']}
-status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
-spec: {podCIDRs: [10.78.0.0/24, 'fd78::/64']}
-status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
-";
 /// Where the relay listens, on n1.
 const RELAY: &str = "192.0.2.1:4245";
 

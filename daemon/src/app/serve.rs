@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::Context as _;
 use flows::{Observer, observer::Peers};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::interceptor::InterceptedService,
     transport::{Server, server::Router},
@@ -37,7 +38,7 @@ impl Remote {
     /// The address cannot be had.
     pub(super) async fn bind(api: FlowApi) -> anyhow::Result<Self> {
         let FlowApi { address, tls } = api;
-        let listener = flow_api::bind(address).await.with_context(|| format!("--flow-listen {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("--flow-listen {address}"))?;
         let port = listener.local_addr()?.port();
         Ok(Self { listener, tls, port })
     }
@@ -84,7 +85,7 @@ impl Remote {
                     let incoming = flow_api::incoming(listener, files, trouble);
                     router.serve_with_incoming_shutdown(incoming, until(stop)).await
                 }
-                None => router.serve_with_incoming_shutdown(flow_api::plain(listener), until(stop)).await,
+                None => router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), until(stop)).await,
             };
             if let Err(error) = ended {
                 error!(%error, "Flow API ended");

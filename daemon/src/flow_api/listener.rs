@@ -1,6 +1,6 @@
 //! Takes connections in. A client that is slow to shake hands, or never does, keeps nobody else waiting.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use futures::Stream;
 use tokio::{
@@ -8,13 +8,15 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, warn};
 
 use super::{TlsFiles, tls::Certificates};
 
 /// How long a handshake may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at the files while nobody comes.
+const LOOK: Duration = Duration::from_secs(5);
 /// Handshakes under way at most; the next ones wait in the kernel.
 const HANDSHAKES: usize = 32;
 /// Pause after the kernel could not give us a connection: it may have no more files for us.
@@ -22,19 +24,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is wrong with the files; `None`: nothing.
 pub type Trouble = watch::Sender<Option<String>>;
-
-/// Listens.
-///
-/// # Errors
-/// The address cannot be had.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
-}
-
-/// Connections as they come.
-pub fn plain(listener: TcpListener) -> TcpListenerStream {
-    TcpListenerStream::new(listener)
-}
 
 /// Connections whose client has a certificate that we believe. Ends when the stream is dropped. While the files are not
 /// good, those of before are used; while there were none, nobody is served. `trouble` has what is wrong with them.
@@ -56,7 +45,7 @@ async fn accept(
     sender: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    let mut look = tokio::time::interval(Duration::from_secs(5));
+    let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let Ok(turn) = handshakes.clone().acquire_owned().await else { return };

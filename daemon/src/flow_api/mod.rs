@@ -17,7 +17,7 @@ use std::{
 };
 
 pub use caller::name_caller;
-pub use listener::{Trouble, bind, incoming, plain};
+pub use listener::{Trouble, incoming};
 pub use peers::{Manner, myself, of_nodes, server_name};
 
 /// Where the API listens, and how it knows whom to trust.
@@ -44,9 +44,6 @@ pub enum FlowApiError {
     /// Certificates for nothing.
     #[error("{0} without --flow-listen: say where to listen, for example [::]:4244")]
     Nowhere(&'static str),
-    /// A path that is not absolute.
-    #[error("--flow-tls {0}: want an absolute path")]
-    Relative(PathBuf),
 }
 
 impl FlowApi {
@@ -64,7 +61,6 @@ impl FlowApi {
             (None, Some(_), false) => return Err(FlowApiError::Nowhere("--flow-tls")),
             (None, None, true) => return Err(FlowApiError::Nowhere("--flow-plaintext")),
             (Some(address), None, false) => return Err(FlowApiError::WithoutTls(address)),
-            (_, Some(folder), false) if !folder.is_absolute() => return Err(FlowApiError::Relative(folder.to_owned())),
             (_, folder, _) => folder.map(TlsFiles::of),
         };
         Ok(listen.map(|address| Self { address, tls }))

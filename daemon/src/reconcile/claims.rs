@@ -33,8 +33,11 @@ impl Claims {
     /// Takes a description in place of an earlier one.
     pub(super) fn put(&mut self, mut pod: Arc<Pod>) {
         self.remove(&pod.key);
+        // Who else holds the pod, as a folder's file does, holds the same one, unless there are such labels already.
         let labels = self.labels.share(&pod.labels);
-        Arc::make_mut(&mut pod).labels = labels;
+        if !labels.is(&pod.labels) {
+            Arc::make_mut(&mut pod).labels = labels;
+        }
         for ip in &pod.ips {
             self.by_ip.insert(*ip, pod.key.clone());
         }

@@ -34,6 +34,11 @@ impl Labels {
         Arc::strong_count(&self.0) > 1
     }
 
+    /// Whether these are the very same ones, not only equal.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Number of labels.
     pub fn len(&self) -> usize {
         self.0.len()

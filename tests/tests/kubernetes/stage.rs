@@ -16,6 +16,8 @@ use tests::cluster::{Cluster, Plan, Routing};
 
 /// How long something may take to be so that takes effect at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// How long the control plane's controllers may take: after the API server was away they look for it in growing pauses.
+const CONTROLLERS: Duration = Duration::from_secs(120);
 /// How long to wait for an answer. One that is allowed takes milliseconds, on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_millis(700);
 /// Ports that pods serve, for TCP and UDP.
@@ -89,7 +91,7 @@ impl Stage {
             .collect();
         self.apply(&objects)?;
         for name in names {
-            soon(&format!("service account of {name}"), || {
+            within(CONTROLLERS, &format!("service account of {name}"), || {
                 self.kubectl(&["get", "serviceaccount", "default", "-n", name, "-o", "name"]).map(drop)
             })?;
         }
@@ -320,12 +322,17 @@ pub(crate) fn pod(key: &str, labels: &Value, node: &str, more: Value) -> anyhow:
 }
 
 /// Tries until it succeeds.
-pub(crate) fn soon(what: &str, mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn soon(what: &str, attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    within(SOON, what, attempt)
+}
+
+/// The same, for so long.
+fn within(patience: Duration, what: &str, mut attempt: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         let Err(error) = attempt() else { return Ok(()) };
-        if began.elapsed() > SOON {
-            return Err(error.context(format!("{what}: not after {SOON:?}")));
+        if began.elapsed() > patience {
+            return Err(error.context(format!("{what}: not after {patience:?}")));
         }
         thread::sleep(Duration::from_millis(50));
     }
