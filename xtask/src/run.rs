@@ -3,9 +3,9 @@
 use std::{
     env,
     ffi::OsStr,
-    io::{BufRead as _, BufReader, IsTerminal as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -53,10 +53,35 @@ pub(crate) fn go_reading(command: &mut Command, patience: Duration, mut line: im
     let shown = show(command);
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("starting `{shown}`"))?;
     let stdout = child.stdout.take().expect("standard output is piped");
+    read_to_end(&mut child, stdout, &shown, patience, |text| {
+        line(text);
+        println!("{text}");
+    })
+}
+
+/// As [`go_reading`], but prints nothing: `line` is given what goes to standard error as well, in order.
+pub(crate) fn go_silently(command: &mut Command, patience: Duration, line: impl FnMut(&str)) -> anyhow::Result<()> {
+    let shown = show(command);
+    let (output, input) = io::pipe().context("making a pipe")?;
+    command.stdin(Stdio::null()).stdout(input.try_clone().context("making a pipe")?).stderr(input);
+    let mut child = command.spawn().with_context(|| format!("starting `{shown}`"))?;
+    // It holds the pipe open for as long as it could start the command again.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    read_to_end(&mut child, output, &shown, patience, line)
+}
+
+/// Reads what a command says, and how it ended.
+fn read_to_end(
+    child: &mut Child,
+    output: impl io::Read + Send + 'static,
+    shown: &str,
+    patience: Duration,
+    mut line: impl FnMut(&str),
+) -> anyhow::Result<()> {
     let (sender, lines) = mpsc::channel();
     // Ends with the pipe, or with the first line that nobody wants any more.
     thread::spawn(move || {
-        for text in BufReader::new(stdout).split(b'\n') {
+        for text in BufReader::new(output).split(b'\n') {
             if sender.send(text).is_err() {
                 break;
             }
@@ -69,7 +94,6 @@ pub(crate) fn go_reading(command: &mut Command, patience: Duration, mut line: im
                 let text = text.with_context(|| format!("reading what `{shown}` says"))?;
                 let text = String::from_utf8_lossy(&text);
                 line(&text);
-                println!("{text}");
                 last = text.into_owned();
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -214,6 +238,17 @@ mod tests {
         });
         assert!(result.is_err());
         assert_eq!(seen, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_runs_silently_is_read_in_order() {
+        let mut seen = Vec::new();
+        let mut command = Command::new("sh");
+        let result = go_silently(command.args(["-c", "echo a; echo b >&2; echo c"]), Duration::from_secs(60), |line| {
+            seen.push(line.to_owned());
+        });
+        assert!(result.is_ok());
+        assert_eq!(seen, ["a", "b", "c"]);
     }
 
     #[test]

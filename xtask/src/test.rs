@@ -1,20 +1,22 @@
 //! `cargo xtask test`: every step, in an order that fails early, and a table at the end.
 //!
 //! A step that fails does not keep the later ones from running: one run shows everything. What
-//! the steps build, they build as the user; what needs a kernel runs as root.
+//! the steps build, they build as the user; what needs a kernel runs as root. The tests in the Kubernetes
+//! cluster run beside the other kernel tests: they wait for Kubernetes most of the time.
 
+mod beside;
 mod report;
 mod tally;
 
 use std::{
     env,
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 
-use self::report::Report;
+use self::{beside::Beside, report::Report};
 pub(crate) use self::{report::Outcome, tally::Tally};
 use crate::{
     check, cluster, fuzz, image,
@@ -47,6 +49,9 @@ const SILENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Packages whose tests need root and a kernel, wholly or in part.
 const KERNEL: [&str; 3] = ["daemon", "tests", "threeway"];
+
+/// Tells the cluster's tests that they run beside this run (tests/tests/kubernetes).
+const CLUSTER_TESTS: &str = "BULKHEAD_CLUSTER_TESTS";
 
 /// Runs all steps. Fails if any of them did.
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -92,10 +97,19 @@ fn steps(options: &Options, report: &mut Report) {
             step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));
             step(report, "image", || image::build(&image::Options::debug()).map(|()| Outcome::done()));
             step(report, "Kubernetes", || cluster::prepare(root).map(|()| Outcome::done()));
-            step(report, "kernel tests", || kernel_tests(options, root));
+            let mut cluster = None;
+            step(report, "building tests", || {
+                run::go(kernel_tests(root)?.arg("--no-run"))?;
+                cluster = Some(Beside::start("cluster tests", cluster_tests(options, root)?));
+                Ok(Outcome::done())
+            });
+            step(report, "kernel tests", || count(kernel_tests(root)?, options));
             if options.filter.is_none() {
                 step(report, "verifier", || verifier::running(root).map(|()| Outcome::done()));
                 step(report, "other kernels", other_kernels);
+            }
+            if let Some(cluster) = cluster {
+                cluster.end(report);
             }
         }
         Err(why) => {
@@ -155,15 +169,25 @@ fn tests(options: &Options, kernel: bool) -> anyhow::Result<Outcome> {
     count(cargo, options)
 }
 
-/// Tests that need root.
-fn kernel_tests(options: &Options, root: Privilege) -> anyhow::Result<Outcome> {
+/// Tests that need root, but for those in the cluster.
+fn kernel_tests(root: Privilege) -> anyhow::Result<Command> {
     let mut cargo = run::cargo();
     cargo.args(["test", "--no-fail-fast"]);
     for package in KERNEL {
         cargo.args(["--package", package]);
     }
     kernel::prepare(&mut cargo, root, Profile::Debug)?;
-    count(cargo, options)
+    cargo.env(CLUSTER_TESTS, "beside");
+    Ok(cargo)
+}
+
+/// Tests in the Kubernetes cluster.
+fn cluster_tests(options: &Options, root: Privilege) -> anyhow::Result<Command> {
+    let mut cargo = run::cargo();
+    cargo.args(["test", "--package", "tests", "--test", "kubernetes"]);
+    kernel::prepare(&mut cargo, root, Profile::Debug)?;
+    cargo.arg("--").args(&options.filter);
+    Ok(cargo)
 }
 
 /// All programs on the kernels of tests/kernels.toml, in virtual machines.
@@ -184,7 +208,7 @@ fn count_kernel_tests(options: &Options) -> anyhow::Result<u64> {
 }
 
 /// Runs a `cargo test` and adds up what it says.
-fn count(mut cargo: std::process::Command, options: &Options) -> anyhow::Result<Outcome> {
+fn count(mut cargo: Command, options: &Options) -> anyhow::Result<Outcome> {
     if let Some(filter) = &options.filter {
         cargo.arg("--").arg(filter);
     }

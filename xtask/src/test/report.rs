@@ -1,6 +1,6 @@
 //! The table at the end of a test run, and its last line.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tally::Tally;
 
@@ -69,31 +69,52 @@ impl Outcome {
 }
 
 /// All steps so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
-    steps: Vec<(String, Outcome, Duration)>,
+    began: Instant,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: String,
+    outcome: Outcome,
+    took: Duration,
+    /// It ran while others did.
+    beside: bool,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self { began: Instant::now(), steps: Vec::new() }
+    }
 }
 
 impl Report {
     /// Notes a step.
     pub(crate) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
-        self.steps.push((name.to_owned(), outcome, took));
+        self.steps.push(Step { name: name.to_owned(), outcome, took, beside: false });
+    }
+
+    /// Notes a step that ran beside others.
+    pub(crate) fn add_beside(&mut self, name: &str, outcome: Outcome, took: Duration) {
+        self.steps.push(Step { name: name.to_owned(), outcome, took, beside: true });
     }
 
     /// Whether any step did not go well.
     pub(crate) fn failed(&self) -> bool {
-        self.steps.iter().any(|(_, outcome, _)| outcome.failures() > 0)
+        self.steps.iter().any(|step| step.outcome.failures() > 0)
     }
 
     /// Prints the table, what failed, and the last line.
     pub(crate) fn print(&self) {
         println!("\n{:<16} {:>8}  result", "step", "time");
-        for (name, outcome, took) in &self.steps {
-            println!("{name:<16} {:>8}  {}", time(*took), outcome.words());
+        for Step { name, outcome, took, beside } in &self.steps {
+            let beside = if *beside { " (beside others)" } else { "" };
+            println!("{name:<16} {:>8}  {}{beside}", time(*took), outcome.words());
         }
-        let total: Duration = self.steps.iter().map(|(_, _, took)| *took).sum();
-        println!("{:<16} {:>8}", "total", time(total));
-        for (name, outcome, _) in &self.steps {
+        println!("{:<16} {:>8}", "total", time(self.began.elapsed()));
+        for Step { name, outcome, .. } in &self.steps {
             if let Some(why) = outcome.failure() {
                 println!("\n{name} failed: {why}");
             }
@@ -102,8 +123,8 @@ impl Report {
     }
 
     /// `N passed, N failed, N skipped`.
-    fn last_line(&self) -> String {
-        let sum = |count: fn(&Outcome) -> u64| self.steps.iter().map(|(_, outcome, _)| count(outcome)).sum::<u64>();
+    pub(super) fn last_line(&self) -> String {
+        let sum = |count: fn(&Outcome) -> u64| self.steps.iter().map(|step| count(&step.outcome)).sum::<u64>();
         let (passed, failed) = (sum(|outcome| outcome.tally.passed), sum(Outcome::failures));
         format!("{passed} passed, {failed} failed, {} skipped", sum(|outcome| outcome.tally.skipped))
     }
