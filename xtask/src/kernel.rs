@@ -9,9 +9,9 @@
 //! * `BULKHEAD_KERNEL_TESTS=required`: we are root on a kernel that can; a test that finds
 //!   otherwise has failed, and has no reason to skip.
 
-use std::{ffi::OsString, process::Command};
+use std::{convert::Infallible, ffi::OsString, process::Command};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
 use crate::{
     programs,
@@ -57,6 +57,21 @@ impl Runnable {
         if userland {
             programs::userland(profile == Profile::Release)?;
         }
+        run::go(&mut self.command(root, arguments)?)
+    }
+
+    /// As [`Runnable::run`], where that has set up and built everything before: says nothing of its own, and ends
+    /// this program as what it runs has ended.
+    pub(crate) fn run_again(self, arguments: &[OsString]) -> anyhow::Result<Infallible> {
+        let root = Privilege::find()?;
+        let mut command = self.command(root, arguments)?;
+        let status = command.status().with_context(|| format!("starting `{}`", run::show(&command)))?;
+        std::process::exit(status.code().unwrap_or(1))
+    }
+
+    /// Cargo that runs it.
+    fn command(self, root: Privilege, arguments: &[OsString]) -> anyhow::Result<Command> {
+        let Self { package, bin, profile, .. } = self;
         let mut cargo = run::cargo();
         // Files that the user names lie where the user is.
         cargo.current_dir(std::env::current_dir()?);
@@ -66,7 +81,8 @@ impl Runnable {
             cargo.arg("--release");
         }
         prepare(&mut cargo, root, profile)?;
-        run::go(cargo.arg("--").args(arguments))
+        cargo.arg("--").args(arguments);
+        Ok(cargo)
     }
 }
 
