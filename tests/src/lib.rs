@@ -31,6 +31,7 @@
 //! footprint  what a daemon and its pods take up on a node
 //! effort   how often, and how long it took
 //! world    what is outside of the node
+//! server   a program of somebody else's that serves in a node's network
 //! feature  what not every kernel has, and that its tests are not left out where it has it
 //! trial    whether a test may run, and what it says when it fails
 //!
@@ -76,6 +77,7 @@ pub mod rules;
 pub mod sandbox;
 pub mod scene;
 pub mod seen;
+pub mod server;
 pub mod table;
 pub mod traffic;
 pub mod trial;

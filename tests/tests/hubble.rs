@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, ensure};
@@ -15,6 +14,7 @@ use tests::{
     manifest::{namespace, pod, policy},
     node::{NODES, Node, PATIENCE, Setup, eventually},
     owner,
+    server::Server,
     traffic::{Echo, OPEN, Protocol::Tcp, Reached, SILENT, reach},
     trial::trial,
 };
@@ -95,30 +95,22 @@ impl<'a> Hubble<'a> {
     }
 }
 
-/// A process that ends with its value.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The relay, in the network of a node whose daemon it asks for the others.
-fn relay(node: &Node, programs: &Path, certificates: &Path) -> anyhow::Result<Running> {
+fn relay(node: &Node, programs: &Path, certificates: &Path) -> anyhow::Result<Server> {
     let file = |name: &str| certificates.join(name).display().to_string();
-    let log = fs::File::create(node.folder().join("relay.log"))?;
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", node.name()]).arg(programs.join("hubble-relay"));
-    command.arg("serve").args(["--gops=false", "--disable-server-tls", "--retry-timeout=1s"]);
-    command.arg(format!("--listen-address={RELAY}")).arg("--health-listen-address=127.0.0.1:4222");
-    command.arg(format!("--peer-service=unix://{}", node.api_socket().display()));
-    command.arg(format!("--tls-hubble-client-cert-file={}", file("tls.crt")));
-    command.arg(format!("--tls-hubble-client-key-file={}", file("tls.key")));
-    command.arg(format!("--tls-hubble-server-ca-files={}", file("ca.crt")));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    Ok(Running(command.spawn().context("starting the relay")?))
+    let arguments = [
+        "serve".to_owned(),
+        "--gops=false".to_owned(),
+        "--disable-server-tls".to_owned(),
+        "--retry-timeout=1s".to_owned(),
+        format!("--listen-address={RELAY}"),
+        "--health-listen-address=127.0.0.1:4222".to_owned(),
+        format!("--peer-service=unix://{}", node.api_socket().display()),
+        format!("--tls-hubble-client-cert-file={}", file("tls.crt")),
+        format!("--tls-hubble-client-key-file={}", file("tls.key")),
+        format!("--tls-hubble-server-ca-files={}", file("ca.crt")),
+    ];
+    Server::start(node, &programs.join("hubble-relay"), arguments, &node.folder().join("relay.log"))
 }
 
 #[test]

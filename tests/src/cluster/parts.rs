@@ -20,6 +20,8 @@ pub const KUBERNETES: &str = "v1.36.3";
 const CONTAINERD: &str = "v2.3.7";
 /// That of the clients of the flow API, as in tests/cluster/hubble/go.mod.
 pub const HUBBLE: &str = "v1.19.4";
+/// Name of the OpenTelemetry Collector among the programs; its version is in tests/cluster/collector/go.mod.
+pub const COLLECTOR: &str = "collector";
 /// The oldest Go that builds them.
 const GO_FLOOR: (u32, u32) = (1, 26);
 
@@ -83,11 +85,12 @@ fn parts() -> Vec<Part> {
             "",
             &format!("-s -w -X github.com/cilium/cilium/hubble/pkg.Version={HUBBLE}"),
         ),
+        part("an OpenTelemetry Collector", COLLECTOR, &["."], "", "-s -w"),
     ]
 }
 
 /// A folder with all of them: those of [`NAMES`], `agnhost`, `containerd`, `containerd-shim-runc-v2`,
-/// `ctr`, `coredns`, `helm`, `hubble`, `hubble-relay`. Builds what is not there, and says so on standard error.
+/// `ctr`, `coredns`, `helm`, `hubble`, `hubble-relay`, `collector`. Builds what is not there, and says so on standard error.
 ///
 /// # Errors
 /// There is no Go, or it could not build one.

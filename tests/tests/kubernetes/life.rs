@@ -32,7 +32,7 @@ pub(crate) fn admits(namespace: &str, app: &str, from: Option<&str>) -> Value {
     })
 }
 
-fn about(from: &str, to: &Pod, answer: &'static str) -> Vec<Ask> {
+pub(crate) fn about(from: &str, to: &Pod, answer: &'static str) -> Vec<Ask> {
     let protocols = ["tcp", "udp"].into_iter();
     protocols.flat_map(|protocol| Ask::both(from, to, protocol, 80, answer)).collect()
 }

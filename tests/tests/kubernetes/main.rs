@@ -10,12 +10,14 @@
 //! nodes   that come, go, and come back elsewhere
 //! netpol  the truth tables
 //! cluster_policy  ClusterNetworkPolicy's
+//! kinds   clusters of other kinds, each with what matters most
 //! ```
 
 mod cluster_policy;
 mod flows;
 mod identities;
 mod install;
+mod kinds;
 mod life;
 mod netpol;
 mod nodes;
@@ -69,6 +71,10 @@ const TESTS: &[(&str, Test)] = &[
     // After the others, who make the agent do all that it does.
     ("install::what_it_may_do_is_what_it_does", install::rights_are_what_is_used),
     ("install::a_node_is_clean_afterwards", install::uninstall_leaves_nothing),
+    // Each has a cluster of its own.
+    ("kinds::without_kube_proxy", kinds::without_kube_proxy),
+    ("kinds::of_ipv4_alone", kinds::of_ipv4_alone),
+    ("kinds::of_ipv6_alone", kinds::of_ipv6_alone),
 ];
 
 fn main() -> ExitCode {

@@ -17,7 +17,7 @@ use crate::{
 const PORT: u16 = 8080;
 
 /// A Service of both families and protocols, in front of the pods `app`; `more` is merged into its spec.
-fn service(namespace: &str, app: &str, more: Value) -> Value {
+pub(crate) fn service(namespace: &str, app: &str, more: Value) -> Value {
     let port =
         |protocol: &str| json!({"name": protocol.to_lowercase(), "protocol": protocol, "port": PORT, "targetPort": 80});
     let mut object = json!({
@@ -43,12 +43,13 @@ fn found(stage: &Stage, namespace: &str, name: &str) -> anyhow::Result<Value> {
 
 fn addresses(service: &Value) -> anyhow::Result<Vec<IpAddr>> {
     let ips = service["spec"]["clusterIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
-    ensure!(ips.len() == 2, "not of both families: {service:#}");
+    let families = if service["spec"]["ipFamilyPolicy"] == "RequireDualStack" { 2 } else { 1 };
+    ensure!(ips.len() == families, "not of all families: {service:#}");
     ips.iter().map(|ip| Ok(ip.as_str().context("an address")?.parse()?)).collect()
 }
 
 /// About a Service, from a pod, by each of its addresses and both protocols.
-fn about(stage: &Stage, from: &str, to: &str, answer: &'static str) -> anyhow::Result<Vec<Ask>> {
+pub(crate) fn about(stage: &Stage, from: &str, to: &str, answer: &'static str) -> anyhow::Result<Vec<Ask>> {
     let (namespace, name) = to.split_once('/').context("a Service is namespace/name")?;
     let ends = addresses(&found(stage, namespace, name)?)?.into_iter().map(|ip| SocketAddr::new(ip, PORT));
     Ok(to_ends(from, &format!("Service {to}"), &ends.collect::<Vec<_>>(), answer))
@@ -77,13 +78,19 @@ pub(crate) fn they_lead_to_pods_on_all_nodes(stage: &mut Stage) -> anyhow::Resul
     asks.extend(about(stage, "services/other", "services/web", YES)?);
     ensure!(asks.len() == 8, "{asks:?}");
     stage.expect(&asks)?;
-    let ip = addresses(&found(stage, "services", "web")?)?[0].to_string();
-    soon("the Service has a name", || {
-        let said = stage.exec("services/client", &["nslookup", "web.services.svc.cluster.local"])?;
+    found_by_name(stage, "services/client", "services/web")?;
+    stage.forget(&["services"])
+}
+
+/// Waits until a pod finds a Service by its name.
+pub(crate) fn found_by_name(stage: &Stage, from: &str, to: &str) -> anyhow::Result<()> {
+    let (namespace, name) = to.split_once('/').context("a Service is namespace/name")?;
+    let ip = addresses(&found(stage, namespace, name)?)?[0].to_string();
+    soon(&format!("{to} has a name"), || {
+        let said = stage.exec(from, &["nslookup", &format!("{name}.{namespace}.svc.cluster.local")])?;
         ensure!(said.contains(&ip), "{said}");
         Ok(())
-    })?;
-    stage.forget(&["services"])
+    })
 }
 
 /// A policy for what `client` sends.

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
-use tests::cluster::{Cluster, Plan, Routing};
+use tests::cluster::{Cluster, Plan, Routing, layout::Families};
 
 /// How long something may take to be so that takes effect at once.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -57,7 +57,12 @@ impl Stage {
             Ok("native") => Routing::Native,
             Ok(other) => bail!("BULKHEAD_TEST_ROUTING is {other:?}: native or overlay"),
         };
-        let mut cluster = Cluster::start(Plan { routing, ..Plan::default() }, |_| {})?;
+        Self::of(Plan { routing, ..Plan::default() })
+    }
+
+    /// A cluster of another kind, with Bulkhead.
+    pub(crate) fn of(plan: Plan) -> anyhow::Result<Self> {
+        let mut cluster = Cluster::start(plan, |_| {})?;
         cluster.install()?;
         Ok(Self { cluster })
     }
@@ -130,14 +135,16 @@ impl Stage {
         let (namespace, name) = key.split_once('/').context("a pod is namespace/name")?;
         self.kubectl(&["wait", "-n", namespace, "--for=condition=Ready", "pod", name, "--timeout=120s"])
             .with_context(|| self.kubectl(&["describe", "pod", "-n", namespace, name]).unwrap_or_default())?;
-        Pod::of(&serde_json::from_str(&self.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?)?)
+        let object = serde_json::from_str(&self.kubectl(&["get", "pod", "-n", namespace, name, "-o", "json"])?)?;
+        Pod::of(&object, self.cluster.plan.families)
     }
 
     /// All pods of a namespace, which are ready.
     pub(crate) fn found(&self, namespace: &str) -> anyhow::Result<BTreeMap<String, Pod>> {
         let list: Value = serde_json::from_str(&self.kubectl(&["get", "pods", "-n", namespace, "-o", "json"])?)?;
         let pods = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        pods.iter().map(|object| Pod::of(object).map(|pod| (pod.key.clone(), pod))).collect()
+        let families = self.cluster.plan.families;
+        pods.iter().map(|object| Pod::of(object, families).map(|pod| (pod.key.clone(), pod))).collect()
     }
 
     /// Runs a command in a pod's container.
@@ -238,8 +245,8 @@ impl Drop for Session {
 }
 
 impl Pod {
-    /// From what the API server says of it.
-    fn of(object: &Value) -> anyhow::Result<Self> {
+    /// From what the API server says of it, in a cluster of these families.
+    fn of(object: &Value, families: Families) -> anyhow::Result<Self> {
         let word = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
         let key = format!("{}/{}", word("namespace"), word("name"));
         let ips = object["status"]["podIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -247,20 +254,23 @@ impl Pod {
             .iter()
             .map(|ip| Ok(ip["ip"].as_str().context("an address")?.parse()?))
             .collect::<anyhow::Result<_>>()?;
-        ensure!(ips.len() == 2 && ips[0].is_ipv4() && ips[1].is_ipv6(), "{key} has the addresses {ips:?}");
+        let wanted = [(families.has_v4(), true), (families.has_v6(), false)];
+        let wanted = wanted.into_iter().filter(|(there, _)| *there).map(|(_, is_v4)| is_v4);
+        ensure!(ips.iter().map(IpAddr::is_ipv4).eq(wanted), "{key} has the addresses {ips:?}");
         Ok(Self { key, ips })
     }
 }
 
 impl Ask {
-    /// About both addresses of a pod.
-    pub(crate) fn both(from: &str, to: &Pod, protocol: &str, port: u16, answer: &'static str) -> [Self; 2] {
-        [0, 1].map(|family| Self {
+    /// About each address of a pod.
+    pub(crate) fn both(from: &str, to: &Pod, protocol: &str, port: u16, answer: &'static str) -> Vec<Self> {
+        let ask = |ip: &IpAddr| Self {
             from: from.to_owned(),
             to: to.key.clone(),
-            target: format!("{protocol}:{}", SocketAddr::new(to.ips[family], port)),
+            target: format!("{protocol}:{}", SocketAddr::new(*ip, port)),
             answer,
-        })
+        };
+        to.ips.iter().map(ask).collect()
     }
 
     fn told(&self, answer: &str) -> String {
