@@ -2,9 +2,9 @@
 //! so that an error names exporter, field, line and fix; an exporter that is wrong costs no other one anything.
 //! Bytes in, settings out: nothing here opens what it names.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use flows::filter::FilterSet;
+use flows::{aggregate, filter::FilterSet};
 use objects::{Problem, settings};
 use serde::Deserialize;
 
@@ -55,6 +55,8 @@ pub struct Exporter {
     pub filters: FilterSet,
     /// Which parts of them.
     pub wanted: Wanted,
+    /// How those are told together that say the same; `None`: each by itself.
+    pub aggregation: Option<aggregate::Limits>,
     /// Where to.
     pub target: Target,
 }
@@ -141,10 +143,18 @@ struct Spec {
     exclude_filters: Vec<FilterSpec>,
     #[serde(default)]
     field_mask: Vec<String>,
+    aggregate: Option<AggregateSpec>,
     file: Option<FileSpec>,
     otlp: Option<OtlpSpec>,
     syslog: Option<SyslogSpec>,
     spool: Option<SpoolSpec>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename = "aggregate", rename_all = "camelCase")]
+struct AggregateSpec {
+    window_seconds: Option<u64>,
+    max_groups: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
@@ -254,6 +264,7 @@ impl Spec {
         let wanted = Wanted::of(&self.field_mask).map_err(|error| {
             ("fieldMask", error.to_string(), "take paths of the flow API, such as `source.pod_name`")
         })?;
+        let aggregation = self.aggregate.as_ref().map(AggregateSpec::check).transpose()?;
         let spool = match &self.spool {
             Some(spool) => spool.check()?,
             None => SpoolSpec::default().check()?,
@@ -270,7 +281,17 @@ impl Spec {
             }
             _ => return Err(("file", "more than one receiver is named".to_owned(), "make an exporter of each")),
         };
-        Ok(Exporter { name: self.name.clone(), spec: self, filters, wanted, target })
+        Ok(Exporter { name: self.name.clone(), spec: self, filters, wanted, aggregation, target })
+    }
+}
+
+impl AggregateSpec {
+    fn check(&self) -> Result<aggregate::Limits, Wrong> {
+        let Self { window_seconds, max_groups } = self;
+        let seconds = range("aggregate.windowSeconds", window_seconds.unwrap_or(60), 3600, "the default is 60")?;
+        let groups = range("aggregate.maxGroups", max_groups.unwrap_or(4096), 65_536, "the default is 4096")?;
+        let groups = NonZeroUsize::new(groups as usize).unwrap_or(NonZeroUsize::MIN);
+        Ok(aggregate::Limits { window: Duration::from_secs(seconds), groups })
     }
 }
 

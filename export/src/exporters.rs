@@ -172,11 +172,11 @@ impl Exporters {
     }
 
     fn start(&self, exporter: Exporter, place: Place) -> Running {
-        let Exporter { name, filters, wanted, target, .. } = exporter.clone();
+        let Exporter { name, filters, wanted, aggregation, target, .. } = exporter.clone();
         // What lies in a spool is in the form of its kind of receiver.
         let kind = target.kind();
         let ledger = self.pipeline.ledger().open_exporter(&name, kind);
-        let intake = Intake::new(self.pipeline.clone(), place.clone(), filters, name.clone());
+        let intake = Intake::new(self.pipeline.clone(), place.clone(), filters, name.clone()).folding(aggregation);
         let (stop, stops) = watch::channel(false);
         let node = self.pipeline.node().clone();
         let task = match target {

@@ -1,7 +1,7 @@
 //! What all outputs say of a record in the same words: its verdict, who decided, how the ends lie to each other, one
 //! line for people. Pure.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
 
 use datapath_abi::{
     event::{EndReason, EventKind},
@@ -16,6 +16,8 @@ use flows::{
     FlowRecord,
     record::{End, PolicyInfo, Ruling, protocol},
 };
+
+use crate::community::community_id;
 
 /// What became of the packet or connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -148,19 +150,41 @@ pub(crate) fn end_kind(end: &End) -> &'static str {
     }
 }
 
+/// Address of an end; `None` where a record stands for many with different ones.
+pub(crate) fn address(record: &FlowRecord, end: &End) -> Option<IpAddr> {
+    (record.aggregate.is_none() || !end.ip.is_unspecified()).then_some(end.ip)
+}
+
+/// Port of an end; `None` where there are none, or many.
+pub(crate) fn port(record: &FlowRecord, end: &End) -> Option<u16> {
+    (record.has_ports() && (record.aggregate.is_none() || end.port != 0)).then_some(end.port)
+}
+
+/// The connection's Community ID, where it is of one connection.
+pub(crate) fn community(record: &FlowRecord) -> Option<String> {
+    let (source, destination) = (&record.source, &record.destination);
+    let icmp = record.icmp.map(|icmp| (icmp.kind, icmp.code));
+    let many = record.aggregate.as_ref().is_some_and(|it| it.count > 1);
+    let ends = ((source.ip, source.port), (destination.ip, destination.port));
+    if many { None } else { community_id(ends.0, ends.1, record.protocol, icmp) }
+}
+
 /// Whom the summary calls an end.
-fn end_name(end: &End, has_ports: bool) -> String {
+fn end_name(record: &FlowRecord, end: &End) -> String {
     let pod = end.pod_name();
-    let mut name = match (pod.is_empty(), end.namespace()) {
-        (false, namespace) => format!("{namespace}/{pod} "),
-        (true, "") => String::new(),
-        (true, namespace) => format!("{namespace}/ "),
+    let workload = end.pod.as_ref().and_then(|pod| pod.workload.as_ref());
+    let mut name = match (pod.is_empty(), end.namespace(), workload) {
+        (false, namespace, _) => format!("{namespace}/{pod} "),
+        (true, "", _) => String::new(),
+        (true, namespace, Some(workload)) => format!("{namespace}/{} ", workload.name),
+        (true, namespace, None) => format!("{namespace}/ "),
     };
-    let ip = end.ip;
-    let _ = match (has_ports, ip.is_ipv6()) {
-        (true, true) => write!(name, "[{ip}]:{}", end.port),
-        (true, false) => write!(name, "{ip}:{}", end.port),
-        (false, _) => write!(name, "{ip}"),
+    let _ = match (address(record, end), port(record, end)) {
+        (Some(IpAddr::V6(ip)), Some(port)) => write!(name, "[{ip}]:{port}"),
+        (Some(ip), Some(port)) => write!(name, "{ip}:{port}"),
+        (Some(ip), None) => write!(name, "{ip}"),
+        (None, Some(port)) => write!(name, "*:{port}"),
+        (None, None) => name.write_char('*'),
     };
     name
 }
@@ -194,8 +218,7 @@ fn lookup(lookup: &Lookup) -> String {
 
 /// One line for people.
 pub(crate) fn summary(record: &FlowRecord) -> String {
-    let ports = record.has_ports();
-    let (source, destination) = (end_name(&record.source, ports), end_name(&record.destination, ports));
+    let (source, destination) = (end_name(record, &record.source), end_name(record, &record.destination));
     let mut text = format!("{source} -> {destination} {} ", protocol_name(record.protocol));
     match (record.kind, verdict(record)) {
         (EventKind::Opened, _) => text.push_str("allowed"),
@@ -224,6 +247,10 @@ pub(crate) fn summary(record: &FlowRecord) -> String {
         if !policies.is_empty() {
             let _ = write!(text, " ({})", policies.join(", "));
         }
+    }
+    if let Some(aggregate) = &record.aggregate {
+        let span_ms = record.time_unix_ns.saturating_sub(aggregate.first_unix_ns) / 1_000_000;
+        let _ = write!(text, ", {} times in {}.{} s", aggregate.count, span_ms / 1000, span_ms / 100 % 10);
     }
     text
 }

@@ -1,11 +1,12 @@
 //! Compares what a mapping yields with a file in testdata/, which `UPDATE_GOLDEN=1` writes anew.
 
-use std::{fs, path::Path};
+use std::{fs, num::NonZeroUsize, path::Path, time::Duration};
 
 use flows::{
     FlowRecord,
+    aggregate::{Aggregator, Limits},
     fixture::{self, record_in},
-    record::ServiceInfo,
+    record::{PodInfo, ServiceInfo},
 };
 
 /// One record of each kind that the fixture's world has, with all that is known about them.
@@ -34,7 +35,25 @@ pub(crate) fn records() -> Vec<FlowRecord> {
     let service = ServiceInfo { namespace: "infra".to_owned(), name: "dns".to_owned() };
     world.services.insert(("10.96.0.10".parse().unwrap(), 53), service.into());
     let of_connections = events.iter().map(|event| record_in(event, &world));
-    of_connections.chain(fixture::lookups(&world)).collect()
+    of_connections.chain(fixture::lookups(&world)).chain(of_many(&world)).collect()
+}
+
+/// Two that stand for many: connections of one workload, and what is told by least.
+fn of_many(world: &fixture::World) -> Vec<FlowRecord> {
+    let groups = NonZeroUsize::new(1).unwrap();
+    let mut folds = Aggregator::new(Limits { window: Duration::from_secs(60), groups });
+    for (number, port) in [(1, 5432), (2, 5432), (3, 80), (4, 81)] {
+        let mut record = record_in(&fixture::closed(), world);
+        (record.sequence, record.destination.port) = (number, port);
+        record.source.port += number as u16;
+        record.time_unix_ns += number * 1_000_000_000;
+        let pod = record.source.pod.as_deref().unwrap().clone();
+        let name = format!("web-{number}");
+        record.source.pod = Some(PodInfo { uid: format!("uid-{name}"), name, ..pod }.into());
+        assert!(folds.fold(&record, 0));
+    }
+    folds.close();
+    std::iter::from_fn(|| folds.next(0)).collect()
 }
 
 /// Compares.

@@ -9,7 +9,6 @@ use flows::{
 };
 
 use crate::{
-    community::community_id,
     facts::{self, Verdict},
     json::Object,
     notice::Notice,
@@ -79,7 +78,10 @@ pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mu
         }
     }
     event.number("time", record.time_unix_ns / NS_PER_MS);
-    if let Some(opened) = record.opened_unix_ns.filter(|_| wanted.details) {
+    if let Some(aggregate) = &record.aggregate {
+        event.number("count", aggregate.count).number("start_time", aggregate.first_unix_ns / NS_PER_MS);
+        event.number("end_time", record.time_unix_ns / NS_PER_MS);
+    } else if let Some(opened) = record.opened_unix_ns.filter(|_| wanted.details) {
         event.number("start_time", opened / NS_PER_MS);
         if record.kind == EventKind::Closed {
             event.number("end_time", record.time_unix_ns / NS_PER_MS);
@@ -99,8 +101,10 @@ pub fn event(record: &FlowRecord, wanted: &Wanted, logged_unix_ns: u64, out: &mu
     }
     event.object("connection_info", |it| connection(it, record, wanted));
     if wanted.details {
-        // An event of one packet is told as such; of a connection the totals so far, which are no sums to add up.
+        // An event of one packet is told as such; of a connection the totals so far, which are no sums to add up. What
+        // stands for many is the sum of what they add.
         let name = match record.kind {
+            _ if record.aggregate.is_some() => "traffic",
             EventKind::Opened | EventKind::Dropped | EventKind::Dns => "traffic",
             EventKind::Closed | EventKind::Active => "cumulative_traffic",
         };
@@ -142,11 +146,15 @@ fn metadata(event: &mut Object<'_>, node: &Node, uid: &str, sequence: u64, logge
 }
 
 fn endpoint(out: &mut Object<'_>, end: &End, record: &FlowRecord, wanted: &WantedEnd, all: &Wanted) {
-    if wanted.address {
-        out.shown("ip", end.ip);
+    if wanted.address
+        && let Some(ip) = facts::address(record, end)
+    {
+        out.shown("ip", ip);
     }
-    if all.protocol && record.has_ports() {
-        out.number("port", end.port.into());
+    if all.protocol
+        && let Some(port) = facts::port(record, end)
+    {
+        out.number("port", port.into());
     }
     let pod = end.pod.as_deref();
     if wanted.pod {
@@ -170,10 +178,12 @@ fn endpoint(out: &mut Object<'_>, end: &End, record: &FlowRecord, wanted: &Wante
     out.object("container", |it| container(it, end, record, wanted, all));
 }
 
-/// What Kubernetes says of an end. The object wants a name or uid, which only a pod gives.
+/// What Kubernetes says of an end. The object wants a name or uid, which only a pod gives; of many pods it is that of
+/// their workload.
 fn container(out: &mut Object<'_>, end: &End, record: &FlowRecord, wanted: &WantedEnd, all: &Wanted) {
     let Some(pod) = end.pod.as_deref().filter(|_| wanted.pod) else { return };
-    out.text("name", &pod.name).text("orchestrator", "kubernetes");
+    let many = pod.workload.as_ref().filter(|_| pod.name.is_empty());
+    out.text("name", many.map_or(&pod.name, |workload| &workload.name)).text("orchestrator", "kubernetes");
     if all.details && is_uuid(&pod.uid) {
         out.text("pod_uuid", &pod.uid);
     }
@@ -229,10 +239,7 @@ fn connection(out: &mut Object<'_>, record: &FlowRecord, wanted: &Wanted) {
         out.word("protocol_ver", if record.source.ip.is_ipv4() { IPV4 } else { IPV6 });
     }
     if wanted.source.address && wanted.destination.address && wanted.protocol {
-        let (source, destination) = (&record.source, &record.destination);
-        let icmp = record.icmp.map(|icmp| (icmp.kind, icmp.code));
-        let id = community_id((source.ip, source.port), (destination.ip, destination.port), record.protocol, icmp);
-        out.text("community_uid", &id.unwrap_or_default());
+        out.text("community_uid", &facts::community(record).unwrap_or_default());
     }
 }
 

@@ -17,7 +17,6 @@ use proto::opentelemetry::proto::{
 };
 
 use crate::{
-    community::community_id,
     facts::{self, Verdict},
     notice::Notice,
     wanted::{Wanted, WantedEnd},
@@ -93,6 +92,11 @@ pub fn log_record(record: &FlowRecord, wanted: &Wanted, observed_unix_ns: u64) -
     to.number("bulkhead.sequence", record.sequence);
     to.text("bulkhead.node.epoch", &record.node.epoch.to_string());
     to.text("bulkhead.event", facts::kind(record.kind));
+    if let Some(aggregate) = &record.aggregate {
+        to.number("bulkhead.aggregate.count", aggregate.count);
+        to.number("bulkhead.aggregate.first", aggregate.first_unix_ns);
+        to.number("bulkhead.aggregate.first_sequence", aggregate.first_sequence);
+    }
     to.text("bulkhead.verdict", verdict.name());
     to.text("bulkhead.reason", facts::reason(record));
     if wanted.direction
@@ -109,10 +113,7 @@ pub fn log_record(record: &FlowRecord, wanted: &Wanted, observed_unix_ns: u64) -
         }
     }
     if wanted.protocol && wanted.source.address && wanted.destination.address {
-        let icmp = record.icmp.map(|icmp| (icmp.kind, icmp.code));
-        let (source, destination) = (&record.source, &record.destination);
-        let id = community_id((source.ip, source.port), (destination.ip, destination.port), record.protocol, icmp);
-        to.text("network.community_id", &id.unwrap_or_default());
+        to.text("network.community_id", &facts::community(record).unwrap_or_default());
     }
     end(&mut to, "source", &record.source, record, &wanted.source, wanted);
     end(&mut to, "destination", &record.destination, record, &wanted.destination, wanted);
@@ -140,11 +141,15 @@ pub fn log_record(record: &FlowRecord, wanted: &Wanted, observed_unix_ns: u64) -
 
 fn end(to: &mut Attributes, side: &str, end: &End, record: &FlowRecord, wanted: &WantedEnd, all: &Wanted) {
     let key = |name: &str| format!("{side}.{name}");
-    if wanted.address {
-        to.text(&key("address"), &end.ip.to_string());
+    if wanted.address
+        && let Some(ip) = facts::address(record, end)
+    {
+        to.text(&key("address"), &ip.to_string());
     }
-    if all.protocol && record.has_ports() {
-        to.number(&key("port"), end.port.into());
+    if all.protocol
+        && let Some(port) = facts::port(record, end)
+    {
+        to.number(&key("port"), port.into());
     }
     if wanted.identity {
         to.number(&key("bulkhead.identity"), end.identity.into());
@@ -234,7 +239,7 @@ fn details(to: &mut Attributes, record: &FlowRecord) {
             to.number(&format!("{side}.tcp_flags"), traffic.tcp_flags.into());
         }
     }
-    if let Some(opened) = record.opened_unix_ns {
+    if let Some(opened) = record.opened_unix_ns.filter(|_| record.aggregate.is_none()) {
         to.number("bulkhead.connection.start", opened);
         if record.kind == EventKind::Closed {
             to.number("bulkhead.connection.duration", record.time_unix_ns.saturating_sub(opened));

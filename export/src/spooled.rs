@@ -108,7 +108,10 @@ impl Spooled {
                     }
                     continue;
                 }
-                () = stopped(&mut stop) => true,
+                () = stopped(&mut stop) => {
+                    intake.finish();
+                    true
+                }
             };
             let before = losses;
             let mut parts = Vec::new();
@@ -133,7 +136,7 @@ impl Spooled {
                     Kept::Yes => {}
                     Kept::Refused => losses.add(Gap::Here(ExportLoss::WriteFailed), tally.taken),
                     Kept::Stopped => {
-                        self.ledger.update(|balance| tally.undo(balance));
+                        self.ledger.update(|balance| intake.undo(&tally, balance));
                         return;
                     }
                 }

@@ -55,7 +55,10 @@ impl ToFile {
                     file = None;
                     continue;
                 }
-                () = stopped(&mut stop) => true,
+                () = stopped(&mut stop) => {
+                    intake.finish();
+                    true
+                }
             };
             let mut lines = Vec::new();
             let now = unix_ns();
@@ -68,7 +71,7 @@ impl ToFile {
                 if lines.is_empty() { true } else { self.write(&mut file, lines, &mut tidying, &mut stop).await };
             if !written {
                 // Told to stop while the disk refuses: a successor, if there is one, takes these again.
-                self.ledger.update(|balance| tally.undo(balance));
+                self.ledger.update(|balance| intake.undo(&tally, balance));
                 return;
             }
             intake.done();

@@ -296,6 +296,7 @@ fn join<C: Context + ?Sized>(
         staged_egress,
         staged_ingress,
         dns: None,
+        aggregate: None,
     })
 }
 

@@ -1,17 +1,18 @@
 //! An exporter's place in the ring of records: what it comes to is filtered, counted and handed on in batches. Never
 //! more than a batch is held, and the ring waits for nobody: who is too slow is told how many it has missed, and so is
-//! its receiver.
+//! its receiver. Where it is asked for, records are folded ([`crate::aggregate`]) before they are handed on.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::{
     FlowRecord, Pipeline,
+    aggregate::{Aggregator, Limits},
     filter::FilterSet,
     ledger::{ExportLoss, ExporterBalance, Loss},
     notice::{Gap, Notice},
@@ -67,8 +68,14 @@ pub struct Tally {
     pub filtered: u64,
     /// Overwritten before we came.
     pub overrun: u64,
-    /// Handed on.
+    /// Folded into others, which are handed on when their window is over.
+    pub folded: u64,
+    /// Handed on, those included that stand for others.
     pub taken: u64,
+    /// How many of those stand for others.
+    pub made: u64,
+    /// For how many.
+    pub stood_for: u64,
     /// Sequence of the last record passed.
     pub sequence: u64,
 }
@@ -79,15 +86,9 @@ impl Tally {
         balance.observed += self.observed;
         balance.filtered += self.filtered;
         balance.lose(ExportLoss::RingOverrun, self.overrun);
+        balance.aggregated += self.folded;
+        balance.aggregates += self.made;
         balance.spooled += self.taken;
-    }
-
-    /// Takes that back: somebody else will come to the same.
-    pub fn undo(&self, balance: &mut ExporterBalance) {
-        balance.observed -= self.observed;
-        balance.filtered -= self.filtered;
-        balance.dropped[ExportLoss::RingOverrun as usize] -= self.overrun;
-        balance.spooled -= self.taken;
     }
 }
 
@@ -99,6 +100,11 @@ pub struct Intake {
     place: Place,
     filters: FilterSet,
     exporter: String,
+    folds: Option<Aggregator>,
+    /// The next batch is the last.
+    finishing: bool,
+    /// Where the clock of `folds` begins.
+    began: Instant,
     /// Entries overwritten, until the next record tells how many records that were.
     overrun: u64,
     /// As in [`Place`], of what was taken and may yet come to nothing.
@@ -112,21 +118,53 @@ impl Intake {
         let cursor = Cursor::new(pipeline.ring().clone(), place.next.load(Ordering::Relaxed));
         let sequence = place.sequence.load(Ordering::Relaxed);
         let told = Loss::ALL.map(|loss| place.told[loss as usize].load(Ordering::Relaxed));
-        Self { cursor, pipeline, place, filters, exporter, overrun: 0, sequence, told }
+        Self {
+            cursor,
+            pipeline,
+            place,
+            filters,
+            exporter,
+            folds: None,
+            finishing: false,
+            began: Instant::now(),
+            overrun: 0,
+            sequence,
+            told,
+        }
+    }
+
+    /// Folds records before they are handed on; `None`: each is handed on.
+    #[must_use]
+    pub fn folding(mut self, limits: Option<Limits>) -> Self {
+        self.folds = limits.map(Aggregator::new);
+        self
     }
 
     /// Waits until there is something to take.
     pub async fn ready(&self) {
         let ring = self.cursor.ring();
         let changed = ring.changed();
-        if ring.head() == self.cursor.position() {
-            changed.await;
+        if ring.head() != self.cursor.position() {
+            return;
+        }
+        match self.folds.as_ref().and_then(Aggregator::due_ns) {
+            Some(due) => {
+                let _ = tokio::time::timeout_at((self.began + Duration::from_nanos(due)).into(), changed).await;
+            }
+            None => changed.await,
         }
     }
 
-    /// Passes up to `most` entries, and hands on what the filters let through.
+    /// Has the next [`Intake::take`] hand on all that was folded: it is the last.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// Passes up to `most` entries, and hands on what the filters let through and nothing folds, and what has been folded
+    /// and is due.
     pub fn take(&mut self, most: usize, mut each: impl FnMut(Item<'_>)) -> Tally {
         let mut tally = Tally::default();
+        let now_ns = self.began.elapsed().as_nanos() as u64;
         let mut last = self.sequence;
         for _ in 0..most {
             match self.cursor.advance() {
@@ -145,11 +183,13 @@ impl Intake {
                     self.tell_earlier_losses(last, record.sequence, &mut each);
                     last = record.sequence;
                     tally.observed += 1;
-                    if self.filters.matches(&record) {
+                    if !self.filters.matches(&record) {
+                        tally.filtered += 1;
+                    } else if self.folds.as_mut().is_some_and(|folds| folds.fold(&record, now_ns)) {
+                        tally.folded += 1;
+                    } else {
                         tally.taken += 1;
                         each(Item::Record(&record));
-                    } else {
-                        tally.filtered += 1;
                     }
                 }
                 Next::Entry(Entry::Lost(_)) => self.tell_earlier_losses(last, 0, &mut each),
@@ -159,7 +199,37 @@ impl Intake {
         }
         tally.sequence = last;
         self.sequence = last;
+        self.hand_on_folded(most, now_ns, &mut tally, &mut each);
         tally
+    }
+
+    fn hand_on_folded(&mut self, most: usize, now_ns: u64, tally: &mut Tally, each: &mut impl FnMut(Item<'_>)) {
+        let Some(folds) = &mut self.folds else { return };
+        if self.finishing {
+            folds.close();
+        }
+        for _ in 0..if self.finishing { usize::MAX } else { most } {
+            let Some(record) = folds.next(now_ns) else { break };
+            tally.taken += 1;
+            tally.made += 1;
+            tally.stood_for += record.aggregate.as_ref().map_or(0, |it| it.count);
+            each(Item::Record(&record));
+        }
+    }
+
+    /// Takes back what was counted of a batch that came to nothing: a successor will come to the same records. Not to those
+    /// that were folded before: they are lost.
+    pub fn undo(&mut self, tally: &Tally, balance: &mut ExporterBalance) {
+        let Tally { observed, filtered, overrun, folded, taken, made, stood_for, sequence: _ } = *tally;
+        let held = self.folds.as_ref().map_or(0, Aggregator::held) + stood_for;
+        self.folds = None;
+        balance.observed -= observed;
+        balance.aggregates -= made;
+        balance.filtered -= filtered;
+        balance.dropped[ExportLoss::RingOverrun as usize] -= overrun;
+        balance.spooled -= taken;
+        balance.aggregated -= held;
+        balance.lose(ExportLoss::WriteFailed, held.saturating_sub(folded));
     }
 
     /// From here on the batch is somebody else's to keep: a successor goes on behind it.

@@ -16,6 +16,7 @@
 //! Nothing here touches the kernel, the network stack or the Kubernetes API: events come in as
 //! values, clients come in through whatever listener the daemon mounts the services on.
 
+pub mod aggregate;
 pub mod enrich;
 pub mod filter;
 #[cfg(any(test, feature = "test-util"))]

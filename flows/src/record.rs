@@ -217,6 +217,18 @@ pub struct Icmp {
     pub code: u8,
 }
 
+/// That a record stands for many; see [`crate::aggregate`]. What differs among them is left out of the record: a port is 0,
+/// an address the unspecified one, a pod without a name. Counters are sums, the round trip time is a mean.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Aggregate {
+    /// How many, at least one.
+    pub count: u64,
+    /// When the first was seen; `time_unix_ns` is that of the last.
+    pub first_unix_ns: u64,
+    /// Sequence of the first; `sequence` is that of the last.
+    pub first_sequence: u64,
+}
+
 /// One flow event, complete.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FlowRecord {
@@ -270,6 +282,8 @@ pub struct FlowRecord {
     pub staged_ingress: Option<Ruling>,
     /// Of a lookup: what was asked, and what came of it.
     pub dns: Option<Arc<Lookup>>,
+    /// It stands for many.
+    pub aggregate: Option<Box<Aggregate>>,
 }
 
 impl Ruling {
@@ -334,7 +348,9 @@ impl End {
 impl FlowRecord {
     /// Stable name.
     pub fn uuid(&self) -> Uuid {
-        Uuid::new(self.time_unix_ns, self.node.epoch, self.sequence)
+        // Also the last of those that it stands for has a name.
+        let salt = self.aggregate.as_ref().map_or(0, |it| it.first_sequence << 1 | 1);
+        Uuid::new(self.time_unix_ns, self.node.epoch ^ salt, self.sequence)
     }
 
     /// Whether policy decided about this packet, rather than the packet being bad in itself.

@@ -50,7 +50,8 @@ fn exporter(node: &Node, name: &str) -> anyhow::Result<Value> {
 fn is_even(exporter: &Value) -> bool {
     let count = |name: &str| exporter[name].as_u64().unwrap_or(u64::MAX / 8);
     let lost: u64 = exporter["dropped"].as_array().into_iter().flatten().filter_map(|it| it["count"].as_u64()).sum();
-    count("carried") + count("observed") == count("exported") + count("filtered") + count("spooled") + lost
+    count("carried") + count("observed") + count("aggregates")
+        == count("exported") + count("filtered") + count("aggregated") + count("spooled") + lost
 }
 
 fn events(path: &std::path::Path) -> anyhow::Result<Vec<Value>> {
@@ -96,6 +97,45 @@ fn denials_are_in_the_file_and_what_filters_leave_out_is_counted() {
         let problems = stats["problems"].to_string();
         ensure!(problems.contains("wrong") && problems.contains("file.path"), "{problems}");
         ensure!(node.metric("bulkhead_export_problems")? == 1.0);
+        Ok(())
+    });
+}
+
+#[test]
+fn many_connections_are_told_as_one_and_each_denial_by_itself() {
+    trial(|| {
+        let node = start(
+            "exporters:\n- name: few\n  includeFilters: [{destination_pod: [shop/db]}]\n  aggregate: {windowSeconds: 2}\n  \
+             file: {path: HOME/few.ndjson}\n",
+        )?;
+        let [web, db] = node.add_all(["shop/web", "shop/db"])?;
+        let _echo = Echo::start(&db.sandbox, &[80], &[])?;
+        let (open, closed) = (db.at(80)[0], db.at(81)[0]);
+        const MANY: u64 = 40;
+        for _ in 0..MANY {
+            ensure!(reach(&web.sandbox, Tcp, open, OPEN)? == Reached::Yes);
+        }
+        ensure!(reach(&web.sandbox, Tcp, closed, SILENT)? == Reached::No);
+        let file = node.folder().join("few.ndjson");
+        let of = |found: &[Value], activity: &str| -> Vec<Value> {
+            found.iter().filter(|it| it["activity_name"] == activity).cloned().collect()
+        };
+        let sum = |found: &[Value]| found.iter().filter_map(|it| it["count"].as_u64()).sum::<u64>();
+        let all_there =
+            || Ok(["Open", "Close"].iter().all(|it| sum(&of(&events(&file).unwrap_or_default(), it)) == MANY));
+        ensure!(eventually(PATIENCE, all_there)?, "{:?}", events(&file)?);
+        let found = events(&file)?;
+        for activity in ["Open", "Close"] {
+            let told = of(&found, activity);
+            ensure!(told.len() < 10, "{told:#?}");
+            let one = &told[0];
+            ensure!(one["src_endpoint"]["name"] == "web" && one["dst_endpoint"]["port"] == 80, "{one}");
+            ensure!(one["count"] == 1 || one["src_endpoint"].get("port").is_none(), "ports of many: {one}");
+        }
+        let denied: Vec<&Value> = found.iter().filter(|it| it["action"] == "Denied").collect();
+        ensure!(!denied.is_empty() && denied.iter().all(|it| it.get("count").is_none()), "{denied:?}");
+        let few = exporter(&node, "few")?;
+        ensure!(is_even(&few) && few["aggregated"] == 2 * MANY, "{few}");
         Ok(())
     });
 }

@@ -63,7 +63,7 @@ impl From<pb::FlowReaders> for Readers {
     }
 }
 
-/// An exporter: carried + observed = exported + filtered + spooled + dropped.
+/// An exporter: carried + observed + aggregates = exported + filtered + aggregated + spooled + dropped.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Exporter {
     pub(crate) name: String,
@@ -72,6 +72,8 @@ pub(crate) struct Exporter {
     pub(crate) observed: u64,
     pub(crate) exported: u64,
     pub(crate) filtered: u64,
+    pub(crate) aggregated: u64,
+    pub(crate) aggregates: u64,
     pub(crate) spooled: u64,
     pub(crate) dropped: Vec<Dropped>,
     pub(crate) spool_bytes: u64,
@@ -89,6 +91,8 @@ impl From<pb::Exporter> for Exporter {
             observed,
             exported,
             filtered,
+            aggregated,
+            aggregates,
             spooled,
             dropped,
             spool_bytes,
@@ -96,6 +100,20 @@ impl From<pb::Exporter> for Exporter {
             trouble,
         } = exporter;
         let dropped = all(dropped);
-        Self { name, kind, carried, observed, exported, filtered, spooled, dropped, spool_bytes, retries, trouble }
+        Self {
+            name,
+            kind,
+            carried,
+            observed,
+            exported,
+            filtered,
+            aggregated,
+            aggregates,
+            spooled,
+            dropped,
+            spool_bytes,
+            retries,
+            trouble,
+        }
     }
 }

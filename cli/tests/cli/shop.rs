@@ -350,6 +350,9 @@ fn flow_stats() -> pb::FlowStatsResponse {
         spooled: counts[4],
         dropped: vec![dropped("ring_overrun", lost[0]), dropped("spool_full", lost[1])],
         spool_bytes: counts[4] * 700,
+        // Seven that had nobody to be told with.
+        aggregated: 7,
+        aggregates: 7,
         retries: 4,
         trouble: trouble.into(),
     };

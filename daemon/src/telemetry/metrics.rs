@@ -119,6 +119,8 @@ metrics! {
     EXPORT_OBSERVED = counter("export_records_observed", "Records that an exporter has come to since, by exporter");
     EXPORT_EXPORTED = counter("export_records_exported", "Records that the receiver has taken, by exporter");
     EXPORT_FILTERED = counter("export_records_filtered", "Records that filters left out, by exporter");
+    EXPORT_AGGREGATED = counter("export_records_aggregated", "Records that are told together with others, by exporter");
+    EXPORT_AGGREGATES = counter("export_records_aggregates", "Records that were made to tell of those, by exporter");
     EXPORT_DROPPED = counter("export_records_dropped", "Records lost, by exporter and reason");
     EXPORT_SPOOLED = gauge("export_records_spooled", "Records that wait, by exporter");
     EXPORT_SPOOL_BYTES = gauge("export_spool_bytes", "Bytes that the spool takes on disk, by exporter");
@@ -375,11 +377,13 @@ fn write_flows(to: &mut Writer<'_>, flows: &FlowFigures) -> Result<(), fmt::Erro
 type Count = fn(&ExporterBalance) -> u64;
 
 fn write_exporters(to: &mut Writer<'_>, exporters: &[ExporterBalance]) -> Result<(), fmt::Error> {
-    let each: [(&Metric, Count); 8] = [
+    let each: [(&Metric, Count); 10] = [
         (&EXPORT_CARRIED, |it| it.carried),
         (&EXPORT_OBSERVED, |it| it.observed),
         (&EXPORT_EXPORTED, |it| it.exported),
         (&EXPORT_FILTERED, |it| it.filtered),
+        (&EXPORT_AGGREGATED, |it| it.aggregated),
+        (&EXPORT_AGGREGATES, |it| it.aggregates),
         (&EXPORT_SPOOLED, |it| it.spooled),
         (&EXPORT_SPOOL_BYTES, |it| it.spool_bytes),
         (&EXPORT_RETRIES, |it| it.retries),

@@ -12,6 +12,7 @@ exporters:
   excludeFilters:
   - destination_port: ['53']
   fieldMask: [uuid, source.pod_name]
+  aggregate: {windowSeconds: 30}
   file:
     path: /var/log/bulkhead/denials.ndjson
     maxMebibytes: 10
@@ -30,6 +31,9 @@ fn what_is_written_is_what_is_read() {
     let rotation = Rotation { max_bytes: 10 << 20, max_age: Some(Duration::from_secs(3600)), keep: 3, compress: true };
     assert_eq!(denials.target, Target::File(FileTarget { path: "/var/log/bulkhead/denials.ndjson".into(), rotation }));
     assert!(denials.wanted.uid && !denials.wanted.node);
+    let groups = NonZeroUsize::new(4096).unwrap();
+    assert_eq!(denials.aggregation, Some(aggregate::Limits { window: Duration::from_secs(30), groups }));
+    assert_eq!(all.aggregation, None);
     let rotation = Rotation { max_bytes: 100 << 20, max_age: None, keep: 5, compress: false };
     assert_eq!(all.target, Target::File(FileTarget { path: "/var/log/bulkhead/flows.ndjson".into(), rotation }));
     assert_eq!(read(GOOD.as_bytes()).unwrap().exporters, settings.exporters);
@@ -54,6 +58,10 @@ fn every_mistake_names_exporter_field_and_fix_and_costs_no_other_exporter_anythi
         (
             "- name: a\n  fiel: {path: /x}",
             "exporter \"a\": exporters[1].fiel (line 5): exporter has no field \"fiel\"; did you mean file?",
+        ),
+        (
+            "- name: a\n  aggregate: {windowSeconds: 0}\n  file: {path: /x}",
+            "exporter \"a\": exporters[1].aggregate.windowSeconds: 0 is not between 1 and 3600; the default is 60",
         ),
         ("- name: a", "exporter \"a\": exporters[1].file: no receiver is named; add `file:`, `otlp:` or `syslog:`"),
         (

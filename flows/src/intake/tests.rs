@@ -43,7 +43,7 @@ fn filters_leave_out_and_everything_is_counted() {
     pipeline.push(&fixture::denied(), clock(), &world()).unwrap();
     let (all, tally) = taken(&mut intake, 10);
     assert_eq!(all, ["3"]);
-    assert_eq!(tally, Tally { observed: 3, filtered: 2, overrun: 0, taken: 1, sequence: 3 });
+    assert_eq!(tally, Tally { observed: 3, filtered: 2, overrun: 0, taken: 1, sequence: 3, ..Tally::default() });
 }
 
 #[test]
@@ -92,4 +92,81 @@ fn an_exporter_begins_with_what_comes() {
     let place = Place::now(&pipeline);
     push(&pipeline, 1);
     assert_eq!(taken(&mut intake(&pipeline, &place, FilterSet::default()), 5).0, ["41"]);
+}
+
+fn minute() -> Limits {
+    Limits { window: Duration::from_secs(60), groups: std::num::NonZeroUsize::new(8).unwrap() }
+}
+
+/// As an exporter counts.
+fn balance(tallies: &[Tally]) -> ExporterBalance {
+    let mut balance = ExporterBalance::default();
+    for tally in tallies {
+        tally.note(&mut balance);
+    }
+    balance
+}
+
+#[test]
+fn what_is_folded_is_handed_on_at_the_end_and_everything_is_counted() {
+    let pipeline = pipeline(64);
+    let place = Place::now(&pipeline);
+    let mut intake = intake(&pipeline, &place, FilterSet::default()).folding(Some(minute()));
+    push(&pipeline, 3);
+    pipeline.push(&fixture::denied(), clock(), &world()).unwrap();
+    let (first, one) = taken(&mut intake, 10);
+    assert_eq!(first, ["4"], "a denial waits for nobody");
+    assert_eq!((one.observed, one.folded, one.taken, one.made), (4, 3, 1, 0));
+    push(&pipeline, 2);
+    intake.finish();
+    let (last, two) = taken(&mut intake, 10);
+    assert_eq!(last, ["6"]);
+    assert_eq!((two.folded, two.taken, two.made, two.stood_for), (2, 1, 1, 5));
+    let balance = balance(&[one, two]);
+    assert!(balance.is_even(), "{balance:?}");
+    assert_eq!((balance.aggregated, balance.aggregates, balance.spooled), (5, 1, 2));
+}
+
+#[test]
+fn what_was_folded_before_a_batch_that_came_to_nothing_is_lost_and_counted() {
+    let pipeline = pipeline(64);
+    let place = Place::now(&pipeline);
+    for finishing in [false, true] {
+        let mut intake = intake(&pipeline, &place, FilterSet::default()).folding(Some(minute()));
+        let mut counts = ExporterBalance::default();
+        push(&pipeline, 3);
+        let (_, one) = taken(&mut intake, 10);
+        one.note(&mut counts);
+        intake.done();
+        push(&pipeline, 2);
+        if finishing {
+            intake.finish();
+        }
+        let (_, two) = taken(&mut intake, 10);
+        two.note(&mut counts);
+        assert!(counts.is_even(), "{counts:?}");
+        intake.undo(&two, &mut counts);
+        assert!(counts.is_even(), "{counts:?}");
+        assert_eq!((counts.observed, counts.lost(ExportLoss::WriteFailed)), (3, 3));
+        assert_eq!((counts.aggregated, counts.aggregates, counts.spooled), (0, 0, 0));
+        // A successor comes to the other two.
+        let mut successor = self::intake(&pipeline, &place, FilterSet::default());
+        assert_eq!(taken(&mut successor, 10).0.len(), 2);
+        successor.done();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_over_wakes_who_waits() {
+    let pipeline = pipeline(64);
+    let place = Place::now(&pipeline);
+    let limits = Limits { window: Duration::from_millis(5), ..minute() };
+    let mut intake = intake(&pipeline, &place, FilterSet::default()).folding(Some(limits));
+    push(&pipeline, 1);
+    intake.ready().await;
+    assert_eq!(taken(&mut intake, 10).0, Vec::<String>::new());
+    // Nothing else comes. The clock of the window is the machine's.
+    std::thread::sleep(Duration::from_millis(6));
+    intake.ready().await;
+    assert_eq!(taken(&mut intake, 10).0, ["1"]);
 }

@@ -1,8 +1,10 @@
 //! What became of the records that each exporter has come to. For every exporter, at every moment:
 //!
 //! ```text
-//! carried + observed = exported + filtered + spooled + dropped{reason}
+//! carried + observed + aggregates = exported + filtered + aggregated + spooled + dropped{reason}
 //! ```
+//!
+//! where `aggregates` stand for those `aggregated` whose window is over.
 //!
 //! One lock per exporter, taken once for a batch, so that the sum holds in whatever is read. Numbers and the last
 //! trouble in words; who exports lives elsewhere.
@@ -59,6 +61,10 @@ pub struct ExporterBalance {
     pub exported: u64,
     /// Records that its filters left out.
     pub filtered: u64,
+    /// Records that are told together with others.
+    pub aggregated: u64,
+    /// Records that were made to tell of them.
+    pub aggregates: u64,
     /// Records that wait, on disk or in the batch under way.
     pub spooled: u64,
     /// Records lost, by [`ExportLoss`].
@@ -85,7 +91,8 @@ impl ExporterBalance {
     /// Whether the sum at the head of this file holds.
     pub fn is_even(&self) -> bool {
         let dropped: u64 = self.dropped.iter().sum();
-        self.carried + self.observed == self.exported + self.filtered + self.spooled + dropped
+        self.carried + self.observed + self.aggregates
+            == self.exported + self.filtered + self.aggregated + self.spooled + dropped
     }
 }
 

@@ -299,5 +299,6 @@ pub fn record(cells: &[Cell<'_>], pools: &mut Pools) -> Result<FlowRecord, NotAR
         staged_egress,
         staged_ingress,
         dns,
+        aggregate: None,
     })
 }

@@ -38,6 +38,8 @@ pub fn row(record: &FlowRecord) -> Vec<Cell<'_>> {
         staged_egress,
         staged_ingress,
         dns,
+        // Each record is kept by itself.
+        aggregate: _,
     } = record;
     let Node { name: node_name, cluster, labels: node_labels, epoch } = &**node;
     let optional = |number: Option<u64>| number.map_or(Cell::Null, Cell::Number);

@@ -985,7 +985,7 @@ pub struct FlowReaders {
     #[prost(uint64, tag = "5")]
     pub lost: u64,
 }
-/// carried + observed = exported + filtered + spooled + the sum of dropped.
+/// carried + observed + aggregates = exported + filtered + aggregated + spooled + the sum of dropped.
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Exporter {
@@ -1021,6 +1021,12 @@ pub struct Exporter {
     /// What stands in its way now; empty: nothing.
     #[prost(string, tag = "11")]
     pub trouble: ::prost::alloc::string::String,
+    /// Records that are told together with others.
+    #[prost(uint64, tag = "12")]
+    pub aggregated: u64,
+    /// Records that were made to tell of them.
+    #[prost(uint64, tag = "13")]
+    pub aggregates: u64,
 }
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

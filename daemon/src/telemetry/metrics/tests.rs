@@ -84,6 +84,8 @@ fn full() -> Snapshot {
             observed: 62,
             exported: 63,
             filtered: 64,
+            aggregated: 91,
+            aggregates: 92,
             spooled: 65,
             dropped: [66, 67, 68, 69, 70, 76],
             spool_bytes: 71,
