@@ -2,7 +2,7 @@
 //!
 //! A step that fails does not keep the later ones from running: one run shows everything. What
 //! the steps build, they build as the user; what needs a kernel runs as root. The tests in the Kubernetes
-//! cluster run beside the other kernel tests: they wait for Kubernetes most of the time.
+//! cluster run beside all others: they wait for Kubernetes most of the time.
 
 mod beside;
 mod report;
@@ -87,22 +87,13 @@ fn steps(options: &Options, report: &mut Report) {
             step(report, &format!("check {}", part.name()), || check::one(part).map(|()| Outcome::done()));
         }
     }
-    let kernel = root.is_ok();
-    step(report, "tests", || tests(options, kernel));
+    let cluster = root.ok().and_then(|root| start_cluster_tests(options, root, report));
+    step(report, "tests", || tests(options, root.is_ok()));
     if options.filter.is_none() {
         step(report, "fuzz", || fuzz::shortly().map(|()| Outcome::done()));
     }
     match root {
         Ok(root) => {
-            step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));
-            step(report, "image", || image::build(&image::Options::debug()).map(|()| Outcome::done()));
-            step(report, "Kubernetes", || cluster::prepare(root).map(|()| Outcome::done()));
-            let mut cluster = None;
-            step(report, "building tests", || {
-                run::go(kernel_tests(root)?.arg("--no-run"))?;
-                cluster = Some(Beside::start("cluster tests", cluster_tests(options, root)?));
-                Ok(Outcome::done())
-            });
             step(report, "kernel tests", || count(kernel_tests(root)?, options));
             if options.filter.is_none() {
                 step(report, "verifier", || verifier::running(root).map(|()| Outcome::done()));
@@ -120,6 +111,20 @@ fn steps(options: &Options, report: &mut Report) {
         }
     }
     step(report, "leftovers", || leftovers::check(&before, root.ok()).map(|()| Outcome::done()));
+}
+
+/// Builds what the tests in the cluster need, and starts them: as early as can be, for they take the longest.
+fn start_cluster_tests(options: &Options, root: Privilege, report: &mut Report) -> Option<Beside> {
+    step(report, "binaries", || programs::userland(false).map(|()| Outcome::done()));
+    step(report, "image", || image::build(&image::Options::debug()).map(|()| Outcome::done()));
+    step(report, "Kubernetes", || cluster::prepare(root).map(|()| Outcome::done()));
+    let mut cluster = None;
+    step(report, "building tests", || {
+        run::go(kernel_tests(root)?.arg("--no-run"))?;
+        cluster = Some(Beside::start("cluster tests", cluster_tests(options, root)?));
+        Ok(Outcome::done())
+    });
+    cluster
 }
 
 /// Runs a step, notes how it ended. True if it went well.
