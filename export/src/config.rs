@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, time::Duration};
 
-use flows::{aggregate, filter::FilterSet};
+use flows::{aggregate, filter::FilterSet, ledger::HISTORY};
 use objects::{Problem, settings};
 use serde::Deserialize;
 
@@ -20,8 +20,6 @@ use receivers::{OtlpSpec, SpoolSpec, SyslogSpec};
 const FIELD: &str = "exporters";
 /// Longest name: it is a label of metrics and the name of a folder.
 const LONGEST_NAME: usize = 63;
-/// The history's name in the ledger, which all exporters share.
-const RESERVED_NAME: &str = "history";
 /// Exporters in one file.
 const MOST_EXPORTERS: usize = 32;
 const MIB: u64 = 1 << 20;
@@ -246,8 +244,8 @@ impl Spec {
             let what = format!("{:?} is no name", self.name);
             return Err(("name", what, "take up to 63 lower case letters, digits and dashes, such as `siem-1`"));
         }
-        if self.name == RESERVED_NAME {
-            let what = format!("{RESERVED_NAME:?} is the name of the flow history in statistics and metrics");
+        if self.name == HISTORY {
+            let what = format!("{HISTORY:?} is the name of the flow history in statistics and metrics");
             return Err(("name", what, "take another, such as `siem-1`"));
         }
         let lists = [&self.include_filters, &self.exclude_filters]

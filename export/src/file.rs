@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::calendar::Stamp;
+use flows::calendar::Stamp;
 
 /// How far from the end a line's beginning is looked for. Ours are shorter by far.
 const LONGEST_LINE: u64 = 1 << 20;

@@ -15,8 +15,6 @@
 //! `sender` and `exporters` do what touches the world.
 #![forbid(unsafe_code)]
 
-mod calendar;
-mod clock;
 #[cfg(test)]
 mod collector;
 mod community;

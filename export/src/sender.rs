@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use flows::ledger::{ExportLoss, ExporterLedger};
+use flows::{
+    clock::unix_ns,
+    ledger::{ExportLoss, ExporterLedger},
+};
 use tokio::{
     sync::{Notify, watch},
     task::spawn_blocking,
@@ -16,7 +19,6 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    clock::unix_ns,
     exporters::stopped,
     notice::{Gap, Notice},
     spool::{Batch, Head, Spool},

@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flows::{
     FlowRecord,
+    clock::unix_ns,
     ledger::{ExportLoss, ExporterLedger},
     record::Node,
 };
@@ -16,7 +17,6 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    clock::unix_ns,
     exporters::{DISK_PAUSE, stopped},
     intake::{BATCH, Intake, Item},
     notice::Gap,

@@ -4,10 +4,9 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use flows::{FlowRecord, record::Node};
+use flows::{FlowRecord, calendar::Stamp, record::Node};
 
 use crate::{
-    calendar::Stamp,
     facts::{self, Verdict},
     notice::Notice,
     ocsf,

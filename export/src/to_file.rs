@@ -6,12 +6,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use flows::{ledger::ExporterLedger, record::Node};
+use flows::{clock::unix_ns, ledger::ExporterLedger, record::Node};
 use tokio::{sync::watch, task::spawn_blocking};
 use tracing::{error, info, warn};
 
 use crate::{
-    clock::unix_ns,
     config::FileTarget,
     exporters::{DISK_PAUSE, stopped},
     file::{LogFile, tidy},

@@ -19,8 +19,7 @@ use std::{
     time::Duration,
 };
 
-pub use key::Detail;
-use key::Key;
+use key::{Detail, Key};
 
 use crate::{
     FlowRecord,

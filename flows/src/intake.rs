@@ -7,12 +7,13 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
     FlowRecord, Pipeline,
     aggregate::{Aggregator, Limits},
+    clock::unix_ns,
     filter::FilterSet,
     ledger::{ExportLoss, ExporterBalance, Loss},
     notice::{Gap, Notice},
@@ -255,14 +256,8 @@ impl Intake {
     }
 
     fn notice(&self, gap: Gap, count: u64, after: u64, before: u64) -> Notice {
-        Notice { gap, count, time_unix_ns: now_unix_ns(), after, before, exporter: self.exporter.clone() }
+        Notice { gap, count, time_unix_ns: unix_ns(), after, before, exporter: self.exporter.clone() }
     }
-}
-
-/// Now, nanoseconds since 1970.
-fn now_unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

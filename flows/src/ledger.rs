@@ -14,7 +14,7 @@ use std::sync::{
 
 mod exporters;
 
-pub use exporters::{ExportLoss, ExporterBalance, ExporterLedger};
+pub use exporters::{ExportLoss, ExporterBalance, ExporterLedger, HISTORY};
 
 /// Why an event did not become a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -17,6 +17,8 @@
 //! values, clients come in through whatever listener the daemon mounts the services on.
 
 pub mod aggregate;
+pub mod calendar;
+pub mod clock;
 pub mod enrich;
 pub mod filter;
 #[cfg(any(test, feature = "test-util"))]

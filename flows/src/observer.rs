@@ -2,12 +2,7 @@
 //! `grpc.health.v1.Health`, all answering for this node alone. The daemon mounts them on whatever
 //! it listens on; nothing here opens a socket.
 
-use std::{
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{fmt, pin::Pin, sync::Arc, time::Instant};
 
 use futures::{Stream, StreamExt, stream};
 use proto::{
@@ -157,12 +152,6 @@ impl Observer {
     fn uptime_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
-}
-
-/// Now, nanoseconds since 1970.
-fn now_unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

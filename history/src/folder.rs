@@ -148,7 +148,7 @@ impl Folder {
         for name in names::half_done(path)? {
             remove(&name)?;
         }
-        for (number, file) in names::all(path)? {
+        for (number, file) in names::list(path)? {
             folder.next = folder.next.max(number + 1);
             if let (Some(log), Some(_)) = (&file.log, &file.table) {
                 remove(log)?;

@@ -12,9 +12,10 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use flows::{
     Pipeline,
+    clock::unix_ns,
     filter::FilterSet,
     intake::{BATCH, Intake, Item, Place, Tally},
-    ledger::{ExportLoss, ExporterLedger},
+    ledger::{ExportLoss, ExporterLedger, HISTORY},
 };
 use tokio::{
     sync::watch,
@@ -27,8 +28,6 @@ use crate::{
     folder::{Batch, Compaction, Found, Outcome},
 };
 
-/// Name in the ledger, which no exporter may have.
-pub const NAME: &str = "history";
 /// Kind in the ledger.
 const KIND: &str = "parquet";
 /// Pause before a disk that has refused is asked again.
@@ -61,8 +60,8 @@ pub struct Keeper {
 impl Keeper {
     /// Keeps every record of `pipeline`, from its first on.
     pub fn new(settings: Settings, pipeline: Arc<Pipeline>) -> Self {
-        let ledger = pipeline.ledger().open_exporter(NAME, KIND);
-        let intake = Intake::new(pipeline, Place::beginning(), FilterSet::default(), NAME.to_owned());
+        let ledger = pipeline.ledger().open_exporter(HISTORY, KIND);
+        let intake = Intake::new(pipeline, Place::beginning(), FilterSet::default(), HISTORY.to_owned());
         Self { settings, intake, ledger, compacting: None, pause: 0 }
     }
 
@@ -220,8 +219,8 @@ impl Keeper {
                 if let Some(done) = &done {
                     folder.compacted(done)?;
                 }
-                folder.close_if_over(now_unix_ns())?;
-                folder.retain(now_unix_ns())
+                folder.close_if_over(unix_ns())?;
+                folder.retain(unix_ns())
             };
             let result = all();
             (folder, result)
@@ -248,12 +247,6 @@ impl Keeper {
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody is there to give the order: that is one.
     let _ = stop.wait_for(|stop| *stop).await;
-}
-
-/// Now, nanoseconds since 1970.
-fn now_unix_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

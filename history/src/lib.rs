@@ -28,7 +28,7 @@ pub mod table;
 
 pub use error::Error;
 pub use folder::{Folder, Limits};
-pub use keeper::{Keeper, NAME, Settings};
+pub use keeper::{Keeper, Settings};
 pub use past::History;
 pub use scan::{Scan, Wanted};
 

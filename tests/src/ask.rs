@@ -141,6 +141,13 @@ impl Bulkhead {
         serde_json::from_str(&printed).with_context(|| format!("bulkhead {} printed {printed}", arguments.join(" ")))
     }
 
+    /// What `flows stats` says of an exporter, or of the history.
+    pub fn exporter(&self, name: &str) -> anyhow::Result<Value> {
+        let stats = self.json(&["flows", "stats"])?;
+        let found = stats["exporters"].as_array().and_then(|all| all.iter().find(|it| it["name"] == name));
+        found.cloned().with_context(|| format!("{name} in {stats}"))
+    }
+
     /// Recorded flows that match these options, oldest first.
     pub fn flows(&self, options: &[&str]) -> anyhow::Result<Vec<Value>> {
         let printed = self.succeed(&[&["flows", "--all", "-o", "json"], options].concat())?;

@@ -30,6 +30,22 @@ pub fn policy(key: &str, spec: &str) -> String {
     )
 }
 
+/// A namespace with the pods `web` and `db`; `db` lets `web` in at port 80, and nobody else.
+pub fn shop(name: &str) -> String {
+    let db = format!("{name}/db");
+    [
+        namespace(name, ""),
+        pod(&format!("{name}/web"), "app: web"),
+        pod(&db, "app: db"),
+        policy(
+            &db,
+            "  podSelector: {matchLabels: {app: db}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n\
+             \x20   ports: [{port: 80}]",
+        ),
+    ]
+    .concat()
+}
+
 /// A ClusterNetworkPolicy with this spec, indented by two spaces.
 pub fn cluster_policy(name: &str, spec: &str) -> String {
     format!(

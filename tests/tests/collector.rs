@@ -171,9 +171,7 @@ fn every_denial_reaches_a_collector_that_comes_and_goes() {
         // What it has is what the node remembers, name by name.
         let same = || Ok(scene.received()?.into_values().flatten().collect::<BTreeSet<_>>() == scene.remembered()?);
         ensure!(eventually(PATIENCE, same)?, "{:?} {:?}", scene.received(), scene.remembered());
-        let stats = scene.node.bulkhead().json(&["flows", "stats"])?;
-        let all = stats["exporters"].as_array().into_iter().flatten();
-        let line = all.clone().find(|it| it["name"] == "collector").with_context(|| stats.to_string())?;
+        let line = scene.node.bulkhead().exporter("collector")?;
         let lost = line["dropped"].as_array().into_iter().flatten().filter_map(|it| it["count"].as_u64()).sum::<u64>();
         ensure!(lost == 0 && line["spooled"] == 0, "{line}");
         Ok(())

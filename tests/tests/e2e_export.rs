@@ -6,26 +6,12 @@ use std::fs;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tests::{
-    manifest::{namespace, pod, policy},
+    manifest::shop,
     node::{Node, PATIENCE, Setup, eventually},
     owner,
     traffic::{Echo, OPEN, Protocol::Tcp, Reached, SILENT, reach},
     trial::trial,
 };
-
-fn shop() -> String {
-    [
-        namespace("shop", ""),
-        pod("shop/web", "app: web"),
-        pod("shop/db", "app: db"),
-        policy(
-            "shop/db",
-            "  podSelector: {matchLabels: {app: db}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n\
-             \x20   ports: [{port: 80}]",
-        ),
-    ]
-    .concat()
-}
 
 /// A node whose daemon reads these settings of exporters; HOME is its folder.
 fn start(settings: &str) -> anyhow::Result<Node> {
@@ -33,17 +19,10 @@ fn start(settings: &str) -> anyhow::Result<Node> {
     let folder = owner::folder(&name);
     let file = folder.join("exporters.yaml");
     let arguments = vec!["--exporters".to_owned(), file.display().to_string()];
-    let mut node = Node::without_daemon(Setup { name, arguments, ..Setup::default() }, &[("all.yaml", &shop())])?;
+    let mut node = Node::without_daemon(Setup { name, arguments, ..Setup::default() }, &[("all.yaml", &shop("shop"))])?;
     fs::write(&file, settings.replace("HOME", &folder.display().to_string()))?;
     node.start_daemon()?;
     Ok(node)
-}
-
-/// What `bulkhead flows stats` says of an exporter.
-fn exporter(node: &Node, name: &str) -> anyhow::Result<Value> {
-    let stats = node.bulkhead().json(&["flows", "stats"])?;
-    let found = stats["exporters"].as_array().and_then(|all| all.iter().find(|it| it["name"] == name));
-    found.cloned().with_context(|| format!("{name} in {stats}"))
 }
 
 /// Whether what came is what went on, was left out, waits or was lost.
@@ -78,11 +57,11 @@ fn denials_are_in_the_file_and_what_filters_leave_out_is_counted() {
         }
         let file = node.folder().join("denials.ndjson");
         let all_there = || {
-            let it = exporter(&node, "denials")?;
+            let it = node.bulkhead().exporter("denials")?;
             ensure!(is_even(&it), "{it}");
             Ok(it["exported"].as_u64() >= Some(denied) && it["filtered"].as_u64() >= Some(2))
         };
-        ensure!(eventually(PATIENCE, all_there)?, "{}", exporter(&node, "denials")?);
+        ensure!(eventually(PATIENCE, all_there)?, "{}", node.bulkhead().exporter("denials")?);
         let found = events(&file)?;
         for to in db.at(81) {
             let event =
@@ -134,7 +113,7 @@ fn many_connections_are_told_as_one_and_each_denial_by_itself() {
         }
         let denied: Vec<&Value> = found.iter().filter(|it| it["action"] == "Denied").collect();
         ensure!(!denied.is_empty() && denied.iter().all(|it| it.get("count").is_none()), "{denied:?}");
-        let few = exporter(&node, "few")?;
+        let few = node.bulkhead().exporter("few")?;
         ensure!(is_even(&few) && few["aggregated"] == 2 * MANY, "{few}");
         Ok(())
     });

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tests::{
     agent::binary,
     flood::Flood,
-    manifest::{namespace, pod, policy},
+    manifest::shop,
     node::{Node, PATIENCE, Setup, eventually},
     owner,
     traffic::{Echo, OPEN, Protocol::Tcp, Reached, SILENT, reach},
@@ -23,25 +23,9 @@ use tests::{
 /// Port that web may use; every other is denied.
 const OPEN_PORT: u16 = 80;
 
-fn shop() -> String {
-    [
-        namespace("shop", ""),
-        pod("shop/web", "app: web"),
-        pod("shop/db", "app: db"),
-        policy(
-            "shop/db",
-            "  podSelector: {matchLabels: {app: db}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n\
-             \x20   ports: [{port: 80}]",
-        ),
-    ]
-    .concat()
-}
-
 /// What the daemon says of its history.
 fn ledger(node: &Node) -> anyhow::Result<Value> {
-    let stats = node.bulkhead().json(&["flows", "stats"])?;
-    let found = stats["exporters"].as_array().and_then(|all| all.iter().find(|it| it["name"] == "history"));
-    found.cloned().with_context(|| format!("history in {stats}"))
+    node.bulkhead().exporter("history")
 }
 
 fn count(ledger: &Value, name: &str) -> u64 {
@@ -87,7 +71,7 @@ fn settled(node: &Node) -> anyhow::Result<()> {
 #[test]
 fn records_outlive_a_daemon_that_is_killed_and_are_read_without_one() {
     trial(|| {
-        let mut node = Node::start(&[("all.yaml", &shop())])?;
+        let mut node = Node::start(&[("all.yaml", &shop("shop"))])?;
         let [web, db] = node.add_all(["shop/web", "shop/db"])?;
         let _echo = Echo::start(&db.sandbox, &[OPEN_PORT], &[])?;
         let mut ports = BTreeSet::new();
@@ -154,7 +138,7 @@ fn a_full_disk_costs_history_alone_and_is_counted() {
         let arguments = vec!["--history-dir".to_owned(), disk.join("history").display().to_string()];
         let node = Node::without_daemon(
             Setup { name: name.clone(), arguments, ..Setup::default() },
-            &[("all.yaml", &shop())],
+            &[("all.yaml", &shop("shop"))],
         )?;
         ensure!(small_disk(&name)? == disk);
         let mut node = node;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tests::{
     authority::Authority,
     cluster::parts,
-    manifest::{namespace, pod, policy},
+    manifest::shop,
     node::{NODES, Node, PATIENCE, Setup, eventually},
     owner,
     server::Server,
@@ -39,21 +39,6 @@ fn node(
     let pools = pools.map(str::to_owned).to_vec();
     let setup = Setup { name, node: node.to_owned(), arguments, pools, ..Setup::default() };
     Node::without_daemon(setup, &[("nodes.yaml", NODES), ("objects.yaml", objects)])
-}
-
-/// A namespace whose `db` lets `web` in at port 80.
-fn shop(namespace_name: &str) -> String {
-    [
-        namespace(namespace_name, ""),
-        pod(&format!("{namespace_name}/web"), "app: web"),
-        pod(&format!("{namespace_name}/db"), "app: db"),
-        policy(
-            &format!("{namespace_name}/db"),
-            "  podSelector: {matchLabels: {app: db}}\n  ingress:\n  - from: [{podSelector: {matchLabels: {app: web}}}]\n\
-             \x20   ports: [{port: 80}]",
-        ),
-    ]
-    .concat()
 }
 
 /// One connection that is let in, and one that is not.

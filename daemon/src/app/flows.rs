@@ -13,6 +13,7 @@ use aya::maps::{MapData, RingBuf};
 use datapath_abi::{dns::DnsPacket, maps::Scalar};
 use dns::Tracker;
 use flows::{
+    clock::unix_ns,
     enrich::WallClock,
     pipeline::{Batch, Pipeline},
 };
@@ -151,10 +152,4 @@ fn tell_losses(pipeline: &Pipeline, before: &[u64], now: &[u64]) {
             pipeline.kernel_lost(lost, Some(cpu as u32), unix_ns());
         }
     }
-}
-
-/// Now, nanoseconds since 1970.
-pub fn unix_ns() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    since.as_nanos() as u64
 }

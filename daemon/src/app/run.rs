@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use datapath_abi::maps;
-use flows::{observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
+use flows::{clock::unix_ns, observer::ObserverConfig, pipeline::Pipeline, record::Node as FlowNode};
 use proto::bulkhead::cni::v1 as wire;
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -36,7 +36,7 @@ use super::{
     chores,
     engine::{Engine, Kernel, Services},
     events,
-    flows::{Rings, drain, unix_ns},
+    flows::{Rings, drain},
     gate::{Gate, GateState},
     handler::CniHandler,
     identities,

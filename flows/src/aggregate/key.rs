@@ -9,7 +9,7 @@ use crate::record::{End, FlowRecord, Ruling, ServiceInfo, protocol};
 
 /// How much of a record its key holds.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Detail {
+pub(super) enum Detail {
     /// All there is.
     Everything,
     /// Neither ports nor addresses, nor names that were looked up.
@@ -20,7 +20,7 @@ pub enum Detail {
 
 impl Detail {
     /// The most of it first.
-    pub const ALL: [Self; 3] = [Self::Everything, Self::Ends, Self::Event];
+    pub(super) const ALL: [Self; 3] = [Self::Everything, Self::Ends, Self::Event];
 }
 
 /// See the module.
@@ -120,7 +120,7 @@ impl<'a> Key<'a> {
 }
 
 /// Whether an end is told by its address, for want of a name.
-pub(super) fn outside(end: &End) -> bool {
+fn outside(end: &End) -> bool {
     end.pod.is_none() && end.known_as.is_none()
 }
 

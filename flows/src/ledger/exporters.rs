@@ -46,6 +46,9 @@ impl ExportLoss {
     }
 }
 
+/// Name of the flow history among exporters, which no exporter may have.
+pub const HISTORY: &str = "history";
+
 /// The counts of one exporter at one moment.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ExporterBalance {

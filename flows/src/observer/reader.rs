@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::{
+    clock::unix_ns,
     ledger::Ledger,
     past::Past,
     record::{FlowRecord, Node},
@@ -20,7 +21,7 @@ use crate::{
 
 use super::{
     before::{self, Before, Step},
-    convert, now_unix_ns, position,
+    convert, position,
     request::Query,
 };
 
@@ -148,7 +149,7 @@ impl Reader {
                 }
                 Next::Overrun(count) => {
                     self.pass.ledger.read(count, 0, 0, count);
-                    return Some(self.lost(LostEventSource::HubbleRingBuffer, count, None, now_unix_ns()));
+                    return Some(self.lost(LostEventSource::HubbleRingBuffer, count, None, unix_ns()));
                 }
                 Next::End => {
                     let ring = self.cursor.ring().clone();

@@ -12,12 +12,13 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use crate::{
+    clock::unix_ns,
     pipeline::NAMESPACE_SEEN_NS,
     ring::{Entry, Found, Ring},
 };
 
 use super::{
-    Answers, Caller, Observer, audit, convert, now_unix_ns,
+    Answers, Caller, Observer, audit, convert,
     reader::{Pass, Reader},
     request::{Query, Range, RequestError},
 };
@@ -93,7 +94,7 @@ impl observer_server::Observer for Observer {
     ) -> Result<Response<GetNamespacesResponse>, Status> {
         let GetNamespacesRequest {} = request.into_inner();
         let cluster = &self.pipeline.node().cluster;
-        let names = self.pipeline.namespaces(now_unix_ns().saturating_sub(NAMESPACE_SEEN_NS));
+        let names = self.pipeline.namespaces(unix_ns().saturating_sub(NAMESPACE_SEEN_NS));
         let namespaces = names.into_iter().map(|namespace| Namespace { cluster: cluster.clone(), namespace }).collect();
         Ok(Response::new(GetNamespacesResponse { namespaces }))
     }
@@ -113,7 +114,7 @@ impl observer_server::Observer for Observer {
             num_unavailable_nodes: Some(0),
             unavailable_nodes: Vec::new(),
             version: self.config.version.clone(),
-            flows_rate: rate(ring, now_unix_ns()).await,
+            flows_rate: rate(ring, unix_ns()).await,
         }))
     }
 }

@@ -28,6 +28,7 @@ use tonic::{
 
 use super::*;
 use crate::{
+    clock::unix_ns,
     enrich::WallClock,
     fixture::{self, World, world},
 };
@@ -371,7 +372,7 @@ async fn readers_beyond_the_limit_are_refused_until_one_leaves() {
 #[tokio::test]
 async fn status_nodes_and_namespaces_tell_of_this_node() {
     let bench = Bench::new(4, 8).await;
-    let now = WallClock::new(fixture::START_NS, now_unix_ns());
+    let now = WallClock::new(fixture::START_NS, unix_ns());
     for _ in 0..6 {
         bench.pipeline.push(&fixture::denied(), now, &bench.world).unwrap();
     }
@@ -396,7 +397,7 @@ async fn the_flow_rate_is_that_of_the_last_minute() {
     let bench = Bench::new(1000, 8).await;
     let rate = async || bench.client().server_status(ServerStatusRequest {}).await.unwrap().into_inner().flows_rate;
     assert_eq!(rate().await, 0.0);
-    let now = now_unix_ns();
+    let now = unix_ns();
     for (age_s, count) in [(3600, 500), (30, 120)] {
         let clock = WallClock::new(fixture::START_NS, now - age_s * 1_000_000_000);
         for _ in 0..count {

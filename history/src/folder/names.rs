@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use flows::calendar::Stamp;
 
 use crate::Error;
 
@@ -22,21 +25,8 @@ pub(super) fn log(folder: &Path, number: u64) -> PathBuf {
 }
 
 pub(super) fn table(folder: &Path, number: u64, first_unix_ns: u64) -> PathBuf {
-    let hours = first_unix_ns / super::HOUR_NS;
-    let (year, month, day) = date(hours / 24);
-    folder.join(format!("flows-{year:04}{month:02}{day:02}T{:02}Z-{number:010}.parquet", hours % 24))
-}
-
-/// Year, month and day of a day since 1970 (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn date(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    let hour = Stamp::since_1970(Duration::from_nanos(first_unix_ns)).hour();
+    folder.join(format!("flows-{hour}-{number:010}.parquet"))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, Error> {
@@ -47,8 +37,11 @@ fn names(folder: &Path) -> Result<Vec<String>, Error> {
     read().map_err(Error::disk(folder))
 }
 
-/// The files of a folder, by their number.
-pub(super) fn all(folder: &Path) -> Result<BTreeMap<u64, File>, Error> {
+/// The files of a folder, by their number: in the order in which their records came.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(folder: &Path) -> Result<BTreeMap<u64, File>, Error> {
     let mut all: BTreeMap<u64, File> = BTreeMap::new();
     for name in names(folder)? {
         let Some((stem, kind)) = name.strip_prefix("flows-").and_then(|name| name.rsplit_once('.')) else { continue };
@@ -60,14 +53,6 @@ pub(super) fn all(folder: &Path) -> Result<BTreeMap<u64, File>, Error> {
         }
     }
     Ok(all)
-}
-
-/// The files of a folder in the order in which their records came.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn list(folder: &Path) -> Result<BTreeMap<u64, File>, Error> {
-    all(folder)
 }
 
 /// What a crash has left of tables that were being written.

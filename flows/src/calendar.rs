@@ -1,4 +1,4 @@
-//! A moment as year, month, day and time of day in UTC: for file names and for syslog. Nothing of time zones.
+//! A moment as year, month, day and time of day in UTC: for names of files and for syslog. Nothing of time zones.
 
 use std::{
     fmt,
@@ -7,7 +7,7 @@ use std::{
 
 /// A moment, to the microsecond.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     year: u64,
     month: u64,
     day: u64,
@@ -16,12 +16,14 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn of(time: SystemTime) -> Self {
+    /// At this time; before 1970 it is 1970.
+    pub fn of(time: SystemTime) -> Self {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self::since_1970(since)
     }
 
-    pub(crate) fn since_1970(since: Duration) -> Self {
+    /// So long after the beginning of 1970.
+    pub fn since_1970(since: Duration) -> Self {
         let (days, second_of_day) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
         // Days since 1 March of year 0 of the Gregorian calendar, which repeats after 400 years of 146,097 days.
         let days = days + 719_468;
@@ -36,15 +38,21 @@ impl Stamp {
         Self { year, month, day, second_of_day, micros: u64::from(since.subsec_micros()) }
     }
 
+    /// `20260102T03Z`: its hour, for file names.
+    pub fn hour(self) -> String {
+        let Self { year, month, day, second_of_day, .. } = self;
+        format!("{year:04}{month:02}{day:02}T{:02}Z", second_of_day / 3600)
+    }
+
     /// `20260102T030405.678Z`: sorts as time does, and is a file name everywhere.
-    pub(crate) fn compact(self) -> String {
+    pub fn compact(self) -> String {
         let Self { year, month, day, second_of_day: s, micros } = self;
         let (hour, minute, second, milli) = (s / 3600, s / 60 % 60, s % 60, micros / 1000);
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{milli:03}Z")
     }
 
     /// Whether text is in the form of [`Stamp::compact`].
-    pub(crate) fn is_compact(text: &str) -> bool {
+    pub fn is_compact(text: &str) -> bool {
         const FORM: &[u8] = b"00000000T000000.000Z";
         text.len() == FORM.len()
             && text
