@@ -191,6 +191,9 @@ fn is_followed(way: &str, prepare: impl Fn(&Scene) -> anyhow::Result<()>, link: 
     scene.node.apply("node.yaml", &neighbour)?;
     scene.soon("a node is spared", || scene.is_let_in(world::HOST))?;
     ensure!(scene.is_kept_out(BAD)?);
+    let dumped = scene.node.bulkhead().run(&["dump", "DENIED"])?.out;
+    ensure!(dumped.contains("DENIED\t192.0.2.0/24\trefused\n"), "{dumped}");
+    ensure!(dumped.contains(&format!("DENIED\t{v6}/128\tspared\n")), "{dumped}");
     // An empty list keeps nobody out.
     scene.deny("# nobody\n")?;
     scene.soon("everybody is let in", || scene.is_let_in(BAD))?;

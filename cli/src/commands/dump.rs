@@ -23,12 +23,13 @@ Examples:
   bulkhead dump                             every map but the ring buffer
   bulkhead dump PEERS PORTS                 the rules
   bulkhead dump CONNTRACK                   connections: state, pods, age, packets and bytes both ways
-  bulkhead dump CONNTRACK -o json | jq -r .value")]
+  bulkhead dump CONNTRACK -o json | jq -r .value
+  bulkhead dump ORIGINS CARRIED DENIED      what the overlay and the deny list hold")]
 pub(crate) struct DumpArgs {
     /// Maps to dump; none: every one
     #[arg(value_name = "MAP", value_parser = map)]
     maps: Vec<String>,
-    /// Most entries of each map [default: 10000 of CONNTRACK and of PENDING, all of the others]
+    /// Most entries of each map [default: 10000 of those that the programs write, all of the others]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
 }

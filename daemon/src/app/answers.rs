@@ -14,11 +14,7 @@ use super::{
 };
 use crate::{
     config::{self, Config},
-    datapath::{
-        connections::{Connections, Dumped, Table},
-        load::{self, Capacities},
-        probe::AttachMode,
-    },
+    datapath::{connections::Connections, load, probe::AttachMode},
     ipam::Owner,
     net::{Node, pair::PodDevice, uplink},
 };
@@ -44,17 +40,8 @@ pub(super) fn facts(config: &Config, mode: AttachMode, device: PodDevice, mtu: u
     }
 }
 
-pub(super) fn read_connections(connections: Connections, capacities: &Capacities) -> Arc<admin::Connections> {
-    let [conntrack, pending] = [maps::CONNTRACK, maps::PENDING].map(|map| capacities.of(map) as usize);
-    let fragments = capacities.of(maps::FRAGMENTS) as usize;
-    Arc::new(move |table, limit| {
-        let found = match table {
-            Table::Conntrack => connections.read(false, limit, conntrack).map(Dumped::Connections),
-            Table::Pending => connections.read(true, limit, pending).map(Dumped::Connections),
-            Table::Fragments => connections.fragments(limit, fragments).map(Dumped::Fragments),
-        };
-        found.map_err(|error| error.to_string())
-    })
+pub(super) fn read_connections(connections: Connections) -> Arc<admin::Connections> {
+    Arc::new(move |table, limit| connections.read(table, limit).map_err(|error| error.to_string()))
 }
 
 pub(super) fn pool_usage(attachments: Arc<Attachments>) -> Arc<admin::PoolUsage> {

@@ -110,7 +110,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     let mut control = load::load_some(pins, &config.capacities, &[program::SWEEP, program::CLOCK])?;
     let rings = Rings { events: take_events(&mut control)?, dns: take_dns(&mut control)? };
     let counts = Arc::new(Mutex::new(Counts::new(&mut control)?));
-    let connections = Connections::new(&mut control)?;
+    let connections = Connections::new(&mut control, &config.capacities)?;
     let sweeper = Sweeper::new(control, config.capacities.of(maps::PENDING))?;
     let mut attacher = Attacher::new(packet, mode, &config.pin_dir)?;
     let mirror = tables.read()?;
@@ -247,7 +247,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         presence,
     ));
     let conntrack = Arc::new(Mutex::new(None));
-    let connections = answers::read_connections(connections, &config.capacities);
+    let connections = answers::read_connections(connections);
     let cni_metrics = CniMetrics::default();
     let admin = AdminService::new(AdminParts {
         facts: answers::facts(&config, mode, device, mtu, started),

@@ -1,6 +1,6 @@
-//! Reads the tables of connections for people who look: as much as is asked for, and never endlessly.
+//! Reads tables that are in nobody's mirror for people who look: as much as is asked for, and never endlessly.
 //!
-//! The programs change these tables all the time. A walk that comes to a key which is gone begins
+//! The programs change those of connections all the time. A walk that comes to a key which is gone begins
 //! anew (bpf(2), `BPF_MAP_GET_NEXT_KEY`), so it may come by the same entry twice, and by many
 //! changes for ever: steps are counted. Looking does not make an entry of an LRU table younger
 //! (`htab_lru_map_lookup_elem_sys`, kernel/bpf/hashtab.c).
@@ -9,14 +9,22 @@ use std::{collections::HashMap as Seen, hash::Hash};
 
 use aya::{
     Ebpf,
-    maps::{HashMap, MapData, MapError},
+    maps::{HashMap, LpmTrie, MapData, MapError},
 };
 use datapath_abi::{
+    addr::Addr,
     conntrack::{CtEntry, CtKey, FragmentEntry, FragmentKey},
     maps,
+    overlay::Origin,
+    uplink::Denied,
 };
+use ipnetwork::IpNetwork;
 
-use super::maps::{TableError, failed, take};
+use super::{
+    load::Capacities,
+    maps::{TableError, failed, take},
+    ranges,
+};
 
 /// Steps of a walk, as a multiple of what the table can hold.
 const STEPS: usize = 2;
@@ -27,7 +35,14 @@ pub struct Connections {
     conntrack: HashMap<MapData, CtKey, CtEntry>,
     pending: HashMap<MapData, CtKey, CtEntry>,
     fragments: HashMap<MapData, FragmentKey, FragmentEntry>,
+    origins: Ranges<Origin>,
+    numbers: HashMap<MapData, u32, u32>,
+    carried: HashMap<MapData, Addr, u32>,
+    denied: Ranges<Denied>,
+    capacities: Capacities,
 }
+
+type Ranges<V> = LpmTrie<MapData, [u8; 16], V>;
 
 /// One of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +53,29 @@ pub enum Table {
     Pending,
     /// FRAGMENTS: packets of which the first fragment was let through.
     Fragments,
+    /// ORIGINS: with an overlay, from which node packets from a range come.
+    Origins,
+    /// NUMBERS: with an overlay, identities whose numbers packets may carry.
+    Numbers,
+    /// CARRIED: with an overlay, what packets said of their senders.
+    Carried,
+    /// DENIED: whom the uplink refuses.
+    Denied,
+}
+
+impl Table {
+    /// Its name in datapath-abi.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Conntrack => maps::CONNTRACK,
+            Self::Pending => maps::PENDING,
+            Self::Fragments => maps::FRAGMENTS,
+            Self::Origins => maps::ORIGINS,
+            Self::Numbers => maps::NUMBERS,
+            Self::Carried => maps::CARRIED,
+            Self::Denied => maps::DENIED,
+        }
+    }
 }
 
 /// What was read of one.
@@ -47,6 +85,14 @@ pub enum Dumped {
     Connections(Found<CtKey, CtEntry>),
     /// Of FRAGMENTS.
     Fragments(Found<FragmentKey, FragmentEntry>),
+    /// Of ORIGINS.
+    Origins(Found<IpNetwork, Origin>),
+    /// Of NUMBERS; values say nothing.
+    Numbers(Found<u32, u32>),
+    /// Of CARRIED: an identity by address.
+    Carried(Found<Addr, u32>),
+    /// Of DENIED.
+    Denied(Found<IpNetwork, Denied>),
 }
 
 /// What was found of a table.
@@ -68,27 +114,33 @@ pub enum Cut {
 }
 
 impl Connections {
-    /// Takes the maps out of a loaded object.
-    pub fn new(ebpf: &mut Ebpf) -> Result<Self, TableError> {
+    /// Takes the maps out of an object that was loaded with these capacities.
+    pub fn new(ebpf: &mut Ebpf, capacities: &Capacities) -> Result<Self, TableError> {
         Ok(Self {
             conntrack: take(ebpf, maps::CONNTRACK)?,
             pending: take(ebpf, maps::PENDING)?,
             fragments: take(ebpf, maps::FRAGMENTS)?,
+            origins: take(ebpf, maps::ORIGINS)?,
+            numbers: take(ebpf, maps::NUMBERS)?,
+            carried: take(ebpf, maps::CARRIED)?,
+            denied: take(ebpf, maps::DENIED)?,
+            capacities: capacities.clone(),
         })
     }
 
-    /// Up to `limit` connections of those that have been set up, or (`pending`) of the others. `capacity`: of that table.
-    pub fn read(&self, pending: bool, limit: usize, capacity: usize) -> Result<Found<CtKey, CtEntry>, TableError> {
-        if pending {
-            of_map(&self.pending, maps::PENDING, limit, capacity)
-        } else {
-            of_map(&self.conntrack, maps::CONNTRACK, limit, capacity)
-        }
-    }
-
-    /// The same of FRAGMENTS.
-    pub fn fragments(&self, limit: usize, capacity: usize) -> Result<Found<FragmentKey, FragmentEntry>, TableError> {
-        of_map(&self.fragments, maps::FRAGMENTS, limit, capacity)
+    /// Up to `limit` entries of a table.
+    pub fn read(&self, table: Table, limit: usize) -> Result<Dumped, TableError> {
+        let name = table.name();
+        let steps = (self.capacities.of(name) as usize).saturating_mul(STEPS);
+        Ok(match table {
+            Table::Conntrack => Dumped::Connections(of_map(&self.conntrack, name, limit, steps)?),
+            Table::Pending => Dumped::Connections(of_map(&self.pending, name, limit, steps)?),
+            Table::Fragments => Dumped::Fragments(of_map(&self.fragments, name, limit, steps)?),
+            Table::Origins => Dumped::Origins(of_trie(&self.origins, name, limit, steps)?),
+            Table::Numbers => Dumped::Numbers(of_map(&self.numbers, name, limit, steps)?),
+            Table::Carried => Dumped::Carried(of_map(&self.carried, name, limit, steps)?),
+            Table::Denied => Dumped::Denied(of_trie(&self.denied, name, limit, steps)?),
+        })
     }
 }
 
@@ -96,15 +148,29 @@ fn of_map<K: aya::Pod + Eq + Hash, V: aya::Pod>(
     map: &HashMap<MapData, K, V>,
     name: &'static str,
     limit: usize,
-    capacity: usize,
+    steps: usize,
 ) -> Result<Found<K, V>, TableError> {
-    let entry = |key: &K| match map.get(key, 0) {
+    let keys = map.keys().map(|key| key.map_err(failed(name, "list")));
+    walk(keys, |key| if_there(map.get(key, 0), name), limit, steps)
+}
+
+fn of_trie<V: aya::Pod>(
+    map: &Ranges<V>,
+    name: &'static str,
+    limit: usize,
+    steps: usize,
+) -> Result<Found<IpNetwork, V>, TableError> {
+    let keys = map.keys().map(|key| key.map(|key| ranges::range(&key)).map_err(failed(name, "list")));
+    walk(keys, |range| if_there(map.get(&ranges::key(*range), 0), name), limit, steps)
+}
+
+/// One that ended between two questions is none any more.
+fn if_there<V>(entry: Result<V, MapError>, name: &'static str) -> Result<Option<V>, TableError> {
+    match entry {
         Ok(entry) => Ok(Some(entry)),
         Err(MapError::KeyNotFound) => Ok(None),
         Err(error) => Err(failed(name, "read")(error)),
-    };
-    let keys = map.keys().map(|key| key.map_err(failed(name, "list")));
-    walk(keys, entry, limit, capacity.saturating_mul(STEPS))
+    }
 }
 
 /// Goes along the keys, for `steps` at most.
@@ -129,7 +195,6 @@ fn walk<K: Eq + Hash, V, E>(
             cut = Some(Cut::Limit);
             break;
         }
-        // One that ended between the two questions is none any more.
         if let Some(entry) = entry(&key)? {
             seen.insert(key, entry);
         }

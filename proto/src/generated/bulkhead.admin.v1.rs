@@ -1034,7 +1034,7 @@ pub struct DumpMapsRequest {
     /// Names as in datapath-abi; empty: every map but EVENTS.
     #[prost(string, repeated, tag = "1")]
     pub maps: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Most entries of each map that are told. 0: 10,000 of CONNTRACK and of PENDING, all of the others.
+    /// Most entries of each map that are told. 0: 10,000 of those that the programs write, all of the others.
     #[prost(uint32, tag = "2")]
     pub limit: u32,
 }

@@ -6,7 +6,10 @@ mod text;
 
 use std::sync::Arc;
 
-use datapath_abi::maps;
+use datapath_abi::{
+    conntrack::{CtKey, FragmentKey},
+    maps,
+};
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
@@ -22,7 +25,7 @@ use crate::{
     reconcile::Mirror,
 };
 
-/// Connections or fragments of one table that are told if nothing else is asked for.
+/// Entries of one table that the programs write which are told if nothing else is asked for.
 const SOME_CONNECTIONS: usize = 10_000;
 
 /// Entries on their way to a client.
@@ -45,7 +48,7 @@ pub(super) async fn answer(service: &AdminService, request: pb::DumpMapsRequest)
     for name in chosen {
         let entry = move |(key, value)| pb::MapEntry { map: name.to_owned(), key, value, note: String::new() };
         let (lines, note) = match table(name) {
-            Some(table) => of_connections(service, table, limit.unwrap_or(SOME_CONNECTIONS)).await?,
+            Some(table) => of_table(service, table, limit.unwrap_or(most(table))).await?,
             None if OF_SERVICES.contains(&name) => (text::of_services(name, &served), None),
             None => (lines(service, name, &mirror)?, None),
         };
@@ -86,10 +89,9 @@ fn beyond(limit: usize) -> String {
     format!("only {limit} entries are told and there are more: ask for more with --limit")
 }
 
-/// Maps that are not told. EVENTS has no entries; WAITING is the programs' own account of PENDING, which can be dumped itself;
-/// the overlay's and the uplink's are no part of the mirror (`bpftool map dump pinned` shows them).
-pub(super) const NOT_DUMPED: [&str; 8] =
-    [maps::EVENTS, maps::DNS, maps::WAITING, maps::ORIGINS, maps::NUMBERS, maps::CARRIED, maps::DENIED, maps::BUDGET];
+/// Maps that are not told. EVENTS and DNS have no entries; WAITING and BUDGET are accounts that the programs keep for
+/// themselves: the first of PENDING, which can be dumped itself, the other of the current second.
+pub(super) const NOT_DUMPED: [&str; 4] = [maps::EVENTS, maps::DNS, maps::WAITING, maps::BUDGET];
 
 /// Maps of Services.
 const OF_SERVICES: [&str; 3] = [maps::FRONTENDS, maps::BACKENDS, maps::GONE];
@@ -118,13 +120,25 @@ fn chosen(wanted: &[String], with_connections: bool) -> Result<Vec<&'static str>
     Ok(dumpable().filter(chosen).collect())
 }
 
-/// Which table that the programs write a map is, if it is one.
-fn table(name: &str) -> Option<Table> {
+/// Which table that is in no mirror a map is, if it is one.
+pub(super) fn table(name: &str) -> Option<Table> {
     match name {
         maps::CONNTRACK => Some(Table::Conntrack),
         maps::PENDING => Some(Table::Pending),
         maps::FRAGMENTS => Some(Table::Fragments),
+        maps::ORIGINS => Some(Table::Origins),
+        maps::NUMBERS => Some(Table::Numbers),
+        maps::CARRIED => Some(Table::Carried),
+        maps::DENIED => Some(Table::Denied),
         _ => None,
+    }
+}
+
+/// How many entries of it are told if nothing else is asked for. What the daemon writes is told whole.
+fn most(table: Table) -> usize {
+    match table {
+        Table::Conntrack | Table::Pending | Table::Fragments | Table::Carried => SOME_CONNECTIONS,
+        Table::Origins | Table::Numbers | Table::Denied => usize::MAX,
     }
 }
 
@@ -139,32 +153,35 @@ fn lines(service: &AdminService, name: &'static str, mirror: &Arc<Mirror>) -> Re
     })
 }
 
-/// Connections or fragments sorted by key, and what there is to say of what is missing.
-async fn of_connections(service: &AdminService, table: Table, limit: usize) -> Result<(Lines, Option<String>), Status> {
+/// A table sorted by key, and what there is to say of what is missing.
+async fn of_table(service: &AdminService, table: Table, limit: usize) -> Result<(Lines, Option<String>), Status> {
+    fn own<K: Send + 'static, V: Send + 'static, O: Ord>(
+        found: Found<K, V>,
+        order: impl Fn(&K) -> O,
+        text: impl Fn(&K, &V) -> (String, String) + Send + 'static,
+    ) -> (Lines, Option<Cut>) {
+        let Found { mut entries, cut } = found;
+        entries.sort_by_cached_key(|(key, _)| order(key));
+        (Box::new(entries.into_iter().map(move |(key, value)| text(&key, &value))), cut)
+    }
     let Some(read) = service.parts.connections.clone() else { return Ok((Box::new(std::iter::empty()), None)) };
-    let found = work_out(move || {
-        let mut found = read(table, limit)?;
-        match &mut found {
-            Dumped::Connections(Found { entries, .. }) => {
-                entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.port, key.proto));
-            }
-            Dumped::Fragments(Found { entries, .. }) => {
-                entries.sort_by_key(|(key, _)| (key.addr.map(|addr| addr.octets()), key.id, key.proto));
-            }
-        }
-        Ok(found)
-    });
-    let unreadable = |reason: String| Status::internal(format!("the table of connections cannot be read: {reason}"));
-    let (lines, cut): (Lines, _) = match found.await?.map_err(unreadable)? {
-        Dumped::Connections(Found { entries, cut }) => {
+    let unreadable = |reason: String| Status::internal(format!("map {}: {reason}", table.name()));
+    let found = work_out(move || read(table, limit)).await?.map_err(unreadable)?;
+    let (lines, cut) = match found {
+        Dumped::Connections(found) => {
             let names = service.ask(Names::of).await?;
             let now_ns = monotonic_ns();
-            let lines = entries.into_iter().map(move |(key, entry)| text::connection(&key, &entry, &names, now_ns));
-            (Box::new(lines), cut)
+            let order = |key: &CtKey| (key.addr.map(|addr| addr.octets()), key.port, key.proto);
+            own(found, order, move |key, entry| text::connection(key, entry, &names, now_ns))
         }
-        Dumped::Fragments(Found { entries, cut }) => {
-            (Box::new(entries.into_iter().map(|(key, entry)| text::fragment(&key, &entry))), cut)
+        Dumped::Fragments(found) => {
+            let order = |key: &FragmentKey| (key.addr.map(|addr| addr.octets()), key.id, key.proto);
+            own(found, order, text::fragment)
         }
+        Dumped::Origins(found) => own(found, |range| *range, text::origin),
+        Dumped::Numbers(found) => own(found, |number| *number, |number, _| text::number(*number)),
+        Dumped::Carried(found) => own(found, |addr| addr.octets(), text::carried),
+        Dumped::Denied(found) => own(found, |range| *range, text::denied),
     };
     let note = cut.map(|cut| match cut {
         Cut::Limit => beyond(limit),

@@ -15,10 +15,13 @@ use datapath_abi::{
     endpoint::{Endpoint, RulesPtr},
     identity,
     maps::{self, Scalar},
+    overlay::{BELIEVED, Origin},
     policy::{Decision, PeerEntry, PeerKey, PortKey, RulesetInfo, Verdict},
     reason::DropReason,
     service::{Backend, BackendKey, Frontend, FrontendKey},
+    uplink::Denied,
 };
+use ipnetwork::IpNetwork;
 
 use super::{
     Lines,
@@ -112,6 +115,31 @@ pub(super) fn fragment(key: &FragmentKey, entry: &FragmentEntry) -> (String, Str
     let id = if addr[0].is_v4() { id } else { u32::from_be(id) };
     let ends = format!("{} to {}", SocketAddr::new(source, port[0]), SocketAddr::new(destination, port[1]));
     (format!("{source} to {destination}, id {id:#x}"), format!("{} {ends}", protocol(proto)))
+}
+
+/// An entry of ORIGINS.
+pub(super) fn origin(range: &IpNetwork, origin: &Origin) -> (String, String) {
+    let Origin { node, ifindex, flags: _ } = *origin;
+    let only = if origin.only_there() { ", only" } else { "" };
+    (range.to_string(), format!("node {}, by ifindex {ifindex}{only}", IpAddr::from(node)))
+}
+
+/// An entry of NUMBERS.
+pub(super) fn number(number: u32) -> (String, String) {
+    match number {
+        BELIEVED => ("any".to_owned(), "packets carry numbers, and are believed".to_owned()),
+        number => (peer(number), "may be carried".to_owned()),
+    }
+}
+
+/// An entry of CARRIED.
+pub(super) fn carried(addr: &Addr, number: &u32) -> (String, String) {
+    (IpAddr::from(*addr).to_string(), format!("last packet carried {}", peer(*number)))
+}
+
+/// An entry of DENIED.
+pub(super) fn denied(range: &IpNetwork, denied: &Denied) -> (String, String) {
+    (range.to_string(), if denied.verdict == Denied::REFUSED { "refused" } else { "spared" }.to_owned())
 }
 
 /// A map of Services.
