@@ -15,6 +15,7 @@ mod identities;
 pub mod install;
 pub mod knowledge;
 mod neighbours;
+mod paths;
 mod relief;
 pub mod run;
 mod serve;

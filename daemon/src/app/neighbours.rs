@@ -14,7 +14,10 @@ use policy::model;
 use tokio::sync::watch;
 use tracing::{error, info};
 
-use super::run::stopped;
+use super::{
+    paths::{LEAST_V6, Paths},
+    run::stopped,
+};
 use crate::{
     datapath::{attach, overlay as datapath},
     net::{
@@ -51,6 +54,10 @@ pub(super) struct Neighbours {
     attached: Option<u32>,
     /// What the table keeps now.
     kept: Option<BTreeSet<IpNetwork>>,
+    /// What the ways to other nodes carry.
+    paths: Paths,
+    /// What packets of pods are limited to, by the node's address, where the way carries less than they may have.
+    limits: BTreeMap<IpAddr, u32>,
     /// Where what stands in the way is told, in words.
     obstacles: watch::Sender<Vec<String>>,
 }
@@ -95,7 +102,8 @@ impl Neighbours {
         programs: datapath::Overlay,
         obstacles: watch::Sender<Vec<String>>,
     ) -> Self {
-        Self { node, own, mtu, masquerade, overlay, programs, attached: None, kept: None, obstacles }
+        let (paths, limits) = <(Paths, BTreeMap<_, _>)>::default();
+        Self { node, own, mtu, masquerade, overlay, programs, attached: None, kept: None, paths, limits, obstacles }
     }
 
     /// Follows the nodes until told to stop. Routes stay when it ends: pods go on.
@@ -143,7 +151,7 @@ impl Neighbours {
             let wanted = if self.overlay.is_some() { "that this node could reach" } else { "of that family" };
             obstacles.add(format!("node {node} has {range} and no InternalIP {wanted}"));
         }
-        self.measure(&ways, obstacles).await;
+        self.limits = self.measure(&ways, obstacles).await;
         let origins = link.map_or_else(BTreeMap::new, |ifindex| origins(nodes, &ways, ifindex));
         if let Err(problem) = self.programs.tell(&origins) {
             obstacles.add(format!("where other nodes' pods are could not be told to the programs: {problem}"));
@@ -210,7 +218,8 @@ impl Neighbours {
             let mac = overlay::mac_of(node);
             let local = locals.iter().copied().find(|local| local.is_ipv4() == ip.is_ipv4());
             let hop_limit = overlay.device.protocol.hop_limit();
-            let tunnel = Tunnel { remote: ip, local, ifindex, source: overlay.source(range), hop_limit };
+            let (source, mtu) = (overlay.source(range), self.limits.get(&ip).copied());
+            let tunnel = Tunnel { remote: ip, local, ifindex, source, hop_limit, mtu };
             let route = NodeRoute::through(range, mac, tunnel);
             if let Err(problem) = node_route::set_neighbour(&self.node, route, mac).await {
                 obstacles.add(format!("the device of node {node}: {problem}"));
@@ -235,23 +244,50 @@ impl Neighbours {
         }
     }
 
-    /// Looks whether the links towards other nodes carry what pods may send.
-    async fn measure(&self, ways: &BTreeMap<IpNetwork, Way<'_>>, obstacles: &mut Obstacles) {
+    /// Looks whether the ways to other nodes carry what pods may send. Of those through the overlay which do not: how many
+    /// bytes a packet of a pod may have, by the node's address. Those without are forwarded as they are, and routers tell
+    /// the pods themselves.
+    async fn measure(
+        &mut self,
+        ways: &BTreeMap<IpNetwork, Way<'_>>,
+        obstacles: &mut Obstacles,
+    ) -> BTreeMap<IpAddr, u32> {
         let ends: BTreeMap<IpAddr, &str> = ways.values().map(|way| (way.ip, way.node)).collect();
+        self.paths.keep(|ip| ends.contains_key(ip));
+        let mut limits = BTreeMap::new();
         for (ip, node) in ends {
             // Without a route there is nothing to measure; that there is none is said elsewhere, or packets say it.
-            let Ok(Some(link)) = uplink::towards(&self.node, ip).await else { continue };
+            let Ok(Some(way)) = uplink::towards(&self.node, ip).await else { continue };
             let more = self.overlay.as_ref().map_or(0, |overlay| overlay.device.protocol.overhead(Family::of(ip)));
-            if link.mtu < self.mtu + more {
+            let needed = self.mtu + more;
+            if way.link_mtu < needed {
                 obstacles.add(format!(
-                    "{} towards node {node} carries {} bytes, and packets of pods have up to {}: set --mtu {}",
-                    link.name,
-                    link.mtu,
-                    self.mtu + more,
-                    link.mtu.saturating_sub(more),
+                    "{} towards node {node} carries {} bytes, and packets of pods have up to {needed}: set --mtu {}",
+                    way.link,
+                    way.link_mtu,
+                    way.link_mtu.saturating_sub(more),
+                ));
+            }
+            if self.overlay.is_none() {
+                continue;
+            }
+            let limit = self.paths.note(ip, &way).saturating_sub(more);
+            if limit >= self.mtu {
+                continue;
+            }
+            limits.insert(ip, limit);
+            if limit < LEAST_V6 && ways.iter().any(|(range, way)| way.ip == ip && range.is_ipv6()) {
+                obstacles.add(format!(
+                    "the way to node {node} carries {} bytes, {limit} in the overlay, and IPv6 wants {LEAST_V6}: \
+                     only smaller packets of IPv6 get to its pods",
+                    limit + more,
                 ));
             }
         }
+        for (node, limit) in limits.iter().filter(|(node, limit)| self.limits.get(node) != Some(limit)) {
+            info!(%node, limit, "The way to a node carries less than pods may send: their packets to it are limited");
+        }
+        limits
     }
 
     /// Sees to the overlay's device: its index, or that there is none.

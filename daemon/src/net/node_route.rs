@@ -9,7 +9,7 @@ use rtnetlink::packet_route::{
     RouteNetlinkMessage,
     route::{
         RouteAttribute, RouteFlags, RouteHeader, RouteIp6Tunnel, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap,
-        RouteMessage, RouteProtocol, RouteScope, RouteType,
+        RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
     },
 };
 
@@ -21,7 +21,7 @@ use super::{
     error::Tolerate as _,
     netlink::{Mode, Request},
     overlay,
-    route::{self, ip, main_table},
+    route::{self, ip, main_table, path_mtu},
 };
 
 /// `rtm_protocol` of our routes. Above 4 the kernel gives numbers no meaning (include/uapi/linux/rtnetlink.h);
@@ -52,6 +52,8 @@ pub struct Tunnel {
     pub source: Option<IpAddr>,
     /// How many routers packets in the tunnel may pass; `None`: the device chooses.
     pub hop_limit: Option<u8>,
+    /// How many bytes packets that go through it may have; `None`: what the device takes. Who sends more is told so.
+    pub mtu: Option<u32>,
 }
 
 impl NodeRoute {
@@ -108,7 +110,7 @@ fn request(
     body.attributes =
         vec![RouteAttribute::Destination(range.network().into()), RouteAttribute::Gateway(gateway.into())];
     let mut object = format!("route to {range} by way of {gateway}");
-    if let Some(Tunnel { remote, local, ifindex, source, hop_limit }) = tunnel {
+    if let Some(Tunnel { remote, local, ifindex, source, hop_limit, mtu }) = tunnel {
         object = format!("route to {range} through the overlay to {remote}");
         body.header.flags = RouteFlags::Onlink;
         // The number that the tunnel carries: 0 says nothing, and the receiver asks who has the address.
@@ -136,6 +138,7 @@ fn request(
             RouteAttribute::Encap(encap),
         ]);
         body.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+        body.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
     }
     Request { message: message(body), mode, action, object }
 }
@@ -145,13 +148,14 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
         return None;
     }
     let (mut to, mut gateway, mut link, mut source) = (None, None, None, None);
-    let (mut remote, mut local, mut hop_limit) = (None, None, None);
+    let (mut remote, mut local, mut hop_limit, mut mtu) = (None, None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Oif(ifindex) => link = Some(*ifindex),
             RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Metrics(metrics) => mtu = path_mtu(metrics),
             RouteAttribute::Encap(settings) => {
                 remote = settings.iter().find_map(end);
                 local = settings.iter().find_map(beginning);
@@ -161,7 +165,7 @@ fn read(message: &RouteMessage) -> Option<NodeRoute> {
         }
     }
     let range = IpNetwork::new(to?, message.header.destination_prefix_length).ok()?;
-    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, local, ifindex, source, hop_limit });
+    let tunnel = remote.zip(link).map(|(remote, ifindex)| Tunnel { remote, local, ifindex, source, hop_limit, mtu });
     Some(NodeRoute { range, gateway: gateway?, tunnel })
 }
 
@@ -205,10 +209,12 @@ mod tests {
         let mut routes = vec![NodeRoute::direct(ranges[0], ips[0]), NodeRoute::direct(ranges[1], ips[1])];
         for (range, own) in ranges.into_iter().zip(sources) {
             for remote in ips {
-                for (source, local, hop_limit) in
-                    [(None, None, None), (Some(own), None, Some(64)), (Some(own), Some(remote), None)]
-                {
-                    let tunnel = Tunnel { remote, local, ifindex: 7, source, hop_limit };
+                for (source, local, hop_limit, mtu) in [
+                    (None, None, None, None),
+                    (Some(own), None, Some(64), Some(1330)),
+                    (Some(own), Some(remote), None, None),
+                ] {
+                    let tunnel = Tunnel { remote, local, ifindex: 7, source, hop_limit, mtu };
                     routes.push(NodeRoute::through(range, overlay::mac_of("n2"), tunnel));
                 }
             }

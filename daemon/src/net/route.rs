@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    },
 };
 
 use crate::mac::Mac;
@@ -110,13 +112,40 @@ pub(crate) async fn is_own(netlink: &Netlink, address: IpAddr) -> Result<bool, N
     Ok(way_to(netlink, address).await?.is_some_and(|found| found.header.kind == RouteType::Local))
 }
 
-/// The link by which packets to an address of somebody else leave.
-pub(crate) async fn link_towards(netlink: &Netlink, address: IpAddr) -> Result<Option<u32>, NetError> {
+/// The way that packets to an address of somebody else take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Way {
+    /// The link by which they leave.
+    pub(crate) ifindex: u32,
+    /// How many bytes a packet may have, if the kernel knows it of more than the link: somebody set it for the route, or
+    /// a router on the way has said so.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// The way to an address; `None`: there is none, or it is our own.
+pub(crate) async fn way(netlink: &Netlink, address: IpAddr) -> Result<Option<Way>, NetError> {
     let found = way_to(netlink, address).await?.filter(|found| found.header.kind == RouteType::Unicast);
-    Ok(found.into_iter().flat_map(|found| found.attributes).find_map(|attribute| match attribute {
-        RouteAttribute::Oif(ifindex) => Some(ifindex),
+    Ok(found.and_then(|found| read_way(&found)))
+}
+
+fn read_way(message: &RouteMessage) -> Option<Way> {
+    let (mut link, mut mtu) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(ifindex) => link = Some(*ifindex),
+            RouteAttribute::Metrics(metrics) => mtu = path_mtu(metrics),
+            _ => {}
+        }
+    }
+    link.map(|ifindex| Way { ifindex, mtu })
+}
+
+/// The MTU among the metrics of a route.
+pub(super) fn path_mtu(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
         _ => None,
-    }))
+    })
 }
 
 /// What the kernel would do with a packet to an address; `None`: there is no way to it at all.

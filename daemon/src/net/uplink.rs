@@ -41,11 +41,27 @@ pub async fn all(node: &Node) -> Result<Vec<String>, NetError> {
     Ok(names)
 }
 
-/// The link by which packets to an address leave; `None`: no route, or it is this node's own address.
-pub async fn towards(node: &Node, address: IpAddr) -> Result<Option<Uplink>, NetError> {
-    let Some(ifindex) = route::link_towards(node.netlink(), address).await? else { return Ok(None) };
+/// How packets get to an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// Index of the link by which they leave.
+    pub ifindex: u32,
+    /// Its name.
+    pub link: String,
+    /// Its MTU in bytes.
+    pub link_mtu: u32,
+    /// How many bytes all of the way carries, as far as the kernel knows; not more than the link.
+    pub mtu: u32,
+}
+
+/// The way to an address; `None`: there is none, or it is this node's own.
+pub async fn towards(node: &Node, address: IpAddr) -> Result<Option<Way>, NetError> {
+    let Some(route::Way { ifindex, mtu }) = route::way(node.netlink(), address).await? else { return Ok(None) };
     match link::by_index(node.netlink(), ifindex).await {
-        Ok(found) => Ok(Some(Uplink { name: found.name, mtu: found.mtu, is_v6: address.is_ipv6() })),
+        Ok(found) => {
+            let mtu = mtu.map_or(found.mtu, |mtu| mtu.min(found.mtu));
+            Ok(Some(Way { ifindex, link: found.name, link_mtu: found.mtu, mtu }))
+        }
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error),
     }

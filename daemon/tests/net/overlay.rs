@@ -74,7 +74,8 @@ async fn lead(node: &Node, protocol: Protocol, at: usize, local: Option<&str>, r
     let mut set = Vec::new();
     for (range, source) in RANGES[other].into_iter().zip(OWN[at]) {
         let hop_limit = protocol.hop_limit();
-        let tunnel = Tunnel { remote: ip(remote), local: local.map(ip), ifindex, source: Some(ip(source)), hop_limit };
+        let (remote, local, source) = (ip(remote), local.map(ip), Some(ip(source)));
+        let tunnel = Tunnel { remote, local, ifindex, source, hop_limit, mtu: None };
         let route = NodeRoute::through(range.parse().unwrap(), mac, tunnel);
         node_route::set_neighbour(node, route, mac).await.unwrap();
         node_route::set(node, route).await.unwrap();

@@ -5,6 +5,7 @@ mod forgery;
 mod fragments;
 mod mtu;
 mod sockets;
+mod tunnel;
 
 use std::{
     fs,
