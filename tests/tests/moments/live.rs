@@ -280,8 +280,9 @@ fn connect(from: &Pod, port: u16, to: SocketAddr, patience: Duration) -> anyhow:
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(patience))?;
     let own = if to.is_ipv4() { from.v4 } else { from.v6 };
     rustix::net::bind(&socket, &SocketAddr::new(own, port))?;
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) => Ok(true),
+    // Whom a signal interrupts waits on: the kernel goes on with it meanwhile.
+    match rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &to)) {
+        Ok(()) | Err(rustix::io::Errno::ISCONN) => Ok(true),
         Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::AGAIN | rustix::io::Errno::TIMEDOUT) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("connecting to {to}")),
     }
