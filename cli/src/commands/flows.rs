@@ -23,10 +23,11 @@ use crate::{
     failure::{Exit, Failure},
     parse::Moment,
     render::{
-        flow_json,
+        self, flow_json,
         flow_table::{self, FlowTable},
         out::{Format, Out, ReaderGone, Tabular},
     },
+    view::top::{self, By, Top, What},
 };
 
 /// How many flows are shown when nothing says how many.
@@ -37,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(30);
 
 /// Nor is anything kept back for longer than that when there is no pause.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How often a summary that goes on is shown.
+const REDRAW: Duration = Duration::from_secs(1);
 
 /// Rows that are aligned together at most.
 const BATCH: usize = 500;
@@ -64,6 +68,8 @@ Examples:
   bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for
   bulkhead flows --since 7d --verdict denied          from the history, where the daemon keeps one
   bulkhead flows --dir FOLDER --since 7d -o csv       from its files, without a daemon; also -o parquet
+  bulkhead flows --top denied --since 1d              who was denied what, and how often
+  bulkhead flows --top talkers --by namespace -f      who talks to whom, as a table that goes on
   bulkhead flows stats                                what became of every record, and what was lost")]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub(crate) struct FlowsArgs {
@@ -94,6 +100,19 @@ pub(crate) struct FlowsArgs {
     #[arg(long, value_name = "TIME", value_parser = Moment::parse, conflicts_with = "follow")]
     until: Option<Moment>,
 
+    /// Add flows up instead of showing each, over all that are recorded unless other options choose; with --follow
+    /// again every second
+    #[arg(long, value_name = "WHAT", value_enum)]
+    top: Option<What>,
+
+    /// What --top calls the ends by
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, requires = "top")]
+    by: By,
+
+    /// Rows of --top
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = value_parser!(u32).range(1..), requires = "top")]
+    rows: u32,
+
     /// Read the history's files in this folder instead of asking the daemon
     #[arg(long, value_name = "FOLDER", conflicts_with = "follow")]
     dir: Option<PathBuf>,
@@ -118,16 +137,18 @@ impl FlowsArgs {
         {
             return Err(Failure::usage(format_args!("--since ({since}) is later than --until ({until})"), "swap them"));
         }
-        let anywhere = !self.follow && since.is_none() && until.is_none();
+        let anywhere = !self.follow && since.is_none() && until.is_none() && self.top.is_none();
         let number = match (self.last.or(self.first), self.all) {
             (Some(number), _) => number,
             // 0 would mean "start at the newest" to a server that follows.
             (None, true) => u64::MAX,
+            (None, false) if self.top.is_some() && since.is_none() && until.is_none() => u64::MAX,
             (None, false) if anywhere => DEFAULT_LAST,
             (None, false) => 0,
         };
         let (whitelist, blacklist) = criteria::filters(self.flags.given())?;
         let (fields, extensions) = match format {
+            _ if self.top.is_some() => (top::FIELDS, Some(flow_json::reads_extension())),
             Format::Table => (flow_table::FIELDS, Some(flow_json::reads_extension())),
             // Whoever reads our JSON may be any client of the API, which ours is not.
             Format::Json => (flow_json::FIELDS, None),
@@ -157,29 +178,54 @@ impl FlowsArgs {
             return stats.run(context).await;
         }
         let request = self.request(SystemTime::now(), context.out.format())?;
+        if self.top.is_some() && context.tabular.is_some() {
+            return Err(Failure::usage("--top has no columns of the history", "use -o table or -o json"));
+        }
+        let mut printer = Printer::new(self.top.map(|what| Top::new(what, self.by, self.rows as usize)), self.follow);
         if let Some(folder) = &self.dir {
             if context.tabular == Some(Tabular::Parquet) && std::io::stdout().is_terminal() {
                 return Err(Failure::usage("a terminal cannot show Parquet", "send it to a file: > flows.parquet"));
             }
-            return folder::run(folder, request, context.tabular, &mut context.out);
+            return folder::run(folder, request, context.tabular, printer, &mut context.out);
         }
         let connection = context.connect().await?;
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
-        Printer::default().pump(self.follow, &connection, stream, &mut context.out).await?;
+        printer.pump(self.follow, &connection, stream, &mut context.out).await?;
         Ok(Exit::Success)
     }
 }
 
+/// What becomes of a stream.
+#[derive(Debug)]
+enum Sheet {
+    /// A line each.
+    Lines(FlowTable),
+    /// One summary.
+    Sum(Box<Top>),
+}
+
 /// Prints a stream: aligned in batches, but never keeping back what has come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Printer {
-    table: FlowTable,
+    sheet: Sheet,
+    follow: bool,
     rows: usize,
     /// When the rows that wait have to be printed at the latest.
     due: Option<Instant>,
 }
 
 impl Printer {
+    /// For a stream that goes on for ever (`follow`) or not; one that is to be summed up, or shown.
+    fn new(top: Option<Top>, follow: bool) -> Self {
+        let sheet = top.map_or_else(|| Sheet::Lines(FlowTable::default()), |top| Sheet::Sum(Box::new(top)));
+        Self { sheet, follow, rows: 0, due: None }
+    }
+
+    /// Whether it wants the extension in our own type, rather than in one that every client can print.
+    fn reads_extension(&self, format: Format) -> bool {
+        matches!(self.sheet, Sheet::Sum(_)) || format == Format::Table
+    }
+
     /// Reads until the stream ends or nobody reads us any more.
     async fn pump(
         &mut self,
@@ -192,7 +238,8 @@ impl Printer {
         while !out.closed() {
             let message = match self.due {
                 Some(due) => {
-                    let patience = PAUSE.min(due.saturating_duration_since(Instant::now()));
+                    let pause = if matches!(self.sheet, Sheet::Lines(_)) { PAUSE } else { Duration::MAX };
+                    let patience = pause.min(due.saturating_duration_since(Instant::now()));
                     match timeout(patience, stream.message()).await {
                         Ok(message) => message.map_err(|status| connection.failure(&status, "flows")),
                         Err(_) => {
@@ -219,7 +266,7 @@ impl Printer {
                 }
             }
         }
-        self.flush(out)?;
+        self.finish(out)?;
         if follow && !out.closed() {
             return Err(Failure::unavailable(
                 "the daemon has ended the stream",
@@ -231,26 +278,70 @@ impl Printer {
 
     /// Takes one message.
     fn print(&mut self, message: &GetFlowsResponse, out: &mut Out) -> Result<(), Failure> {
-        match out.format() {
-            Format::Json => out.json_line(&flow_json::response(message))?,
-            Format::Table => match &message.response_types {
-                Some(ResponseTypes::Flow(flow)) => self.table.flow(flow),
-                Some(ResponseTypes::LostEvents(lost)) => self.table.lost(lost, message.time.as_ref()),
-                Some(ResponseTypes::NodeStatus(status)) => self.table.node(status, message.time.as_ref()),
+        match &mut self.sheet {
+            Sheet::Sum(top) => {
+                match &message.response_types {
+                    Some(ResponseTypes::Flow(flow)) => top.flow(flow),
+                    Some(ResponseTypes::LostEvents(lost)) => top.lost(lost.num_events_lost),
+                    Some(ResponseTypes::NodeStatus(_)) | None => {}
+                }
+                // One that ends is told at its end.
+                if !self.follow {
+                    return Ok(());
+                }
+            }
+            Sheet::Lines(_) if out.format() == Format::Json => out.json_line(&flow_json::response(message))?,
+            Sheet::Lines(table) => match &message.response_types {
+                Some(ResponseTypes::Flow(flow)) => table.flow(flow),
+                Some(ResponseTypes::LostEvents(lost)) => table.lost(lost, message.time.as_ref()),
+                Some(ResponseTypes::NodeStatus(status)) => table.node(status, message.time.as_ref()),
                 None => {}
             },
         }
         self.rows += 1;
         let now = Instant::now();
-        let due = *self.due.get_or_insert(now + PATIENCE);
-        if self.rows >= BATCH || due <= now { self.flush(out) } else { Ok(()) }
+        let (patience, batch) = match self.sheet {
+            Sheet::Lines(_) => (PATIENCE, BATCH),
+            Sheet::Sum(_) => (REDRAW, usize::MAX),
+        };
+        let due = *self.due.get_or_insert(now + patience);
+        if self.rows >= batch || due <= now { self.flush(out) } else { Ok(()) }
     }
 
     /// Hands over what has come.
     fn flush(&mut self, out: &mut Out) -> Result<(), Failure> {
         (self.rows, self.due) = (0, None);
-        let text = self.table.take(out.color());
-        out.raw(&text)?;
+        match &mut self.sheet {
+            Sheet::Lines(table) => {
+                let text = table.take(out.color());
+                out.raw(&text)?;
+            }
+            Sheet::Sum(top) if self.follow => {
+                let summary = top.summary();
+                match out.format() {
+                    Format::Json => out.json_line(&summary)?,
+                    Format::Table => {
+                        // Cursor to the first place, and what is there erased: ECMA-48, 8.3.21 (CUP) and 8.3.39 (ED).
+                        let begin = if std::io::stdout().is_terminal() { "\u{1b}[H\u{1b}[2J" } else { "" };
+                        let text = render::top::text(&summary, out.color());
+                        out.raw(&format!("{begin}{text}"))?;
+                    }
+                }
+            }
+            Sheet::Sum(_) => {}
+        }
         Ok(out.flush()?)
+    }
+
+    /// Hands over the rest.
+    fn finish(&mut self, out: &mut Out) -> Result<(), Failure> {
+        if let (Sheet::Sum(top), false) = (&self.sheet, self.follow) {
+            let summary = top.summary();
+            match out.format() {
+                Format::Json => out.json(&summary)?,
+                Format::Table => render::top::render(out, &summary)?,
+            }
+        }
+        self.flush(out)
     }
 }

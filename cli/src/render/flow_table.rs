@@ -12,7 +12,7 @@ use super::{
     flow_json::extension,
     flow_lookup, flow_reason,
     table::{Item, Table, Tone},
-    text::{count, or_dash},
+    text::{count, or_dash, size},
 };
 
 /// What the lines are made from, as a field mask names it.
@@ -238,35 +238,9 @@ fn traffic(extension: &FlowExtension) -> String {
     format!("{} there, {} back", words(extension.forward.as_ref()), words(extension.reverse.as_ref()))
 }
 
-/// A number of bytes by its greatest unit (IEC 80000-13), with one digit behind the point.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let power = (u64::BITS - 1 - bytes.leading_zeros()) / 10;
-    let power = power.min(UNITS.len() as u32);
-    let tenths = u128::from(bytes) * 10 / (1 << (10 * power));
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power as usize - 1])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_one_unit() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1_048_575, "1023.9 KiB"),
-            (1_048_576, "1.0 MiB"),
-            (u64::MAX, "16383.9 PiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 
     #[test]
     fn times_are_short_and_of_one_length() {

@@ -17,3 +17,4 @@ pub(crate) mod service;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod top;

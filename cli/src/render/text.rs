@@ -50,6 +50,18 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// A number of bytes by its greatest unit (IEC 80000-13), with one digit behind the point.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let power = (u64::BITS - 1 - bytes.leading_zeros()) / 10;
+    let power = power.min(UNITS.len() as u32);
+    let tenths = u128::from(bytes) * 10 / (1 << (10 * power));
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[power as usize - 1])
+}
+
 /// `text`, or a dash if there is none.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
@@ -58,6 +70,20 @@ pub(crate) fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_one_unit() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_048_575, "1023.9 KiB"),
+            (1_048_576, "1.0 MiB"),
+            (u64::MAX, "16383.9 PiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
 
     #[test]
     fn escape_sequences_do_not_reach_the_terminal() {

@@ -10,6 +10,7 @@ pub(crate) mod identity;
 pub(crate) mod policy;
 pub(crate) mod service;
 pub(crate) mod status;
+pub(crate) mod top;
 
 use std::{collections::BTreeMap, fmt};
 

@@ -169,6 +169,9 @@ fn a_wrong_command_line() {
         (&["flows", "--since", "yesterday"], "2026-01-02T03:04:05Z"),
         (&["flows", "--since", "1m", "--until", "5m"], "later than --until"),
         (&["flows", "--not"], "right before"),
+        (&["flows", "--by", "pod"], "--top"),
+        (&["flows", "--top", "winners"], "talkers"),
+        (&["flows", "--top", "ports", "--dir", "/tmp", "-o", "csv"], "-o json"),
         (&["flows", "--verdict", "maybe"], "denied"),
         (&["flows", "--ip", "10.0.0.1", "--to-ip", "10.0.0.2"], "--from-ip"),
     ] {

@@ -62,6 +62,37 @@ fn every_line_of_json_is_an_object() {
 }
 
 #[test]
+fn flows_are_added_up() {
+    for (name, args) in [
+        ("flows-top-talkers.txt", &["flows", "--top", "talkers"][..]),
+        ("flows-top-denied.txt", &["flows", "--top", "denied", "--by", "pod"]),
+        ("flows-top-ports.txt", &["flows", "--top", "ports", "--by", "namespace", "--rows", "1"]),
+        ("flows-top.json", &["flows", "--top", "talkers", "--by", "pod", "-o", "json"]),
+    ] {
+        let fake = shop();
+        let ended = fake.run(args);
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{args:?}");
+        assert_golden(name, &ended.stdout);
+        // All that there is, unless something else is asked for.
+        assert_eq!(asked(&fake)[0].number, u64::MAX);
+    }
+    let fake = shop();
+    fake.run(&["flows", "--top", "ports", "--since", "1h"]);
+    assert_eq!(asked(&fake)[0].number, 0);
+    let ended = Fake::start(Answers::default()).run(&["flows", "--top", "denied"]);
+    assert_eq!(ended.stdout, "0 flows from - to -: 0 connections, 0 packets denied, 0 B\n");
+}
+
+#[test]
+fn a_summary_that_breaks_off_is_not_shown_as_if_it_were_whole() {
+    let end = Some(tonic::Status::unavailable("gone"));
+    let ended = Fake::start(Answers { flows: shop_flows::all(), flows_end: end, ..Answers::default() })
+        .run(&["flows", "--top", "talkers"]);
+    assert_ne!(ended.code, Some(0));
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
 fn no_flows_print_nothing() {
     let ended = Fake::start(Answers::default()).run(&["flows"]);
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(0), "", ""));

@@ -54,6 +54,16 @@ fn a_folder_answers_with_the_same_filters_and_outputs() {
 }
 
 #[test]
+fn a_folder_is_added_up() {
+    let home = story();
+    let denied = lines(home.path(), &["--top", "denied"]);
+    assert!(denied[1].contains("shop/db") && denied[1].contains(" 3  default deny "), "{denied:#?}");
+    assert!(denied.last().unwrap().starts_with("9 flows from 2026-01-02T03:04:05Z to "), "{denied:#?}");
+    let ports = lines(home.path(), &["--top", "ports", "--since", "2026-01-02T04:00:00Z", "-o", "json"]).join("\n");
+    assert!(ports.contains("\"flows\": 6,"), "{ports}");
+}
+
+#[test]
 fn columns_come_as_csv_and_as_parquet() {
     let home = story();
     let csv = lines(home.path(), &["-o", "csv", "--verdict", "denied"]);

@@ -12,7 +12,7 @@ use proto::observer::GetFlowsRequest;
 use super::Printer;
 use crate::{
     failure::{Exit, Failure},
-    render::out::{Format, Out, Tabular},
+    render::out::{Out, Tabular},
 };
 
 /// Rows that are looked at in one go.
@@ -42,6 +42,7 @@ pub(super) fn run(
     folder: &Path,
     request: GetFlowsRequest,
     tabular: Option<Tabular>,
+    printer: Printer,
     out: &mut Out,
 ) -> Result<Exit, Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::usage(error, "see bulkhead flows --help");
@@ -58,7 +59,7 @@ pub(super) fn run(
     let mut sink = match tabular {
         None => {
             let mask = Mask::parse(field_mask.as_ref()).map_err(|error| wrong(&error))?;
-            Sink::Rendered(Box::default(), mask)
+            Sink::Rendered(Box::new(printer), mask)
         }
         Some(Tabular::Csv) => {
             out.raw(&csv::head())?;
@@ -69,9 +70,9 @@ pub(super) fn run(
             Sink::Parquet(Box::new(writer))
         }
     };
-    let form = match out.format() {
-        Format::Table => convert::ExtensionForm::Typed,
-        Format::Json => convert::ExtensionForm::Readable,
+    let form = match &sink {
+        Sink::Rendered(printer, _) if printer.reads_extension(out.format()) => convert::ExtensionForm::Typed,
+        _ => convert::ExtensionForm::Readable,
     };
     let mut scan = Scan::open(folder, wanted)?;
     let mut problems = Vec::new();
@@ -91,7 +92,7 @@ pub(super) fn run(
         }
     }
     match sink {
-        Sink::Rendered(mut printer, _) => printer.flush(out)?,
+        Sink::Rendered(mut printer, _) => printer.finish(out)?,
         Sink::Csv => {}
         Sink::Parquet(writer) => {
             writer.finish().map_err(|error| refused(&error))?;
