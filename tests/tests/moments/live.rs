@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, sockopt},
+};
 use tests::{
     effort::{Measured, times},
     live::{Live, counter_of, retransmissions},
@@ -280,10 +283,10 @@ fn connect(from: &Pod, port: u16, to: SocketAddr, patience: Duration) -> anyhow:
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(patience))?;
     let own = if to.is_ipv4() { from.v4 } else { from.v6 };
     rustix::net::bind(&socket, &SocketAddr::new(own, port))?;
-    // Whom a signal interrupts waits on: the kernel goes on with it meanwhile.
+    // Whom a signal interrupts waits on: the kernel goes on with it meanwhile, and says so to one who asks in vain again.
     match rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &to)) {
-        Ok(()) | Err(rustix::io::Errno::ISCONN) => Ok(true),
-        Err(rustix::io::Errno::INPROGRESS | rustix::io::Errno::AGAIN | rustix::io::Errno::TIMEDOUT) => Ok(false),
+        Ok(()) | Err(Errno::ISCONN) => Ok(true),
+        Err(Errno::INPROGRESS | Errno::AGAIN | Errno::TIMEDOUT | Errno::ALREADY) => Ok(false),
         Err(error) => Err(error).with_context(|| format!("connecting to {to}")),
     }
 }

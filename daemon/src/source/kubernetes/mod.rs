@@ -20,6 +20,7 @@ pub mod registry;
 pub mod rights;
 mod search;
 mod shelf;
+mod watched;
 
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service},
     discovery::v1::EndpointSlice,
@@ -36,7 +37,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::watcher,
 };
 use objects::{Kind, ObjectName, Outcome, Problem};
 use policy::model::{self, Object, PodKey};
@@ -51,6 +52,7 @@ use self::{
     numbers::Numbers,
     registry::Registry,
     shelf::{PLACE, Refused, Shelf, Told},
+    watched::watched,
 };
 use super::{SourceError, SourceEvent, SourceProblem, SourceStatus};
 
@@ -235,7 +237,7 @@ async fn follow<K>(kind: Kind, api: Api<K>, which: watcher::Config, convert: Con
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let mut watched = watcher(api, which).default_backoff().boxed();
+    let mut watched = watched(api, which);
     loop {
         let report = match watched.try_next().await {
             Ok(None) => return,
@@ -449,28 +451,4 @@ impl Desk {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn element(spec: serde_json::Value) -> DynamicObject {
-        let meta = json!({"name": "p", "namespace": "a", "uid": "1", "managedFields": [{"manager": "kubectl"}]});
-        serde_json::from_value(json!({"metadata": meta, "spec": spec})).expect("an object")
-    }
-
-    #[test]
-    fn an_element_of_a_list_does_not_say_what_it_is_and_is_read_all_the_same() {
-        let read = network_policy(&element(json!({"podSelector": {}, "policyTypes": ["Ingress"]})));
-        assert!(matches!(read, Ok(Object::NetworkPolicy(_))), "{read:?}");
-    }
-
-    #[test]
-    fn a_field_that_we_do_not_know_is_refused_and_not_passed_over() {
-        let read = network_policy(&element(json!({"podSelector": {}, "onlyOnSundays": true})));
-        let Unread { problems, closed } = read.expect_err("refused");
-        assert!(problems.iter().any(|problem| problem.to_string().contains("onlyOnSundays")), "{problems:?}");
-        let Some(Object::NetworkPolicy(closed)) = closed.map(|object| *object) else { panic!("it selects everybody") };
-        assert_eq!((closed.ingress, closed.egress), (Some(Vec::new()), Some(Vec::new())));
-    }
-}
+mod tests;

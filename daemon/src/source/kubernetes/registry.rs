@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::{
     Api, Client, ResourceExt as _,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams, Preconditions},
-    runtime::{WatchStreamExt as _, watcher},
+    runtime::watcher,
 };
 use objects::{Problem, identity};
 use policy::IdentityKey;
@@ -27,6 +27,7 @@ use super::{
     Message, NO_SUCH_KIND,
     numbers::{Entry, Numbers, Told},
     search::{Answer, Search, Step},
+    watched::watched,
     whole,
 };
 
@@ -293,7 +294,7 @@ impl Registry {
 
     /// Watches for ever, and reports.
     pub(super) async fn follow(self, reports: mpsc::Sender<Message>) {
-        let mut watched = watcher(self.0.api.clone(), watcher::Config::default()).default_backoff().boxed();
+        let mut watched = watched(self.0.api.clone(), watcher::Config::default());
         loop {
             let told = match watched.try_next().await {
                 Ok(None) => return,
