@@ -145,6 +145,12 @@ pub struct RunArgs {
     /// names of addresses in others; at most four, empty for none
     #[arg(long, env = "BULKHEAD_DNS_PORTS", default_value = "53", value_name = "PORT,...")]
     pub dns_ports: DnsPorts,
+    /// Labels of pods whose values flow records do not tell, by key; `*` stands for any characters
+    #[arg(long, env = "BULKHEAD_REDACT_LABELS", value_delimiter = ',', value_name = "KEY")]
+    pub redact_labels: Vec<String>,
+    /// DNS names that flow records do not tell; `*` stands for any characters
+    #[arg(long, env = "BULKHEAD_REDACT_NAMES", value_delimiter = ',', value_name = "NAME")]
+    pub redact_names: Vec<String>,
     /// Pod labels that do not make an identity unless a policy names them [default: those that
     /// controllers put on each pod, such as pod-template-hash]
     #[arg(long, env = "BULKHEAD_EXCLUDED_LABELS", value_delimiter = ',', value_name = "KEY")]

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use flows::redact::Redaction;
 use ipnetwork::IpNetwork;
 
 use crate::{
@@ -64,6 +65,8 @@ pub struct Config {
     pub identity: policy::identity::Config,
     /// Size of the ring of records.
     pub flow_records: NonZeroUsize,
+    /// What records do not tell.
+    pub redaction: Redaction,
     /// Says where records are exported to.
     pub exporters: Option<PathBuf>,
     /// How records are kept on disk; `None`: they are not.
@@ -200,6 +203,9 @@ pub enum ConfigError {
     /// Not `NAME=NUMBER`.
     #[error("--map-capacity {0:?}: want MAP=ENTRIES, for example CONNTRACK=262144")]
     CapacitySyntax(String),
+    /// A pattern that hides nothing.
+    #[error("--redact-labels, --redact-names: {0}")]
+    Redaction(#[from] flows::redact::Useless),
     /// No name for this node.
     #[error("--node-name: the host has no name; give one")]
     NodeName,
@@ -257,6 +263,8 @@ impl TryFrom<&RunArgs> for Config {
             map_capacity,
             dns_ports,
             excluded_labels,
+            redact_labels,
+            redact_names,
             flow_records,
             exporters,
             history_dir,
@@ -345,6 +353,7 @@ impl TryFrom<&RunArgs> for Config {
             capacities,
             identity,
             flow_records: NonZeroUsize::new(*flow_records).ok_or(ConfigError::Zero("--flow-records"))?,
+            redaction: Redaction::new(redact_labels, redact_names)?,
             exporters: exporters.clone(),
             history: (*history_max_mebibytes > 0).then(|| history::Settings {
                 folder: history_dir.clone().unwrap_or_else(|| state_dir.join("history")),

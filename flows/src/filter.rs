@@ -18,7 +18,8 @@ use datapath_abi::policy::Direction;
 use proto::flow::{FlowFilter, Verdict};
 
 use crate::record::{End, FlowRecord, protocol};
-use pattern::{Glob, Name, Network, NodeName};
+pub(crate) use pattern::Glob;
+use pattern::{Name, Network, NodeName};
 use selector::Selector;
 
 /// Filters in one list of a request.

@@ -31,6 +31,7 @@ pub mod observer;
 pub mod past;
 pub mod pipeline;
 pub mod record;
+pub mod redact;
 pub mod ring;
 mod uuid;
 

@@ -325,3 +325,27 @@ fn nobody_listens_who_was_not_told_to() {
         Ok(())
     });
 }
+
+#[test]
+fn what_is_to_be_hidden_is_in_no_record_and_rules_hold_all_the_same() {
+    trial(|| {
+        let rule = "  podSelector: {matchLabels: {app: dns}}\n  ingress: [{from: [{podSelector: {matchLabels: {app: web}}, \
+                    namespaceSelector: {}}]}]";
+        let objects = [pods(), policy("infra/dns", rule)].concat();
+        let node = node(&["--redact-names=*.Secret.example", "--redact-labels=app"], &objects)?;
+        let [web, other, dns] = node.add_all(["shop/web", "shop/other", "infra/dns"])?;
+        let _server = Server::start(&dns.sandbox, 53)?;
+        ask(&web.sandbox, Udp, dns.at(53)[0], &question(1, "db.secret.example", A))?;
+        ask(&web.sandbox, Udp, dns.at(53)[0], &question(2, "www.example", AAAA))?;
+        ensure!(ask(&other.sandbox, Udp, dns.at(53)[0], &question(3, "www.example", A)).is_err(), "by its label");
+        let flow = found(&node, "redacted", "A")?;
+        ensure!(flow["l7"]["dns"]["query"] == "redacted." && flow["source"]["pod_name"] == "web", "{flow}");
+        found(&node, "www.example", "AAAA")?;
+        ensure!(names(&node, &web, ADDRESS.into(), 99)? == json!(["redacted"]));
+        ensure!(names(&node, &web, ADDRESS_V6.into(), 99)? == json!(["www.example"]));
+        node.bulkhead().flows_when(&["--verdict", "denied", "--label", "app=redacted"], |found| !found.is_empty())?;
+        let all = node.bulkhead().succeed(&["flows", "--all", "-o", "json"])?;
+        ensure!(all.contains("k8s:app=redacted") && !all.contains("app=web") && !all.contains("secret"), "{all}");
+        Ok(())
+    });
+}

@@ -99,7 +99,7 @@ fn read(events: &mut RingBuf<MapData>, listener: &mut Listener, pipeline: &Pipel
         taken += 1;
     }
     listener.read(&mut batch, knowledge);
-    listener.expire(now_ns, &mut batch);
+    listener.expire(now_ns, &mut batch, knowledge);
     taken
 }
 
@@ -113,7 +113,8 @@ impl Listener {
                 warn!(bytes = message.len(), "DNS message refused");
                 continue;
             };
-            self.tracker.push(&packet, bytes, |told| {
+            self.tracker.push(&packet, bytes, |mut told| {
+                knowledge.redaction().lookup(&mut told);
                 let mut names = knowledge.names();
                 for (address, ttl_s) in &told.resolved {
                     names.learn(told.packet.slot[0], *address, &told.lookup.question.name, told.time_ns, *ttl_s);
@@ -125,8 +126,11 @@ impl Listener {
     }
 
     /// Tells of the questions that nobody has answered.
-    fn expire(&mut self, now_ns: u64, batch: &mut Batch<'_, Knowledge>) {
-        self.tracker.expire(now_ns, |told| keep(batch, told));
+    fn expire(&mut self, now_ns: u64, batch: &mut Batch<'_, Knowledge>, knowledge: &Knowledge) {
+        self.tracker.expire(now_ns, |mut told| {
+            knowledge.redaction().lookup(&mut told);
+            keep(batch, told);
+        });
     }
 }
 

@@ -12,6 +12,7 @@ use dns::Names;
 use flows::{
     enrich::Context,
     record::{IdentityInfo, PodInfo, PolicyInfo, RuleInfo, RuleScope, ServiceInfo, Workload},
+    redact::Redaction,
 };
 use policy::{
     compile::RuleRef,
@@ -55,9 +56,21 @@ pub struct Knowledge {
     inner: RwLock<Inner>,
     /// What pods were told by DNS. Taken for a moment, never together with `inner`.
     names: Mutex<Names>,
+    /// What is not told.
+    redaction: Redaction,
 }
 
 impl Knowledge {
+    /// Knows nothing yet.
+    pub fn new(redaction: Redaction) -> Self {
+        Self { redaction, ..Self::default() }
+    }
+
+    /// What is not told.
+    pub fn redaction(&self) -> &Redaction {
+        &self.redaction
+    }
+
     /// What pods were told by DNS.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -85,7 +98,7 @@ impl Knowledge {
         let mut inner = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         for key in touched {
             if let Some(pod) = planner.index().pod(key).filter(|pod| pod.is_peer()) {
-                inner.learn_pod(planner, pod, now_ns);
+                inner.learn_pod(planner, pod, &self.redaction, now_ns);
             }
         }
         for number in touched.iter().filter_map(|key| planner.identity_number(key)).collect::<BTreeSet<u32>>() {
@@ -93,7 +106,7 @@ impl Knowledge {
             // A number that was given back may stand for somebody else.
             let info = IdentityInfo {
                 namespace: key.namespace.clone(),
-                labels: key.labels.map(),
+                labels: self.redaction.labels(key.labels.map()),
                 service_account: key.service_account.clone(),
             };
             inner.identities.insert(number, Arc::new(info));
@@ -106,7 +119,7 @@ impl Knowledge {
         }
         let mut moved = Vec::new();
         for view in planner.views(mirror) {
-            let pod = pod_info(planner, &view.pod);
+            let pod = pod_info(planner, &view.pod, &self.redaction);
             let owners = inner.slots.entry(view.endpoint.slot).or_default();
             if own(owners, &pod, now_ns) && owners.len() > 1 {
                 moved.push(view.endpoint.slot);
@@ -143,8 +156,8 @@ impl Knowledge {
 }
 
 impl Inner {
-    fn learn_pod(&mut self, planner: &Planner, pod: &Pod, now_ns: u64) {
-        let info = pod_info(planner, pod);
+    fn learn_pod(&mut self, planner: &Planner, pod: &Pod, redaction: &Redaction, now_ns: u64) {
+        let info = pod_info(planner, pod, redaction);
         for ip in &pod.ips {
             own(self.owners.entry(*ip).or_default(), &info, now_ns);
         }
@@ -179,12 +192,12 @@ impl Inner {
     }
 }
 
-fn pod_info(planner: &Planner, pod: &Pod) -> Arc<PodInfo> {
+fn pod_info(planner: &Planner, pod: &Pod, redaction: &Redaction) -> Arc<PodInfo> {
     Arc::new(PodInfo {
         namespace: pod.key.namespace.clone(),
         name: pod.key.name.clone(),
         uid: pod.uid.clone(),
-        labels: pod.labels.map(),
+        labels: redaction.labels(pod.labels.map()),
         service_account: pod.service_account.clone(),
         workload: pod
             .workload

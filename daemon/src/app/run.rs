@@ -167,7 +167,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
         let identity = mirror.endpoints.get(&record.slot).filter(|found| found.ifindex == record.host_ifindex);
         planner.restore_endpoint(local_endpoint(record), identity.map(|found| found.identity));
     }
-    let knowledge = Arc::new(Knowledge::default());
+    let knowledge = Arc::new(Knowledge::new(config.redaction.clone()));
     let state_dir = Arc::new(state_dir);
     let (engine, thread) = Engine::start(
         planner,

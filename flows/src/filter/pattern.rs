@@ -49,15 +49,15 @@ impl Name {
 
 /// Text in which `*` stands for any run of characters, also none.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Glob(String);
+pub(crate) struct Glob(String);
 
 impl Glob {
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         Self(text.to_owned())
     }
 
     /// In time O(pattern x text) at worst: only the last star is ever tried again.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         let (pattern, text) = (self.0.as_bytes(), text.as_bytes());
         let (mut p, mut t) = (0, 0);
         // Where to go on after a mismatch: behind the last star, one byte further in the text.

@@ -36,6 +36,8 @@ pub(crate) fn wrong_values_are_refused(stage: &mut Stage) -> anyhow::Result<()> 
         ("node.stateDir=var/lib", "stateDir"),
         ("uplink.denyList={example.org}", "denyList"),
         ("uplink.interfaces={a/b}", "interfaces"),
+        ("flows.redact.labels={app=web}", "labels"),
+        ("flows.redact.names={example.com.}", "names"),
         ("flows.api.enabled=true", "flows.api.tlsSecret"),
     ] {
         let said = match chart::render(&stage.cluster.programs, &[value]) {
