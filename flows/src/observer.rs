@@ -64,6 +64,8 @@ pub struct Observer {
     pipeline: Arc<Pipeline>,
     /// Keeps what is older than the ring.
     past: Option<Arc<dyn Past>>,
+    /// Makes rows of records, for clients that want those.
+    former: Option<convert::Former>,
     /// How many may read it at the same time.
     walks: Arc<Semaphore>,
     peers: watch::Receiver<Peers>,
@@ -88,6 +90,7 @@ impl Observer {
             config: Arc::new(config),
             pipeline,
             past: None,
+            former: None,
             walks: Arc::new(Semaphore::new(before::MOST_WALKS)),
             started: Instant::now(),
             closed: Arc::new(watch::Sender::new(false)),
@@ -97,6 +100,12 @@ impl Observer {
     /// Answers from `past` what is older than the ring.
     pub fn with_past(self, past: Arc<dyn Past>) -> Self {
         Self { past: Some(past), ..self }
+    }
+
+    /// Answers those who want rows with what `former` makes.
+    #[must_use]
+    pub fn with_rows(self, former: convert::Former) -> Self {
+        Self { former: Some(former), ..self }
     }
 
     /// Tells relays of these nodes, instead of this one alone.

@@ -23,6 +23,7 @@ mod keeper;
 pub mod log;
 mod past;
 mod pool;
+pub mod rows;
 pub mod scan;
 pub mod table;
 

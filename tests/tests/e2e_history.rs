@@ -99,6 +99,10 @@ fn records_outlive_a_daemon_that_is_killed_and_are_read_without_one() {
             ensure!(told.starts_with(&before), "the earlier ones, the same, first: {before:?} {told:?}");
             let folder = node.state().join("history").display().to_string();
             ensure!(flows(&["--dir", &folder])?.starts_with(&told), "the folder says the same");
+            let csv = node.bulkhead().succeed(&["flows", "--since", "1h", "-o", "csv"])?;
+            let rows: Vec<&str> = csv.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+            let names: Vec<&str> = told.iter().map(|it| &*it.0).collect();
+            ensure!(csv.starts_with("time,uid,") && rows.starts_with(&names), "the same as rows: {csv}");
             before = told;
             if life == 2 {
                 node.take_agent()?.stop()?;

@@ -1,5 +1,6 @@
 //! `bulkhead flows`: connections and denials as they were recorded, or as they happen.
 
+mod columns;
 mod criteria;
 mod flags;
 mod folder;
@@ -12,6 +13,7 @@ use std::{
 };
 
 use clap::value_parser;
+use flows::observer::convert;
 use prost_types::FieldMask;
 use proto::observer::{GetFlowsRequest, GetFlowsResponse, get_flows_response::ResponseTypes};
 use tokio::time::{Instant, timeout};
@@ -25,7 +27,7 @@ use crate::{
     render::{
         self, flow_json,
         flow_table::{self, FlowTable},
-        out::{Format, Out, ReaderGone, Tabular},
+        out::{Format, Out, ReaderGone},
     },
     view::top::{self, By, Top, What},
 };
@@ -67,7 +69,8 @@ Examples:
   bulkhead flows -f -o json | jq -r .flow.uuid        one JSON object per line
   bulkhead flows -o json | jq .flow.extensions.value  with what the Hubble API has no field for
   bulkhead flows --since 7d --verdict denied          from the history, where the daemon keeps one
-  bulkhead flows --dir FOLDER --since 7d -o csv       from its files, without a daemon; also -o parquet
+  bulkhead flows --since 7d -o parquet > flows.parquet  for DuckDB, Polars, Spark; also -o csv
+  bulkhead flows --dir FOLDER --since 7d -o csv       from its files, without a daemon
   bulkhead flows --top denied --since 1d              who was denied what, and how often
   bulkhead flows --top talkers --by namespace -f      who talks to whom, as a table that goes on
   bulkhead flows stats                                what became of every record, and what was lost")]
@@ -167,9 +170,9 @@ impl FlowsArgs {
         })
     }
 
-    /// Whether it is a folder that answers.
-    pub(crate) fn reads_folder(&self) -> bool {
-        self.dir.is_some() && self.command.is_none()
+    /// Whether the answer has the columns of the history.
+    pub(crate) fn has_columns(&self) -> bool {
+        self.command.is_none()
     }
 
     /// Asks and prints, until the end or for ever.
@@ -183,16 +186,47 @@ impl FlowsArgs {
         }
         let mut printer = Printer::new(self.top.map(|what| Top::new(what, self.by, self.rows as usize)), self.follow);
         if let Some(folder) = &self.dir {
-            if context.tabular == Some(Tabular::Parquet) && std::io::stdout().is_terminal() {
-                return Err(Failure::usage("a terminal cannot show Parquet", "send it to a file: > flows.parquet"));
-            }
             return folder::run(folder, request, context.tabular, printer, &mut context.out);
         }
         let connection = context.connect().await?;
+        if let Some(tabular) = context.tabular {
+            let columns = convert::reads_rows(history::rows::names());
+            let request = GetFlowsRequest { extensions: Some(columns), field_mask: None, ..request };
+            let sheet = columns::Sheet::begin(tabular, self.follow, &mut context.out)?;
+            let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
+            fill(sheet, self.follow, &connection, stream, &mut context.out).await?;
+            return Ok(Exit::Success);
+        }
         let stream = connection.answer("flows", connection.observer().get_flows(request)).await?;
         printer.pump(self.follow, &connection, stream, &mut context.out).await?;
         Ok(Exit::Success)
     }
+}
+
+/// Writes a stream in the columns of the history. One that follows is handed over as it comes.
+async fn fill(
+    mut sheet: columns::Sheet,
+    follow: bool,
+    connection: &Connection,
+    mut stream: Streaming<GetFlowsResponse>,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    while !out.closed() {
+        let message = if follow {
+            match timeout(PAUSE, stream.message()).await {
+                Ok(message) => message.map_err(|status| connection.failure(&status, "flows"))?,
+                Err(_) => {
+                    out.flush()?;
+                    continue;
+                }
+            }
+        } else {
+            connection.next("flows", &mut stream).await?
+        };
+        let Some(message) = message else { break };
+        sheet.message(&message, out)?;
+    }
+    sheet.finish(out)
 }
 
 /// What becomes of a stream.

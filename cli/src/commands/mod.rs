@@ -39,11 +39,8 @@ impl Context {
 pub(crate) fn run(args: Args) -> Result<Exit, Failure> {
     let Args { global, command } = args;
     let (format, tabular) = global.output.parts();
-    if tabular.is_some() && !matches!(&command, Command::Flows(flows) if flows.reads_folder()) {
-        return Err(Failure::usage(
-            "csv and parquet are for `bulkhead flows --dir FOLDER` alone",
-            "use -o json, or name the history's folder with --dir",
-        ));
+    if tabular.is_some() && !matches!(&command, Command::Flows(flows) if flows.has_columns()) {
+        return Err(Failure::usage("csv and parquet are for the flows of `bulkhead flows` alone", "use -o json"));
     }
     let mut context = Context { out: Out::new(format, global.color), tabular, global };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;

@@ -31,9 +31,9 @@ pub(crate) enum Output {
     /// For programs: one document, or one object per line where the output is a stream
     #[value(alias = "jsonpb")]
     Json,
-    /// `flows --dir` only: a line of names, then one line each
+    /// `flows` only: a line of names, then one line each
     Csv,
-    /// `flows --dir` only: a file as those of the history
+    /// `flows` only: a file as those of the history
     Parquet,
 }
 

@@ -82,7 +82,7 @@ fn what_cannot_be_is_refused_with_the_way_out() {
     let home = story();
     let text = |output: Output| (output.status.code(), String::from_utf8(output.stderr).unwrap());
     let (code, error) = text(bulkhead(Path::new("/nowhere"), &["status", "-o", "csv"]).output().unwrap());
-    assert!(code == Some(64) && error.contains("--dir FOLDER"), "{error}");
+    assert!(code == Some(64) && error.contains("`bulkhead flows`"), "{error}");
     let (code, error) = text(run(Path::new("/nowhere/at/all"), &[]));
     assert!(code == Some(1) && error.contains("/nowhere/at/all"), "{error}");
     // One file that is none: the others are printed, and it is named.

@@ -9,7 +9,7 @@ use tokio::{net::UnixListener, runtime::Runtime};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::fake::{Ended, assert_golden, run};
+use crate::fake::{Ended, assert_golden, bulkhead, run};
 
 /// An observer that has seen six events.
 struct Seen {
@@ -19,6 +19,11 @@ struct Seen {
 
 impl Seen {
     fn start() -> Self {
+        Self::start_with(true)
+    }
+
+    /// `rows`: it knows the columns of the history.
+    fn start_with(rows: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pipeline = Arc::new(Pipeline::new(fixture::node(), NonZeroUsize::new(64).unwrap()));
         let world = fixture::world();
@@ -41,6 +46,7 @@ impl Seen {
             UnixListener::bind(dir.path().join("api.sock")).unwrap()
         };
         let observer = Observer::new(ObserverConfig::default(), pipeline);
+        let observer = if rows { observer.with_rows(history::rows::of) } else { observer };
         runtime.spawn(
             Server::builder()
                 .add_service(observer.observer_service())
@@ -130,6 +136,32 @@ fn each_option_means_what_it_says() {
     ] {
         assert_eq!(seen.lines(args), expected, "flows {args}");
     }
+}
+
+#[test]
+fn the_daemon_answers_in_the_columns_of_the_history() {
+    let seen = Seen::start();
+    let csv = seen.flows("-o csv --verdict denied");
+    assert_eq!((csv.code, csv.stderr.as_str()), (Some(0), "note: 3 events lost here, between these rows\n"));
+    let lines: Vec<&str> = csv.stdout.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (3, history::csv::head().trim_end()));
+    assert!(lines[1].contains(",dropped,ingress,default_deny,ingress,"), "{}", lines[1]);
+    let socket = seen.dir.path().join("api.sock");
+    let output = bulkhead(&socket, &["flows", "-o", "parquet", "--first", "4"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let path = seen.dir.path().join("flows.parquet");
+    std::fs::write(&path, output.stdout).unwrap();
+    let mut table = history::table::Reader::open(&path).unwrap();
+    assert_eq!(table.summary().rows, 4);
+    let cells = table.next(0, u64::MAX).unwrap().expect("a row");
+    let first = fixture::record(&fixture::opened());
+    let record = history::columns::row(&first);
+    let verdict = history::rows::names().iter().position(|name| name == "verdict").unwrap();
+    assert_eq!(cells[verdict], record[verdict]);
+    let ended = seen.flows("-o parquet --follow");
+    assert!(ended.code == Some(64) && ended.stderr.contains("-o csv"), "{}", ended.stderr);
+    let ended = Seen::start_with(false).flows("-o csv");
+    assert!(ended.code != Some(0) && ended.stderr.contains("runs without that part"), "{}", ended.stderr);
 }
 
 #[test]

@@ -199,7 +199,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
             ..ObserverConfig::default()
         },
         pipeline.clone(),
-    );
+    )
+    .with_rows(history::rows::of);
     if let Some(settings) = &config.history {
         observer = observer.with_past(Arc::new(history::History::new(settings.folder.clone())));
     }

@@ -3,6 +3,8 @@
 //! can read it, else as a `google.protobuf.Struct` with the same content. Clients written in Go
 //! print a message as JSON only if they know every type in it, and all of them know that one.
 
+use std::{fmt, sync::Arc};
+
 use datapath_abi::{
     event::{EndReason, EventKind},
     policy::Direction,
@@ -35,14 +37,46 @@ pub const EXTENSION_TYPE_URL: &str = "type.googleapis.com/bulkhead.flow.v1.FlowE
 /// Type URL of what is in `flow.extensions` for clients that have not asked for ours.
 pub const READABLE_TYPE_URL: &str = "type.googleapis.com/google.protobuf.Struct";
 
+/// Type URL of what is in `flow.extensions` for clients that want rows.
+const ROW_TYPE_URL: &str = "type.googleapis.com/bulkhead.flow.v1.HistoryRow";
+
+/// Makes rows of records.
+pub trait Rows: Send + Sync + fmt::Debug {
+    /// The cells of the columns that were asked for.
+    fn cells(&self, record: &FlowRecord) -> Vec<u8>;
+}
+
+/// Makes them for who asks for these columns.
+pub type Former = fn(&[String]) -> Arc<dyn Rows>;
+
 /// In which form `flow.extensions` goes out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum ExtensionForm {
     /// For clients that know nothing of us.
     #[default]
     Readable,
     /// For clients that have said so.
     Typed,
+    /// For clients that want rows and nothing else.
+    Row(Arc<dyn Rows>),
+}
+
+/// What a client puts into `GetFlowsRequest.extensions` to get rows of these columns.
+pub fn reads_rows(columns: Vec<String>) -> Any {
+    let row = ext::HistoryRow { columns, cells: Vec::new() };
+    Any { type_url: ROW_TYPE_URL.to_owned(), value: row.encode_to_vec() }
+}
+
+/// The columns that a client asks for, if it does.
+pub(super) fn wanted_columns(extensions: &Any) -> Option<Result<Vec<String>, prost::DecodeError>> {
+    let is_it = extensions.type_url == ROW_TYPE_URL;
+    is_it.then(|| ext::HistoryRow::decode(extensions.value.as_slice()).map(|row| row.columns))
+}
+
+/// The cells of the columns that were asked for, if the server knows of them.
+pub fn cells(flow: &Flow) -> Option<Vec<u8>> {
+    let any = flow.extensions.as_ref().filter(|any| any.type_url == ROW_TYPE_URL)?;
+    ext::HistoryRow::decode(any.value.as_slice()).ok().map(|row| row.cells)
 }
 
 /// What a client puts into `GetFlowsRequest.extensions` to say that it can read
@@ -53,11 +87,11 @@ pub fn reads_extension() -> Any {
 
 /// The flow that a record becomes, with every field and the extension in our own type.
 pub fn flow(record: &FlowRecord) -> Flow {
-    masked_flow(record, &Mask::default(), ExtensionForm::Typed)
+    masked_flow(record, &Mask::default(), &ExtensionForm::Typed)
 }
 
 /// What a client gets of a record: the fields of `mask`, and ours in `form`.
-pub fn response(record: &FlowRecord, mask: &Mask, form: ExtensionForm) -> GetFlowsResponse {
+pub fn response(record: &FlowRecord, mask: &Mask, form: &ExtensionForm) -> GetFlowsResponse {
     GetFlowsResponse {
         node_name: node_name(&record.node),
         time: Some(timestamp(record.time_unix_ns)),
@@ -73,7 +107,10 @@ pub fn extension(flow: &Flow) -> Option<FlowExtension> {
 
 /// The flow that a record becomes, with the fields of `mask`.
 #[allow(deprecated)] // Old clients read drop_reason, reply and Summary.
-pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm) -> Flow {
+pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: &ExtensionForm) -> Flow {
+    if let ExtensionForm::Row(_) = form {
+        return Flow { extensions: Some(packed(record, form)), ..Flow::default() };
+    }
     let (kind, sub_type) = record.event_number();
     let trace = matches!(record.kind, EventKind::Closed | EventKind::Active);
     let is_reply = record.is_reply();
@@ -111,7 +148,7 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm)
         is_reply,
         interface: (record.ifindex != 0).then(|| flow::NetworkInterface { index: record.ifindex, name: String::new() }),
         summary: summary::text(record),
-        extensions: mask.wants_extensions().then(|| packed(flow_extension(record), form)),
+        extensions: mask.wants_extensions().then(|| packed(record, form)),
         egress_allowed_by: allowed_by(&record.egress),
         ingress_allowed_by: allowed_by(&record.ingress),
         egress_denied_by: denied_by(&record.egress),
@@ -122,14 +159,16 @@ pub(super) fn masked_flow(record: &FlowRecord, mask: &Mask, form: ExtensionForm)
     flow
 }
 
-fn packed(extension: FlowExtension, form: ExtensionForm) -> Any {
-    match form {
-        ExtensionForm::Typed => Any { type_url: EXTENSION_TYPE_URL.to_owned(), value: extension.encode_to_vec() },
-        ExtensionForm::Readable => {
-            let value = readable::object(extension).encode_to_vec();
-            Any { type_url: READABLE_TYPE_URL.to_owned(), value }
+fn packed(record: &FlowRecord, form: &ExtensionForm) -> Any {
+    let (type_url, value) = match form {
+        ExtensionForm::Typed => (EXTENSION_TYPE_URL, flow_extension(record).encode_to_vec()),
+        ExtensionForm::Readable => (READABLE_TYPE_URL, readable::object(flow_extension(record)).encode_to_vec()),
+        ExtensionForm::Row(rows) => {
+            let row = ext::HistoryRow { columns: Vec::new(), cells: rows.cells(record) };
+            (ROW_TYPE_URL, row.encode_to_vec())
         }
-    }
+    };
+    Any { type_url: type_url.to_owned(), value }
 }
 
 /// A time of day.

@@ -173,7 +173,7 @@ impl Reader {
     }
 
     fn flow(&self, record: &FlowRecord) -> GetFlowsResponse {
-        convert::response(record, &self.query.mask, self.query.form)
+        convert::response(record, &self.query.mask, &self.query.form)
     }
 
     fn lost(&self, source: LostEventSource, count: u64, cpu: Option<i32>, time_unix_ns: u64) -> GetFlowsResponse {

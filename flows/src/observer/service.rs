@@ -18,10 +18,14 @@ use crate::{
 };
 
 use super::{
-    Answers, Caller, Observer, audit, convert,
+    Answers, Caller, Observer, audit,
+    convert::{self, ExtensionForm},
     reader::{Pass, Reader},
     request::{Query, Range, RequestError},
 };
+
+/// Columns that a client may ask for.
+const MOST_COLUMNS: usize = 1024;
 
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
@@ -38,7 +42,11 @@ impl observer_server::Observer for Observer {
     async fn get_flows(&self, request: Request<GetFlowsRequest>) -> Result<Response<Self::GetFlowsStream>, Status> {
         let caller = request.extensions().get::<Caller>().cloned();
         let asked = request.into_inner();
-        let query = Query::try_from(asked.clone())?;
+        let mut query = Query::try_from(asked.clone())?;
+        if let Some(columns) = asked.extensions.as_ref().and_then(convert::wanted_columns) {
+            let columns = columns.map_err(|error| Status::invalid_argument(format!("extensions: {error}")))?;
+            query.form = self.rows(&columns)?;
+        }
         let most = self.config.max_readers;
         let Some(pass) = Pass::take(self.pipeline.ledger(), most) else {
             let why = format!("{most} clients read flows already; end one of them");
@@ -120,6 +128,15 @@ impl observer_server::Observer for Observer {
 }
 
 impl Observer {
+    /// The form of rows of these columns.
+    fn rows(&self, columns: &[String]) -> Result<ExtensionForm, Status> {
+        let former = self.former.ok_or_else(|| Status::unimplemented("extensions: there are no rows here"))?;
+        if columns.len() > MOST_COLUMNS {
+            return Err(Status::invalid_argument(format!("extensions: {MOST_COLUMNS} columns are the most")));
+        }
+        Ok(ExtensionForm::Row(former(columns)))
+    }
+
     /// The stream of a kind of event that we do not record: ends at once, or stays silent.
     fn no_events<T: Send + 'static>(&self, range: Range) -> Answers<T> {
         if range.follow { self.then_silence(stream::empty()) } else { self.until_closed(stream::empty()) }

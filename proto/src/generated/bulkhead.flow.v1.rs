@@ -160,6 +160,18 @@ pub struct Policy {
     #[prost(string, tag = "4")]
     pub uid: ::prost::alloc::string::String,
 }
+/// A flow as a row of the history's columns, for clients that put an Any of this type into `GetFlowsRequest.extensions`, with the
+/// columns that they know. Then it stands alone in `extensions`, in place of everything else.
+#[allow(clippy::all)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HistoryRow {
+    /// Names of columns (docs/history.md), in the request.
+    #[prost(string, repeated, tag = "1")]
+    pub columns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Their cells in that order, in the encoding of the history's log; of a column that the server does not know nothing. In answers.
+    #[prost(bytes = "vec", tag = "2")]
+    pub cells: ::prost::alloc::vec::Vec<u8>,
+}
 #[allow(clippy::all)]
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct End {

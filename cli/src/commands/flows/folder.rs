@@ -1,15 +1,15 @@
 //! `bulkhead flows --dir`: the same question, answered from a folder of history files without a daemon.
 
-use std::{io, path::Path};
+use std::path::Path;
 
 use flows::{
     filter::FilterSet,
     observer::{Mask, convert},
 };
-use history::{Error, Scan, Wanted, columns, csv, table};
+use history::{Error, Scan, Wanted};
 use proto::observer::GetFlowsRequest;
 
-use super::Printer;
+use super::{Printer, columns::Sheet};
 use crate::{
     failure::{Exit, Failure},
     render::out::{Out, Tabular},
@@ -24,11 +24,10 @@ impl From<Error> for Failure {
     }
 }
 
-/// Where rows go.
+/// Where records go.
 enum Sink {
     Rendered(Box<Printer>, Mask),
-    Csv,
-    Parquet(Box<table::Writer<io::Stdout>>),
+    Columns(Sheet),
 }
 
 fn unix_ns(time: Option<prost_types::Timestamp>) -> Option<u64> {
@@ -55,20 +54,12 @@ pub(super) fn run(
         filters,
         last: (number != 0 && number != u64::MAX && !first).then_some(number),
     };
-    let refused = |error: &dyn std::fmt::Display| Failure::Output(io::Error::other(error.to_string()));
     let mut sink = match tabular {
         None => {
             let mask = Mask::parse(field_mask.as_ref()).map_err(|error| wrong(&error))?;
             Sink::Rendered(Box::new(printer), mask)
         }
-        Some(Tabular::Csv) => {
-            out.raw(&csv::head())?;
-            Sink::Csv
-        }
-        Some(Tabular::Parquet) => {
-            let writer = table::Writer::new(io::stdout()).map_err(|error| refused(&error))?;
-            Sink::Parquet(Box::new(writer))
-        }
+        Some(tabular) => Sink::Columns(Sheet::begin(tabular, false, out)?),
     };
     let form = match &sink {
         Sink::Rendered(printer, _) if printer.reads_extension(out.format()) => convert::ExtensionForm::Typed,
@@ -82,9 +73,8 @@ pub(super) fn run(
         for record in batch.records.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             match &mut sink {
-                Sink::Rendered(printer, mask) => printer.print(&convert::response(record, mask, form), out)?,
-                Sink::Csv => out.raw(&csv::line(&columns::row(record)))?,
-                Sink::Parquet(writer) => writer.push(&columns::row(record)).map_err(|error| refused(&error))?,
+                Sink::Rendered(printer, mask) => printer.print(&convert::response(record, mask, &form), out)?,
+                Sink::Columns(sheet) => sheet.record(record, out)?,
             }
         }
         if batch.done {
@@ -93,10 +83,7 @@ pub(super) fn run(
     }
     match sink {
         Sink::Rendered(mut printer, _) => printer.finish(out)?,
-        Sink::Csv => {}
-        Sink::Parquet(writer) => {
-            writer.finish().map_err(|error| refused(&error))?;
-        }
+        Sink::Columns(sheet) => sheet.finish(out)?,
     }
     out.flush()?;
     let mut problems = problems.into_iter();

@@ -11,7 +11,7 @@ fn mask(paths: &[&str]) -> Result<Mask, MaskError> {
 
 fn masked(paths: &[&str]) -> Flow {
     let record = fixture::record(&fixture::opened());
-    convert::masked_flow(&record, &mask(paths).unwrap(), convert::ExtensionForm::Typed)
+    convert::masked_flow(&record, &mask(paths).unwrap(), &convert::ExtensionForm::Typed)
 }
 
 #[test]
