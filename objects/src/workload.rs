@@ -1,4 +1,4 @@
-//! Which workload a pod belongs to: the Deployment behind a ReplicaSet, a StatefulSet, a Job.
+//! Which workload a pod belongs to: the Deployment behind a ReplicaSet, a StatefulSet, the CronJob behind a Job.
 
 use k8s_openapi::api::core::v1::Pod;
 use policy::model::Workload;
@@ -6,9 +6,14 @@ use policy::model::Workload;
 /// Label by which a Deployment tells its ReplicaSets apart; its value ends their names.
 const POD_TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// How long after the time that a Job was scheduled for its pods may come: those that are tried again come late.
+const LATE_S: i64 = 7 * 86_400;
+/// How much earlier by another clock.
+const EARLY_S: i64 = 3600;
+
 /// The workload of a pod, from the owner that controls it; `None` if the pod stands for itself.
-/// Of a ReplicaSet that a Deployment made, the Deployment; a Job stays a Job, because a pod does
-/// not tell which CronJob made it.
+/// Of a ReplicaSet that a Deployment made, the Deployment; of a Job that a CronJob made, the CronJob: both are told by
+/// their names, so that nobody has to watch Jobs and ReplicaSets.
 pub fn workload(pod: &Pod) -> Option<Workload> {
     let mut owners = pod.metadata.owner_references.iter().flatten();
     let owner = owners.find(|owner| owner.controller == Some(true))?;
@@ -25,8 +30,24 @@ pub fn workload(pod: &Pod) -> Option<Workload> {
                 None => Some(owner_itself()),
             }
         }
+        "Job" => match cron_job(&owner.name, pod) {
+            Some(name) => Some(Workload { kind: "CronJob".to_owned(), name: name.to_owned() }),
+            None => Some(owner_itself()),
+        },
         _ => Some(owner_itself()),
     }
+}
+
+/// The CronJob that has made the Job of a pod. Its Jobs are called after it and the minute that they are scheduled for, counted
+/// from 1970 (kubernetes/kubernetes, pkg/controller/cronjob/utils.go, `getJobName`); it is one only if the pod came about then.
+fn cron_job<'a>(job: &'a str, pod: &Pod) -> Option<&'a str> {
+    let (name, minute) = job.rsplit_once('-').filter(|(name, _)| !name.is_empty())?;
+    if !minute.bytes().all(|byte| byte.is_ascii_digit()) || minute.starts_with('0') {
+        return None;
+    }
+    let scheduled = minute.parse::<i64>().ok()?.checked_mul(60)?;
+    let created = pod.metadata.creation_timestamp.as_ref()?.0.as_second();
+    (-EARLY_S..LATE_S).contains(&created.checked_sub(scheduled)?).then_some(name)
 }
 
 #[cfg(test)]
@@ -63,5 +84,32 @@ mod tests {
         assert_eq!(of(Some(("StatefulSet", "db")), None), "StatefulSet db");
         assert_eq!(of(Some(("Job", "backup-28")), None), "Job backup-28");
         assert_eq!(of(Some(("Node", "node-1")), None), "itself");
+    }
+
+    #[test]
+    fn a_job_that_is_called_after_its_minute_is_a_cron_jobs() {
+        let of = |job: &str, created: &str| {
+            let created = serde_json::from_value(serde_json::json!(created)).unwrap();
+            let owner = OwnerReference {
+                kind: "Job".to_owned(),
+                name: job.to_owned(),
+                controller: Some(true),
+                ..OwnerReference::default()
+            };
+            let mut pod = Pod::default();
+            pod.metadata.creation_timestamp = Some(created);
+            pod.metadata.owner_references = Some(vec![owner]);
+            workload(&pod).unwrap().to_string()
+        };
+        let minute = "2026-01-01T11:45:00Z";
+        assert_eq!(of("backup-29454465", "2026-01-01T11:45:09Z"), "CronJob backup");
+        assert_eq!(of("back-up-29454465", "2026-01-03T00:00:00Z"), "CronJob back-up");
+        assert_eq!(of("backup-29454465", "2026-02-01T00:00:00Z"), "Job backup-29454465");
+        assert_eq!(of("backup-29454465", "2025-12-31T00:00:00Z"), "Job backup-29454465");
+        for job in
+            ["backup-28", "backup", "-29454465", "backup-029454465", "backup-2945446x", "backup-99999999999999999999"]
+        {
+            assert_eq!(of(job, minute), format!("Job {job}"));
+        }
     }
 }
