@@ -3,7 +3,7 @@
 //! is something to read; dropping it wakes the readers once.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -36,27 +36,37 @@ pub struct Pipeline {
     namespaces: Mutex<HashMap<String, u64>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Number of the last record.
     sequence: u64,
+    /// The node with the labels that it has now.
+    node: Arc<Node>,
 }
 
 impl Pipeline {
     /// With an empty ring of `capacity` records.
     pub fn new(node: Arc<Node>, capacity: NonZeroUsize) -> Self {
         Self {
+            state: Mutex::new(State { sequence: 0, node: node.clone() }),
             node,
             ring: Arc::new(Ring::new(capacity)),
             ledger: Arc::default(),
-            state: Mutex::default(),
             namespaces: Mutex::default(),
         }
     }
 
-    /// The node that makes the records.
+    /// The node that makes the records, with the labels that it had at the start.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// The node has these labels from now on.
+    pub fn set_node_labels(&self, labels: &BTreeMap<String, String>) {
+        let mut state = lock(&self.state);
+        if state.node.labels != *labels {
+            state.node = Arc::new(Node { labels: labels.clone(), ..(*state.node).clone() });
+        }
     }
 
     /// The ring that the records go into.
@@ -165,7 +175,7 @@ impl<C: Context + ?Sized> Batch<'_, C> {
     /// It does not follow the contract. It is counted; the next one may be fine.
     pub fn push(&mut self, event: &FlowEvent) -> Result<(), Malformed> {
         let sequence = self.state.sequence + 1;
-        let record = enrich(event, sequence, &self.pipeline.node, self.clock, self.context);
+        let record = enrich(event, sequence, &self.state.node, self.clock, self.context);
         self.keep(sequence, record)
     }
 
@@ -188,7 +198,7 @@ impl<C: Context + ?Sized> Batch<'_, C> {
     /// As [`Batch::push`].
     pub fn push_lookup(&mut self, told: Told) -> Result<(), Malformed> {
         let sequence = self.state.sequence + 1;
-        let record = enrich_lookup(told, sequence, &self.pipeline.node, self.clock, self.context);
+        let record = enrich_lookup(told, sequence, &self.state.node, self.clock, self.context);
         self.keep(sequence, record)
     }
 

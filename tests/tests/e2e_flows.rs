@@ -56,7 +56,8 @@ fn detail<'a>(flow: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn an_allowed_connection_names_both_ends_and_the_rules() {
     trial(|| {
-        let node = Node::start(&[("all.yaml", &shop())])?;
+        let own = "apiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/zone: b}}\n";
+        let node = Node::start(&[("all.yaml", &shop()), ("node.yaml", own)])?;
         let [web, db] = node.add_all(["shop/web", "shop/db"])?;
         let echo = Echo::start(&db.sandbox, &[80], &[])?;
         for to in db.at(80) {
@@ -64,6 +65,7 @@ fn an_allowed_connection_names_both_ends_and_the_rules() {
             let found = flows(&node, &["--to-ip", &to.ip().to_string(), "--verdict", "allowed"])?;
             let flow = found.iter().find(|flow| detail(flow, "kind") == "OPENED").context("it is opened")?;
             ensure!(flow["verdict"] == "FORWARDED" && flow["node_name"] == "n1", "{flow}");
+            ensure!(flow["node_labels"] == json!(["topology.kubernetes.io/zone=b"]), "{flow}");
             ensure!(flow["source"]["namespace"] == "shop" && flow["source"]["pod_name"] == "web", "{flow}");
             ensure!(flow["destination"]["pod_name"] == "db", "{flow}");
             let labels = json!(["k8s:app=web", "k8s:io.kubernetes.pod.namespace=shop", "k8s:tier=front"]);

@@ -20,7 +20,10 @@ use flows::{
 use tracing::{error, warn};
 use zerocopy::FromBytes as _;
 
-use super::knowledge::{Knowledge, monotonic_ns};
+use super::{
+    knowledge::{Knowledge, monotonic_ns},
+    neighbours::Nodes,
+};
 use crate::datapath::maps::Counts;
 
 /// Pause between looks. A ring of 4 MiB holds 27,000 events: 2.7 million a second fit.
@@ -80,6 +83,22 @@ pub async fn drain(
             let lost = lost_by_cpu(&counts);
             tell_losses(&pipeline, &lost_before, &lost);
             lost_before = lost;
+        }
+    }
+}
+
+/// Keeps the labels of this node in its records as they are.
+pub(super) async fn keep_node_labels(
+    own: String,
+    pipeline: Arc<Pipeline>,
+    mut nodes: tokio::sync::watch::Receiver<Option<Nodes>>,
+) {
+    loop {
+        if let Some(node) = nodes.borrow_and_update().as_ref().and_then(|nodes| nodes.get(&own)) {
+            pipeline.set_node_labels(&node.labels.map());
+        }
+        if nodes.changed().await.is_err() {
+            return;
         }
     }
 }

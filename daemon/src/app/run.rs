@@ -36,7 +36,7 @@ use super::{
     chores,
     engine::{Engine, Kernel, Services},
     events,
-    flows::{Rings, drain},
+    flows::{Rings, drain, keep_node_labels},
     gate::{Gate, GateState},
     handler::CniHandler,
     identities,
@@ -285,6 +285,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> anyhow::Res
     tasks.spawn(drain(rings, counts, pipeline.clone(), knowledge, stop.clone()));
     let (nodes, known_nodes) = watch::channel(None);
     tasks.spawn(source::follow(batches, engine.clone(), nodes, stop.clone()));
+    tasks.spawn(keep_node_labels(config.node_name.clone(), pipeline.clone(), known_nodes.clone()));
     if config.uplinks == Uplinks::None {
         // As a predecessor may have left it.
         Gateway::detach_all_but(&config.pin_dir, &BTreeSet::new())?;

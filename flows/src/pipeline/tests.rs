@@ -81,3 +81,20 @@ fn namespaces_are_remembered_and_forgotten() {
     pipeline.push(&late, clock(), &world).unwrap();
     assert_eq!(pipeline.namespaces(fixture::START_UNIX_NS + 500), ["shop"]);
 }
+
+#[test]
+fn labels_of_the_node_are_those_it_has_when_something_happens() {
+    let pipeline = pipeline(8);
+    let world = world();
+    pipeline.push(&fixture::opened(), clock(), &world).unwrap();
+    let labels = [("topology.kubernetes.io/zone".to_owned(), "b".to_owned())].into();
+    pipeline.set_node_labels(&labels);
+    pipeline.push(&fixture::opened(), clock(), &world).unwrap();
+    let told: Vec<_> = (0..2)
+        .map(|position| match pipeline.ring().get(position) {
+            Found::Entry(Entry::Flow(record)) => record.node.labels.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, [pipeline.node().labels.clone(), labels]);
+}
